@@ -1,0 +1,31 @@
+"""Learned communication between unlike agents on RLlib: MPE `simple_tag`, transformer, graph attention."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_LAZY = {
+    "TagEnv": "rllib_tag.plugin.env",
+    "CommModel": "rllib_tag.plugin.model",
+    "CommConfig": "rllib_tag.nn.config",
+    "ClassPolicyMapping": "rllib_tag.plugin.mapping",
+    "TagCallbacks": "rllib_tag.plugin.callbacks",
+    "evaluate": "rllib_tag.runs.evaluate",
+    "restore": "rllib_tag.runs.restore",
+}
+
+__all__ = ["__version__", *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first asked for, so that `rllib_tag.report` opens without Ray."""
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,278 @@
+"""The `rllib` command: it parses; the functions of `runs` and `report` work."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rllib_tag.errors import ConfigError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
+                  help="Train, evaluate and roll out teams of unlike agents that learn to talk (RLlib).")  # fmt: skip
+train_app = typer.Typer(invoke_without_command=True, no_args_is_help=True, rich_markup_mode=None,
+                        help="Train from an experiment file (`train file F.yaml`), or from options alone.")  # fmt: skip
+app.add_typer(train_app, name="train")
+console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+
+Stop = Annotated[str | None, typer.Option("--stop", "-s", help="Stop criteria as JSON, e.g. '{\"timesteps_total\": 100000}'.")]
+Name = Annotated[str | None, typer.Option("--experiment-name", "-n", help="Folder of the results in the storage path.")]
+Storage = Annotated[str | None, typer.Option("--storage-path", "--local-dir", help="Folder for results. [default: ~/ray_results]")]
+Samples = Annotated[int | None, typer.Option("--num-samples", help="Trials of each variant.")]
+Freq = Annotated[int | None, typer.Option("--checkpoint-freq", help="Iterations between checkpoints.")]
+AtEnd = Annotated[bool | None, typer.Option("--checkpoint-at-end/--no-checkpoint-at-end", help="Keep a checkpoint of the end.")]
+Keep = Annotated[int | None, typer.Option("--keep-checkpoints-num", help="Checkpoints to keep.")]
+Score = Annotated[str | None, typer.Option("--checkpoint-score-attr", help="Metric by which to keep; 'min-' in front keeps the lowest.")]
+Restore = Annotated[str | None, typer.Option("--restore", help="Checkpoint to start from.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted experiment of the same name.")]
+Scheduler = Annotated[str, typer.Option("--scheduler", help="Tune scheduler.")]
+SchedulerConfig = Annotated[str, typer.Option("--scheduler-config", help="The scheduler's arguments as JSON.")]
+Address = Annotated[str | None, typer.Option("--ray-address", help="Cluster to connect to; none starts a local one.")]
+Cpus = Annotated[int | None, typer.Option("--ray-num-cpus", help="CPUs of a local cluster.")]
+Gpus = Annotated[int | None, typer.Option("--ray-num-gpus", help="GPUs of a local cluster.")]
+Memory = Annotated[int | None, typer.Option("--ray-object-store-memory", help="Bytes of a local cluster's object store.")]
+Verbose = Annotated[bool, typer.Option("-v", "--log-info", help="Show Ray's information too.")]
+Debug = Annotated[bool, typer.Option("-vv", "--log-debug", help="Show Ray's debugging too.")]
+
+Checkpoint = Annotated[str, typer.Argument(help="RLlib checkpoint, exported weights, or the folder of a trial.")]
+Episodes = Annotated[int, typer.Option("--episodes", help="Seeded episodes to play.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the first episode; the others follow.")]
+ClassA = Annotated[int | None, typer.Option("--num-class-a", help="Class A adversaries. [default: as trained]")]
+ClassB = Annotated[int | None, typer.Option("--num-class-b", help="Class B adversaries. [default: as trained]")]
+NumGood = Annotated[int | None, typer.Option("--num-good", help="Good agents. [default: as trained]")]
+Obstacles = Annotated[int | None, typer.Option("--num-obstacles", help="Landmarks. [default: as trained]")]
+Range = Annotated[float | None, typer.Option("--comm-range", help="Range of links; 0 cuts them, inf links all. [default: as trained]")]
+GoodPolicy = Annotated[str | None, typer.Option("--good-policy", help="Prey: random, evasive, learned or exported weights. [default: as trained]")]
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    if version:
+        from rllib_tag import __version__
+
+        console.print(__version__)
+        raise typer.Exit
+
+
+@train_app.callback()
+def train_options(
+    context: typer.Context,
+    algo: Annotated[str | None, typer.Option("--algo", "--run", "-a", "-r", help="RLlib algorithm, e.g. PPO.")] = None,
+    env: Annotated[str | None, typer.Option("--env", "-e", help="Environment, e.g. rllib_tag.TagEnv.")] = None,
+    config: Annotated[str, typer.Option("--config", "-c", help="RLlib config as JSON.")] = "{}",
+    stop: Stop = None, experiment_name: Name = None, storage_path: Storage = None, num_samples: Samples = None,
+    checkpoint_freq: Freq = None, checkpoint_at_end: AtEnd = None, keep_checkpoints_num: Keep = None,
+    checkpoint_score_attr: Score = None, restore: Restore = None, resume: Resume = False,
+    scheduler: Scheduler = "FIFO", scheduler_config: SchedulerConfig = "{}", ray_address: Address = None,
+    ray_num_cpus: Cpus = None, ray_num_gpus: Gpus = None, ray_object_store_memory: Memory = None,
+    v: Verbose = False, vv: Debug = False,
+) -> None:  # fmt: skip
+    """Train from options alone, or from a file with `train file`."""
+    options = _train_options(locals())
+    if context.invoked_subcommand is not None:
+        if options != _train_options({}) or algo or env or config != "{}":
+            raise ConfigError("train: expected the options after `file F.yaml`, got some before it. Move them.")
+        return
+    if not algo or not env:
+        raise ConfigError("train: expected --algo and --env, or `train file F.yaml`. Give both.")
+    spec = {"run": algo, "env": env, "config": _json("--config", config)}
+    _train({experiment_name or "default": spec}, options)
+
+
+@train_app.command("file")
+def train_file(
+    config_file: Annotated[str, typer.Argument(help="Experiment file (YAML).")],
+    stop: Stop = None, experiment_name: Name = None, storage_path: Storage = None, num_samples: Samples = None,
+    checkpoint_freq: Freq = None, checkpoint_at_end: AtEnd = None, keep_checkpoints_num: Keep = None,
+    checkpoint_score_attr: Score = None, restore: Restore = None, resume: Resume = False,
+    scheduler: Scheduler = "FIFO", scheduler_config: SchedulerConfig = "{}", ray_address: Address = None,
+    ray_num_cpus: Cpus = None, ray_num_gpus: Gpus = None, ray_object_store_memory: Memory = None,
+    v: Verbose = False, vv: Debug = False,
+) -> None:  # fmt: skip
+    """Train every experiment of a YAML file; what the file sets stands unless an option gives a value."""
+    options = _train_options(locals())
+    from rllib_tag.runs.experiment import load_experiments
+
+    _train(load_experiments(config_file), options)
+
+
+@app.command()
+def evaluate(
+    checkpoint: Checkpoint,
+    episodes: Episodes = 128,
+    seed: Seed = 1_000_000,
+    out: Annotated[str, typer.Option("--out", help="Folder for episodes.csv and summary.json.")] = "evaluation",
+    stochastic: Annotated[bool, typer.Option("--stochastic", help="Sample actions instead of taking the likeliest.")] = False,
+    yardstick: Annotated[list[str] | None, typer.Option("--yardstick", help="Play this too: random, class_b_chases or all_chase.")] = None,
+    num_class_a: ClassA = None, num_class_b: ClassB = None, num_good: NumGood = None, num_obstacles: Obstacles = None,
+    comm_range: Range = None, good_policy: GoodPolicy = None,
+) -> None:  # fmt: skip
+    """Play seeded episodes with restored policies, on the trained team or another; print a table, write JSON and CSV."""
+    from rllib_tag.report.table import read_summary, summary_table
+    from rllib_tag.runs.config_check import check_writable
+    from rllib_tag.runs.evaluate import evaluate as run
+    from rllib_tag.runs.evaluate import parse_overrides
+
+    overrides = parse_overrides(
+        num_class_a=num_class_a, num_class_b=num_class_b, num_good=num_good, num_obstacles=num_obstacles,
+        comm_range=comm_range, good_policy=good_policy,
+    )  # fmt: skip
+    check_writable(out)
+    with _progress("episodes", episodes * (1 + len(yardstick or ()))) as advance:
+        result = run(
+            checkpoint, episodes=episodes, first_seed=seed, deterministic=not stochastic,
+            yardsticks=tuple(yardstick or ()), on_episodes=advance, **overrides,
+        )  # fmt: skip
+    rows, summary = result.write(out)
+    console.print(summary_table(read_summary(summary)))
+    console.print(f"wrote {rows} and {summary}")
+
+
+@app.command()
+def rollout(
+    checkpoint: Checkpoint,
+    episodes: Episodes = 1,
+    seed: Seed = 1_000_000,
+    out: Annotated[str, typer.Option("--out", help="Folder for the recorded episodes.")] = "rollout",
+    video: Annotated[str, typer.Option("--video", help="gif, mp4 or none.")] = "gif",
+    num_class_a: ClassA = None, num_class_b: ClassB = None, num_good: NumGood = None, num_obstacles: Obstacles = None,
+    comm_range: Range = None, good_policy: GoodPolicy = None,
+) -> None:  # fmt: skip
+    """Record episodes step by step, as JSON and as video with the communication graph drawn in."""
+    from rllib_tag.errors import check_choice
+    from rllib_tag.report.video import FORMATS, draw_video, read_episode
+    from rllib_tag.runs.config_check import check_writable
+    from rllib_tag.runs.evaluate import parse_overrides
+    from rllib_tag.runs.rollout import rollout as run
+
+    check_choice("--video", video, [*FORMATS, "none"])
+    overrides = parse_overrides(
+        num_class_a=num_class_a, num_class_b=num_class_b, num_good=num_good, num_obstacles=num_obstacles,
+        comm_range=comm_range, good_policy=good_policy,
+    )  # fmt: skip
+    check_writable(out)
+    for path in run(checkpoint, out, episodes=episodes, first_seed=seed, **overrides):
+        console.print(f"wrote {path}")
+        if video != "none":
+            console.print(f"wrote {draw_video(read_episode(path), path.with_suffix('.' + video))}")
+
+
+@app.command()
+def export(
+    checkpoint: Checkpoint,
+    out: Annotated[str, typer.Option("--out", help="Folder to write; it must not exist yet.")] = "exported",
+) -> None:
+    """Write per-class weights as safetensors and a JSON manifest, which open without unpickling anything."""
+    from rllib_tag.runs.restore import export as run
+
+    console.print(f"wrote {run(checkpoint, out)}")
+
+
+@app.command()
+def plot(
+    runs: Annotated[list[str], typer.Argument(help="Folders of trials, or progress.csv files.")],
+    out: Annotated[str, typer.Option("--out", help="Image to write (png, svg, pdf).")] = "curve.png",
+    levels: Annotated[str | None, typer.Option("--levels", help="Evaluation whose yardsticks to draw in.")] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", help="A label for each run. [default: the folder's name]")] = None,
+) -> None:
+    """Draw learning curves: return per adversary over environment steps."""
+    from rllib_tag.report.curve import draw_curves, read_curve
+    from rllib_tag.report.table import read_summary
+
+    if label and len(label) != len(runs):
+        raise ConfigError(f"--label: expected one for each of the {len(runs)} runs, got {len(label)}.")
+    names = label or [Path(run).name for run in runs]
+    means = {}
+    if levels is not None:
+        summary = read_summary(levels)["summary"]
+        means = {name: figures["return_adversary"]["mean"] for name, figures in summary.items() if name != "team"}
+    curves = dict(zip(names, map(read_curve, runs), strict=True))
+    console.print(f"wrote {draw_curves(curves, means, out)}")
+
+
+def _train_options(given: Mapping[str, Any]) -> Any:
+    from rllib_tag.runs.train import TrainOptions
+
+    names = {field: given[field] for field in TrainOptions.__dataclass_fields__ if given.get(field) is not None}
+    if "stop" in names:
+        names["stop"] = _json("--stop", names["stop"])
+    if "scheduler_config" in names:
+        names["scheduler_config"] = _json("--scheduler-config", names["scheduler_config"])
+    return TrainOptions(**names, verbose=2 if given.get("vv") else int(bool(given.get("v"))))
+
+
+def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
+    from rllib_tag.runs.train import train
+
+    ends = train(experiments, options, _print_result)
+    failed = interrupted = False
+    for end in ends:
+        if end.status == "TERMINATED":
+            console.print(f"done: {end.folder}")
+        elif end.status == "ERROR":
+            failed = True
+            errors.print(f"error: {end.folder}: {end.error or 'see the folder'}", style="red", highlight=False, markup=False)
+        else:
+            interrupted = True
+            console.print(f"interrupted: {end.folder}; go on with --resume")
+    if failed or interrupted:
+        raise typer.Exit(1 if failed else 130)
+
+
+def _print_result(trial: str, result: Mapping[str, Any], stop: Mapping[str, float]) -> None:
+    """One line an iteration: how far, how long, how well."""
+    metrics = result.get("env_runners", {}).get("custom_metrics", {})
+    steps, seconds = result["timesteps_total"], result["time_total_s"]
+    parts = [f"{steps:>9,} steps", f"{seconds:>6.0f} s"]
+    fractions = [result[key] / limit for key, limit in stop.items() if isinstance(result.get(key), (int, float))]
+    if fractions:
+        done = min(1.0, max(fractions))
+        parts.insert(0, f"{done:>4.0%}")
+        parts.append(f"{seconds / done - seconds:>5.0f} s to go" if done > 0 else "")
+    names = {"return_adversary_mean": "return {:6.1f}", "captured_mean": "captured {:4.0%}", "contacts_mean": "contacts {:5.1f}"}
+    parts += [form.format(metrics[key]) for key, form in names.items() if key in metrics]
+    console.print("  ".join(parts), highlight=False)
+
+
+class _progress:  # noqa: N801, used as a function
+    """A progress bar on the terminal, lines elsewhere."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._bar = Progress(
+            TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=errors, transient=True
+        )
+        self._task = self._bar.add_task(what, total=total)
+
+    def __enter__(self) -> Any:
+        self._bar.start()
+        return lambda count: self._bar.advance(self._task, count)
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+
+def _json(option: str, text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{option}: expected JSON, got {text!r} ({error}).") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{option}: expected a JSON object, got {text!r}.")
+    return value
+
+
+def main() -> None:
+    """Runs the command; what a user gave wrong ends in one line and exit status 2."""
+    warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
+    try:
+        app()
+    except ConfigError as error:
+        errors.print(f"error: {error}", style="red", highlight=False, markup=False)
+        sys.exit(2)

@@ -1,0 +1,67 @@
+"""The one error that a user's input raises, and the checks that every configuration shares."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """What the user gave does not fit: the message says what was expected, what came and what to do."""
+
+
+def check_keys(what: str, given: Iterable[Any], known: Iterable[str], advice: str = "") -> None:
+    """Raises on the first key of `given` that is not in `known`, naming the nearest known one.
+
+    Args:
+        what: What the keys belong to, as the message should call it.
+        given: The keys that came.
+        known: The keys that exist.
+        advice: A sentence to end the message with. Default: none.
+
+    Raises:
+        ConfigError: If a key is unknown.
+    """
+    known = sorted(known)
+    for key in given:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]!r}? " if near else ""
+            raise ConfigError(f"{what}: unknown key {key!r}. {hint}{advice or 'Expected one of: ' + ', '.join(known)}.")
+
+
+def check_int(what: str, value: Any, minimum: int) -> None:
+    """Raises unless `value` is an integer of at least `minimum` (a bool is not an integer)."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
+        raise ConfigError(f"{what}: expected an integer of at least {minimum}, got {value!r}.")
+
+
+def check_number(what: str, value: Any, minimum: float, maximum: float = math.inf) -> None:
+    """Raises unless `value` is a real number in [minimum, maximum]; NaN is not."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
+        bound = f"of at least {minimum:g}" if maximum == math.inf else f"between {minimum:g} and {maximum:g}"
+        raise ConfigError(f"{what}: expected a number {bound}, got {value!r}.")
+
+
+def check_bool(what: str, value: Any) -> None:
+    """Raises unless `value` is True or False."""
+    if not isinstance(value, bool):
+        raise ConfigError(f"{what}: expected true or false, got {value!r}.")
+
+
+def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
+    """Raises unless `value` is one of `choices`."""
+    choices = list(choices)
+    if value not in choices:
+        raise ConfigError(f"{what}: expected one of {', '.join(map(str, choices))}, got {value!r}.")
+
+
+def dataclass_from_mapping(cls: type, what: str, mapping: Mapping[str, Any]) -> Any:
+    """Builds the dataclass `cls` from a mapping, refusing unknown keys by name."""
+    if not isinstance(mapping, Mapping):
+        raise ConfigError(f"{what}: expected a mapping of keys to values, got {mapping!r}.")
+    check_keys(what, mapping, [field.name for field in dataclasses.fields(cls)])
+    return cls(**mapping)

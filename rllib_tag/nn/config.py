@@ -1,0 +1,71 @@
+"""The network's configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from rllib_tag.errors import ConfigError, check_choice, check_int, check_number, dataclass_from_mapping
+
+Temporal = Literal["transformer", "gru", "none"]
+Sequence = Literal["history", "neighbors"]
+Gnn = Literal["gat", "gatv2", "gcn", "none"]
+Critic = Literal["class", "shared", "local"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CommConfig:
+    """What `custom_model_config` may say.
+
+    Args:
+        hidden_dim: H, the width of every layer. Default: 128.
+        num_heads: Attention heads of the temporal transformer and of the graph attention. Default: 2.
+        num_layers: Layers of the temporal transformer or GRU. Default: 2.
+        temporal: What reads the tokens: `transformer`, `gru` or `none`. Default: `transformer`.
+        sequence: The tokens: a node's own last T messages (`history`) or the messages that it hears now
+            (`neighbors`, transformer only). Default: `history`.
+        gnn: Graph layer: `gat`, `gatv2`, `gcn`, or `none` for no communication at all. Default: `gat`.
+        gnn_layers: Graph layers. Default: 2.
+        critic: `class` is a centralised critic per class, `shared` one centralised critic whose weights
+            the class policies share, `local` reads the actor's own features. Default: `class`.
+        value_scale: What the critic's last layer is multiplied by; MPE pays 10 a contact, so values are
+            far from 1. Default: 10.
+
+    Raises:
+        ConfigError: If a value does not fit.
+    """
+
+    hidden_dim: int = 128
+    num_heads: int = 2
+    num_layers: int = 2
+    temporal: Temporal = "transformer"
+    sequence: Sequence = "history"
+    gnn: Gnn = "gat"
+    gnn_layers: int = 2
+    critic: Critic = "class"
+    value_scale: float = 10.0
+
+    def __post_init__(self) -> None:
+        for name in ("hidden_dim", "num_heads", "num_layers", "gnn_layers"):
+            check_int(name, getattr(self, name), 1)
+        check_choice("temporal", self.temporal, Temporal.__args__)
+        check_choice("sequence", self.sequence, Sequence.__args__)
+        check_choice("gnn", self.gnn, Gnn.__args__)
+        check_choice("critic", self.critic, Critic.__args__)
+        check_number("value_scale", self.value_scale, 1e-6, 1e6)
+        if self.hidden_dim % (2 * self.num_heads):
+            raise ConfigError(
+                f"hidden_dim: expected a multiple of twice num_heads = {2 * self.num_heads}, got {self.hidden_dim}. "
+                "Change one of the two."
+            )
+        if self.sequence == "neighbors" and self.temporal != "transformer":
+            raise ConfigError(
+                f"sequence: neighbors is read by the transformer, got temporal: {self.temporal}. "
+                "Set temporal: transformer or sequence: history."
+            )
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> CommConfig:
+        """Builds it from a mapping such as YAML's; an unknown key is an error that names the nearest."""
+        return dataclass_from_mapping(cls, "custom_model_config", mapping)

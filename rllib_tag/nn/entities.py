@@ -1,0 +1,54 @@
+"""One observer and any number of entities around it, in one vector."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+
+class EntityEncoder(nn.Module):
+    r"""Embeds an observer's own numbers and sets of entities, whatever their number and order.
+
+    .. math::
+        h = W x + \sum_k V_k \max_j \mathrm{ReLU}(U_k e_{kj})
+
+    over the kinds k of entities; an empty or fully masked set adds nothing.
+
+    Args:
+        own_dim: Numbers that describe the observer.
+        kinds: For each kind of entity, the numbers that describe one.
+        hidden_dim: H.
+
+    Source: PointNet (Qi et al. 2017) for the maximum over a set.
+    """
+
+    def __init__(self, own_dim: int, kinds: Mapping[str, int], hidden_dim: int) -> None:
+        super().__init__()
+        self.own = nn.Linear(own_dim, hidden_dim)
+        self.entity = nn.ModuleDict({kind: nn.Linear(dim, hidden_dim) for kind, dim in kinds.items()})
+        self.pooled = nn.ModuleDict({kind: nn.Linear(hidden_dim, hidden_dim, bias=False) for kind in kinds})
+
+    def forward(self, own: Tensor, entities: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """Embeds M observers.
+
+        Args:
+            own: (M, own_dim).
+            entities: For each kind, its entities (M, K, dim) and which of them count, (M, K) booleans.
+                A kind with no entity may be left out.
+
+        Returns:
+            (M, H).
+        """
+        out = self.own(own)  # (M, H)
+        for kind, (values, counts) in entities.items():
+            if values.shape[1]:
+                embedded = self.entity[kind](values).relu() * counts.unsqueeze(-1)  # (M, K, H)
+                out = out + self.pooled[kind](embedded.amax(1))
+        return out
+
+
+def relative(positions: Tensor, entities: Tensor) -> Tensor:
+    """Entities (M, K, 2 or more) with their first two numbers taken relative to positions (M, 2)."""
+    return torch.cat([entities[..., :2] - positions.unsqueeze(1), entities[..., 2:]], dim=-1)

@@ -1,0 +1,257 @@
+"""The networks of an adversary class and of the good agents, from observation to logits and value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.entities import EntityEncoder, relative
+from rllib_tag.nn.graph import GraphEncoder
+from rllib_tag.nn.temporal import GRUReader, TransformerReader, age_encoding
+from rllib_tag.world.observations import MessageLayout
+
+Observation = Mapping[str, Tensor]
+LOG_STD_RANGE = (-5.0, 2.0)
+
+
+def head(in_dim: int, hidden_dim: int, out_dim: int, gain: float) -> nn.Sequential:
+    """An MLP with one hidden layer whose last weights are orthogonal with `gain` and whose last bias is 0."""
+    last = nn.Linear(hidden_dim, out_dim)
+    nn.init.orthogonal_(last.weight, gain)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU(), last)
+
+
+class CommEncoder(nn.Module):
+    """What an adversary makes of the messages that reach it.
+
+    Own-class and other-class messages enter through class-specific layers; a temporal network reads
+    each sender's tokens; graph layers pass messages over the links; the receiver's node is the result.
+    Whatever did not arrive is left out before any arithmetic, so neither values nor gradients leak.
+
+    Args:
+        config: The network's configuration.
+    """
+
+    def __init__(self, config: CommConfig) -> None:
+        super().__init__()
+        self.config = config
+        hidden = config.hidden_dim
+        kinds = {"landmarks": 2, "good": 4}
+        self.classes = nn.ModuleList(EntityEncoder(6, kinds, hidden) for _ in range(2))
+        node_dim = hidden if config.temporal == "none" else 2 * hidden
+        if config.temporal == "transformer":
+            self.temporal = TransformerReader(hidden, config.num_heads, config.num_layers)
+        elif config.temporal == "gru":
+            self.temporal = GRUReader(hidden, config.num_layers)
+        if config.sequence == "neighbors":
+            self.own_mark = nn.Parameter(torch.randn(hidden) / hidden**0.5)
+        self.graph = GraphEncoder(node_dim, hidden, config.num_heads, config.gnn_layers, config.gnn)
+
+    def forward(self, obs: Observation) -> Tensor:
+        """Encodes B receivers.
+
+        Args:
+            obs: `messages` (B, N, T, F), `message_mask` (B, N, T), `links` (B, N, N), `self` (B, N) one-hot,
+                and `good` (B, y, 4), of which only the shape is read. An all-zero row is a lone receiver.
+
+        Returns:
+            (B, H), the receivers' nodes.
+        """
+        nodes, edges, _, receivers = self._nodes(obs)
+        return self.graph(nodes, edges)[receivers]
+
+    def attention(self, obs: Observation) -> Tensor:
+        """Attention of every graph layer on every link, as each receiver computes it.
+
+        Returns:
+            (B, L, N, N): entry [b, l, i, j] is what node i gives to j in layer l; 0 where there is no link.
+        """
+        nodes, edges, places, _ = self._nodes(obs)
+        B, N = obs["links"].shape[:2]
+        weights = self.graph.attention(nodes, edges)
+        out = torch.zeros(B, len(weights), N, N, device=nodes.device)
+        rows, receivers, senders = places[0][edges[1]], places[1][edges[1]], places[1][edges[0]]
+        for layer, weight in enumerate(weights):
+            out[rows, layer, receivers, senders] = weight
+        return out
+
+    def _nodes(self, obs: Observation) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], Tensor]:
+        """Node features (M, D), edges (2, E), their (batch, node) places, and the receivers' indices (B,)."""
+        messages, valid, links = obs["messages"], obs["message_mask"] > 0, obs["links"] > 0
+        B, N, T, _ = messages.shape
+        own = torch.zeros(B, N, dtype=torch.bool, device=messages.device)
+        own[torch.arange(B, device=own.device), obs["self"].argmax(1)] = True
+        # The receiver always hears itself, also in the all-zero rows that RLlib starts with.
+        now = torch.zeros(T, dtype=torch.bool, device=messages.device)
+        now[-1] = True
+        valid = valid | (own.unsqueeze(-1) & now)
+        heard = own if self.config.gnn == "none" else valid[:, :, -1]
+        links = links & heard.unsqueeze(1) & heard.unsqueeze(2)
+        links = links | torch.diag_embed(heard)
+        batch, node = heard.nonzero(as_tuple=True)  # (M,) each
+        index = heard.flatten().cumsum(0).view(B, N) - 1
+        edge = links.nonzero(as_tuple=True)
+        edges = torch.stack([index[edge[0], edge[2]], index[edge[0], edge[1]]])  # (2, E)
+
+        num_good = obs["good"].shape[1]
+        layout = MessageLayout(num_good, (messages.shape[-1] - 8 - 4 * num_good) // 2)
+        nodes = self._read(messages[batch, node], valid[batch, node], links, index, (batch, node), layout)
+        return nodes, edges, (batch, node), index[own]
+
+    def _read(
+        self, heard: Tensor, valid: Tensor, links: Tensor, index: Tensor, places: tuple[Tensor, Tensor],
+        layout: MessageLayout,
+    ) -> Tensor:  # fmt: skip
+        """Projected current view joined with the temporal output: (M, H) or (M, 2H)."""
+        config, (batch, node) = self.config, places
+        M, T, F = heard.shape
+        if config.temporal == "none" or config.sequence == "neighbors":
+            heard, valid, T = heard[:, -1:], valid[:, -1:], 1
+        tokens = self._project(heard.reshape(M * T, F), layout).view(M, T, -1)  # (M, T, H)
+        current = tokens[:, -1]
+        if config.temporal == "none":
+            return current
+        if config.sequence == "neighbors":
+            N = links.shape[1]
+            known = links[batch, node]  # (M, N)
+            senders = index[batch].clamp(min=0)  # (M, N), only read where known
+            place = node
+            mark = torch.nn.functional.one_hot(place, N).unsqueeze(-1) * self.own_mark
+            sequence = current[senders] * known.unsqueeze(-1) + mark  # (M, N, H)
+            return torch.cat([current, self.temporal(sequence, known, place)], dim=-1)
+        if config.temporal == "gru":
+            return torch.cat([current, self.temporal(tokens, valid)], dim=-1)
+        tokens = tokens + age_encoding(T, config.hidden_dim, tokens.device)
+        place = torch.full((M,), T - 1, device=tokens.device)
+        return torch.cat([current, self.temporal(tokens, valid, place)], dim=-1)
+
+    def _project(self, messages: Tensor, layout: MessageLayout) -> Tensor:
+        """Class-specific projection of messages (M, F): (M, H)."""
+        position = messages[:, :2]
+        own = torch.cat([messages[:, layout.own], messages[:, layout.one_hot]], dim=-1)
+        landmarks = relative(position, messages[:, layout.landmarks].unflatten(1, (layout.num_obstacles, 2)))
+        good = relative(position, messages[:, layout.good].unflatten(1, (layout.num_good, 4)))
+        entities = {}
+        for kind, values, flag in (
+            ("landmarks", landmarks, layout.sees_landmarks),
+            ("good", good, layout.sees_good),
+        ):
+            entities[kind] = values, (messages[:, flag, None] > 0).expand(values.shape[:2])
+        is_b = messages[:, layout.one_hot][:, 1] > 0
+        out = own.new_empty(len(messages), self.config.hidden_dim)
+        for encoder, rows in zip(self.classes, (~is_b, is_b), strict=True):
+            chosen = {kind: (values[rows], counts[rows]) for kind, (values, counts) in entities.items()}
+            out[rows] = encoder(own[rows], chosen)
+        return out.relu()
+
+
+class CentralCritic(nn.Module):
+    """The value of the global state from one adversary's place. Never in an actor's way.
+
+    Args:
+        config: The network's configuration.
+    """
+
+    def __init__(self, config: CommConfig) -> None:
+        super().__init__()
+        hidden = config.hidden_dim
+        self.encoder = EntityEncoder(6, {"team": 6, "good": 4, "landmarks": 2}, hidden)
+        self.value = head(hidden, hidden, 1, gain=1.0)
+
+    def forward(self, obs: Observation) -> Tensor:
+        """Values of `team` (B, N, 6), `good` (B, y, 4), `landmarks` (B, z, 2) if any, at `self` (B, N): (B,)."""
+        team, me = obs["team"], obs["self"].argmax(1)
+        own = team[torch.arange(len(team), device=team.device), me]  # (B, 6)
+        others = torch.ones(team.shape[:2], dtype=torch.bool, device=team.device)
+        others[torch.arange(len(team), device=team.device), me] = False
+        entities = {"team": (relative(own[:, :2], team), others)} | surroundings(own[:, :2], obs, "good", "landmarks")
+        return self.value(self.encoder(own, entities).relu()).squeeze(-1)
+
+
+def surroundings(position: Tensor, obs: Observation, *kinds: str) -> dict[str, tuple[Tensor, Tensor]]:
+    """The observation's entities of some kinds, where there are any, relative to (B, 2) and all counted."""
+    out = {}
+    for kind in kinds:
+        if kind in obs:
+            values = relative(position, obs[kind])
+            out[kind] = values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
+    return out
+
+
+class AdversaryNet(nn.Module):
+    """Actor and critic of one adversary class.
+
+    Args:
+        num_outputs: Logits for Discrete(5), or 10: mean and log-std of five continuous actions.
+        config: The network's configuration.
+        continuous: Whether the outputs are mean and log-std.
+        critic: The critic to use in place of an own one (`critic: shared`). Default: an own one.
+    """
+
+    def __init__(
+        self, num_outputs: int, config: CommConfig, continuous: bool, critic: CentralCritic | None = None
+    ) -> None:
+        super().__init__()
+        self.config, self.continuous = config, continuous
+        self.encoder = CommEncoder(config)
+        self.actor = head(config.hidden_dim, config.hidden_dim, num_outputs, gain=0.01)
+        if config.critic == "local":
+            self.critic: nn.Module = head(config.hidden_dim, config.hidden_dim, 1, gain=1.0)
+        else:
+            self.critic = critic or CentralCritic(config)
+
+    def forward(self, obs: Observation) -> tuple[Tensor, Tensor]:
+        """Action-distribution inputs (B, num_outputs) and the receivers' features (B, H)."""
+        features = self.encoder(obs)
+        return bounded(self.actor(features), self.continuous), features
+
+    def value(self, obs: Observation, features: Tensor) -> Tensor:
+        """Values (B,): of the global state, or with `critic: local` of the actor's features."""
+        value = self.critic(features).squeeze(-1) if self.config.critic == "local" else self.critic(obs)
+        return value * self.config.value_scale
+
+
+class GoodNet(nn.Module):
+    """Actor and critic of learning prey, which sees everything but the adversaries' velocities.
+
+    Args:
+        num_outputs: Logits for Discrete(5), or 10: mean and log-std of five continuous actions.
+        config: The network's configuration; only width and value scale are read.
+        continuous: Whether the outputs are mean and log-std.
+    """
+
+    def __init__(self, num_outputs: int, config: CommConfig, continuous: bool) -> None:
+        super().__init__()
+        self.config, self.continuous = config, continuous
+        hidden = config.hidden_dim
+        self.encoder = EntityEncoder(4, {"adversaries": 2, "good": 4, "landmarks": 2}, hidden)
+        self.actor = head(hidden, hidden, num_outputs, gain=0.01)
+        self.critic = head(hidden, hidden, 1, gain=1.0)
+
+    def forward(self, obs: Observation) -> tuple[Tensor, Tensor]:
+        """Action-distribution inputs (B, num_outputs) and features (B, H).
+
+        Args:
+            obs: `own` (B, 4), `adversaries` (B, x, 2), and `good` (B, y - 1, 4) and `landmarks` (B, z, 2)
+                if any, in absolute coordinates.
+        """
+        entities = surroundings(obs["own"][:, :2], obs, "adversaries", "good", "landmarks")
+        features = self.encoder(obs["own"], entities).relu()
+        return bounded(self.actor(features), self.continuous), features
+
+    def value(self, obs: Observation, features: Tensor) -> Tensor:
+        """Values (B,) of the features."""
+        del obs
+        return self.critic(features).squeeze(-1) * self.config.value_scale
+
+
+def bounded(outputs: Tensor, continuous: bool) -> Tensor:
+    """Keeps a log-std half (of the last axis) within `LOG_STD_RANGE`; logits stay as they are."""
+    if not continuous:
+        return outputs
+    mean, log_std = outputs.chunk(2, dim=-1)
+    return torch.cat([mean, log_std.clamp(*LOG_STD_RANGE)], dim=-1)

@@ -1,0 +1,158 @@
+"""Exported weights: a folder of safetensors files and a JSON manifest, opened without unpickling anything."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from rllib_tag.errors import ConfigError, check_int, check_keys
+from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.network import AdversaryNet, GoodNet
+from rllib_tag.world.roster import GOOD_POLICY, POLICIES
+
+MANIFEST = "manifest.json"
+FORMAT_VERSION = 1
+ADVICE = "Export the checkpoint again with `rllib export`"
+Net = AdversaryNet | GoodNet
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """Networks by policy, with what is needed to build them and the game that they were trained on.
+
+    Args:
+        nets: Networks by policy name (`class_a`, `class_b`, `good`).
+        env_config: The keys of `TagEnv` that the training run set.
+    """
+
+    nets: Mapping[str, Net]
+    env_config: Mapping[str, Any]
+
+
+def build_net(policy: str, config: CommConfig, continuous: bool) -> Net:
+    """A fresh network for a policy name."""
+    num_outputs = 10 if continuous else 5
+    return (GoodNet if policy == GOOD_POLICY else AdversaryNet)(num_outputs, config, continuous)
+
+
+def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
+    """Writes networks as `POLICY.safetensors` and `manifest.json`; the folder appears whole or not at all.
+
+    Args:
+        exported: What to write.
+        folder: Where; it must not exist yet.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: If the folder exists or cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise ConfigError(f"export: expected a folder that does not exist yet, got {folder}. Choose another one.")
+    manifest: dict[str, Any] = {
+        "format": "rllib_tag",
+        "version": FORMAT_VERSION,
+        "env_config": dict(exported.env_config),
+        "policies": {
+            name: {
+                "file": f"{name}.safetensors",
+                "continuous": net.continuous,
+                "custom_model_config": dataclasses.asdict(net.config),
+            }
+            for name, net in exported.nets.items()
+        },
+    }
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as aside:
+            whole = Path(aside) / folder.name
+            whole.mkdir()
+            for name, net in exported.nets.items():
+                save_file({k: v.contiguous() for k, v in net.state_dict().items()}, whole / f"{name}.safetensors")
+            (whole / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            shutil.move(str(whole), str(folder))
+    except OSError as error:
+        raise ConfigError(f"export: expected a writable place, got {folder} ({error.strerror}).") from error
+    return folder
+
+
+def load_exported(folder: str | os.PathLike[str]) -> Exported:
+    """Reads what `save_exported` wrote.
+
+    Args:
+        folder: The export folder, or its manifest.
+
+    Returns:
+        The networks, in evaluation mode.
+
+    Raises:
+        ConfigError: If a file is missing, truncated, or does not fit the manifest.
+    """
+    folder = Path(folder)
+    folder = folder.parent if folder.name == MANIFEST else folder
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ConfigError(f"exported weights: expected {path}, found none. {ADVICE}.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"exported weights: expected a JSON manifest in {path}, got: {error}. {ADVICE}.") from error
+    what = f"manifest {path}"
+    if not isinstance(manifest, dict) or manifest.get("format") != "rllib_tag":
+        raise ConfigError(f"{what}: expected format 'rllib_tag', got another file. {ADVICE}.")
+    check_keys(what, manifest, ["format", "version", "env_config", "policies"])
+    check_int(f"{what}: version", manifest.get("version"), 1)
+    if manifest["version"] > FORMAT_VERSION:
+        raise ConfigError(f"{what}: expected version up to {FORMAT_VERSION}, got {manifest['version']}. Update rllib_tag.")
+    policies, env_config = manifest.get("policies"), manifest.get("env_config")
+    if not isinstance(policies, dict) or not policies or not isinstance(env_config, dict):
+        raise ConfigError(f"{what}: expected the mappings 'policies' and 'env_config'. {ADVICE}.")
+    check_keys(f"{what}: policies", policies, [*POLICIES, GOOD_POLICY])
+    return Exported({name: _load_net(folder, name, entry, what) for name, entry in policies.items()}, env_config)
+
+
+def _load_net(folder: Path, name: str, entry: Any, what: str) -> Net:
+    if not isinstance(entry, dict) or not isinstance(entry.get("continuous"), bool):
+        raise ConfigError(f"{what}: expected file, continuous and custom_model_config for {name}. {ADVICE}.")
+    check_keys(f"{what}: {name}", entry, ["file", "continuous", "custom_model_config"])
+    file = entry.get("file")
+    if not isinstance(file, str) or Path(file).name != file:
+        raise ConfigError(f"{what}: expected a file name beside the manifest for {name}, got {file!r}. {ADVICE}.")
+    net = build_net(name, CommConfig.from_mapping(entry.get("custom_model_config", {})), entry["continuous"])
+    try:
+        tensors = load_file(folder / file)
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"exported weights: cannot read {folder / file}: {error}. {ADVICE}.") from error
+    load_weights(net, tensors, str(folder / file))
+    return net.eval()
+
+
+def load_weights(net: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    """Sets all weights of a network.
+
+    Raises:
+        ConfigError: If a name or a shape differs: the weights are of another architecture.
+    """
+    expected = net.state_dict()
+    for name in sorted({*expected, *tensors}):
+        want = tuple(expected[name].shape) if name in expected else "no such weight"
+        got = tuple(tensors[name].shape) if name in tensors else "none"
+        if want != got:
+            raise ConfigError(
+                f"{source}: expected weights of the configured architecture ({name}: {want}), got {got}. "
+                "Use the custom_model_config that it was trained with."
+            )
+    net.load_state_dict(tensors)

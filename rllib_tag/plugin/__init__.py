@@ -1,0 +1,1 @@
+"""What RLlib loads: environment, model, policy mapping, callbacks."""

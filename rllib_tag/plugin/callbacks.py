@@ -1,0 +1,24 @@
+"""The episode's figures as RLlib custom metrics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.rllib.algorithms.callbacks import DefaultCallbacks
+
+from rllib_tag.plugin.env import STATS_KEY
+
+
+class TagCallbacks(DefaultCallbacks):
+    """Reports the figures of `EpisodeStats` under `env_runners/custom_metrics`.
+
+    RLlib adds `_mean`, `_min` and `_max` to each name: `env_runners/custom_metrics/return_adversary_mean`
+    and so on, in Tune's results and TensorBoard alike.
+    """
+
+    def on_episode_end(self, *, episode: Any, **kwargs: Any) -> None:
+        """Copies the figures of a finished episode; one that failed has none."""
+        if isinstance(episode, Exception):
+            return
+        stats = (episode.last_info_for("__common__") or {}).get(STATS_KEY, {})
+        episode.custom_metrics.update(stats)

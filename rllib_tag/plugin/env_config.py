@@ -1,0 +1,103 @@
+"""The environment's configuration."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_number, dataclass_from_mapping
+from rllib_tag.plugin.wrappers import resolve_wrapper
+from rllib_tag.world.roster import GOOD_POLICY, POLICIES, Roster
+
+GOOD_POLICIES = ("random", "evasive", "learned")
+RenderMode = Literal["human", "rgb_array"]
+
+
+@dataclasses.dataclass(frozen=True)
+class TagEnvConfig:
+    """What `env_config` may say.
+
+    Args:
+        num_class_a: Adversaries that see the landmarks. Default: 2.
+        num_class_b: Adversaries that see the good agents. Default: 2.
+        num_good: Good agents, the prey. Default: 1.
+        num_obstacles: Landmarks. Default: 2.
+        max_cycles: Steps an episode. Default: 100.
+        continuous_actions: Box(0, 1, (5,)) in place of Discrete(5). Default: False.
+        full_observation: Whether every adversary gets both class views. Default: False.
+        comm_range: Euclidean range of links in world units; 0 = nobody hears, infinity = all do. Default: 1.
+        comm_hops: Links that information may cross in one step. Default: 2.
+        history_length: T, the steps of own observation that a message carries. Default: 4.
+        good_policy: `random`, `evasive`, `learned` (third policy `good`) or a path to exported weights.
+            Default: `random`.
+        wrappers: SuperSuit or PettingZoo wrappers, as import paths or as mappings with `type` and arguments,
+            applied to the PettingZoo env in order. Default: none.
+        shaping: c, the weight of the potential-based shaping of the adversaries' reward. Default: 0.
+        shaping_gamma: The discount in the shaping; use the training's own. Default: 0.99.
+        render_mode: `human`, `rgb_array` or None. Default: None.
+
+    Raises:
+        ConfigError: If a value does not fit.
+    """
+
+    num_class_a: int = 2
+    num_class_b: int = 2
+    num_good: int = 1
+    num_obstacles: int = 2
+    max_cycles: int = 100
+    continuous_actions: bool = False
+    full_observation: bool = False
+    comm_range: float = 1.0
+    comm_hops: int = 2
+    history_length: int = 4
+    good_policy: str = "random"
+    wrappers: tuple[Any, ...] = ()
+    shaping: float = 0.0
+    shaping_gamma: float = 0.99
+    render_mode: RenderMode | None = None
+
+    def __post_init__(self) -> None:
+        Roster(self.num_class_a, self.num_class_b, self.num_good)
+        check_int("num_obstacles", self.num_obstacles, 0)
+        check_int("max_cycles", self.max_cycles, 1)
+        check_bool("continuous_actions", self.continuous_actions)
+        check_bool("full_observation", self.full_observation)
+        check_number("comm_range", self.comm_range, 0)
+        check_int("comm_hops", self.comm_hops, 0)
+        check_int("history_length", self.history_length, 1)
+        check_number("shaping", self.shaping, 0)
+        if math.isinf(self.shaping):
+            raise ConfigError("shaping: expected a finite number, got infinity.")
+        check_number("shaping_gamma", self.shaping_gamma, 0, 1)
+        check_choice("render_mode", self.render_mode, (None, *RenderMode.__args__))
+        if isinstance(self.wrappers, (str, Mapping)) or not isinstance(self.wrappers, (list, tuple)):
+            raise ConfigError(f"wrappers: expected a list, got {self.wrappers!r}.")
+        object.__setattr__(self, "wrappers", tuple(self.wrappers))
+        for entry in self.wrappers:
+            resolve_wrapper(entry)
+        if not isinstance(self.good_policy, str):
+            raise ConfigError(f"good_policy: expected {', '.join(GOOD_POLICIES)} or a path, got {self.good_policy!r}.")
+        if self.good_policy not in GOOD_POLICIES and not os.path.isdir(self.good_policy):
+            raise ConfigError(
+                f"good_policy: expected one of {', '.join(GOOD_POLICIES)} or a folder that `rllib export` wrote, "
+                f"got {self.good_policy!r}."
+            )
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> TagEnvConfig:
+        """Builds it from a mapping such as YAML's; an unknown key is an error that names the nearest."""
+        return dataclass_from_mapping(cls, "env_config", mapping)
+
+    @property
+    def roster(self) -> Roster:
+        """Who is who."""
+        return Roster(self.num_class_a, self.num_class_b, self.num_good)
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The policies that act in this game: those of the classes present, and `good` if the prey learns."""
+        present = [name for name in POLICIES if self.roster.members(name)]
+        return (*present, GOOD_POLICY) if self.good_policy == "learned" else tuple(present)

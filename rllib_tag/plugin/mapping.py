@@ -1,0 +1,39 @@
+"""Which policy an agent acts by."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.world.roster import GOOD_POLICY, POLICIES, Roster
+
+
+class ClassPolicyMapping:
+    """Maps adversaries to `class_a` and `class_b`, and good agents to `good`.
+
+    Args:
+        num_class_a: Class A adversaries; the first ones in MPE's names. Default: 2, as in `TagEnv`.
+        num_class_b: Class B adversaries, which follow. Default: 2.
+
+    Raises:
+        ConfigError: If a count does not fit.
+    """
+
+    def __init__(self, num_class_a: int = 2, num_class_b: int = 2) -> None:
+        self.roster = Roster(num_class_a, num_class_b, 1)
+
+    def __call__(self, agent_id: str, *args: Any, **kwargs: Any) -> str:
+        """The policy of an agent.
+
+        Raises:
+            ConfigError: If the team has no such agent.
+        """
+        kind, _, number = agent_id.rpartition("_")
+        if kind == "agent":
+            return GOOD_POLICY
+        if agent_id not in self.roster.adversaries:
+            raise ConfigError(
+                f"policy_mapping_fn: expected one of {', '.join(self.roster.adversaries)}, got {agent_id!r}. "
+                "Give the mapping the num_class_a and num_class_b of env_config."
+            )
+        return POLICIES[self.roster.classes[int(number)]]

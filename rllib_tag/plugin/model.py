@@ -1,0 +1,86 @@
+"""The networks as an RLlib model."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import gymnasium as gym
+import torch
+from ray.rllib.evaluation.rollout_worker import get_global_worker
+from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
+from torch import Tensor, nn
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
+
+# With `critic: shared` the class policies of one worker hold one critic object between them.
+_shared_critics: weakref.WeakKeyDictionary[Any, CentralCritic] = weakref.WeakKeyDictionary()
+
+
+class CommModel(TorchModelV2, nn.Module):
+    """Adapter between RLlib and `AdversaryNet`, or `GoodNet` where the observation is a good agent's.
+
+    Args:
+        obs_space: The preprocessed space; its `original_space` is one of `TagEnv`'s.
+        action_space: Discrete(5) or Box(0, 1, (5,)).
+        num_outputs: What the action distribution needs: 5 or 10.
+        model_config: RLlib's model config.
+        name: The model's name.
+        **custom_model_config: The keys of `CommConfig`.
+
+    Raises:
+        ConfigError: If the configuration or the spaces do not fit.
+    """
+
+    def __init__(
+        self,
+        obs_space: gym.Space,
+        action_space: gym.Space,
+        num_outputs: int,
+        model_config: dict[str, Any],
+        name: str,
+        **custom_model_config: Any,
+    ) -> None:
+        TorchModelV2.__init__(self, obs_space, action_space, num_outputs, model_config, name)
+        nn.Module.__init__(self)
+        config = CommConfig.from_mapping(custom_model_config)
+        original = getattr(obs_space, "original_space", obs_space)
+        if not isinstance(original, gym.spaces.Dict) or not {"messages", "own"} & set(original.spaces):
+            raise ConfigError(f"CommModel: expected an observation space of TagEnv, got {original}.")
+        continuous = isinstance(action_space, gym.spaces.Box)
+        self.net: AdversaryNet | GoodNet
+        if "messages" in original.spaces:
+            critic = _shared_critic(config) if config.critic == "shared" else None
+            self.net = AdversaryNet(num_outputs, config, continuous, critic)
+        else:
+            self.net = GoodNet(num_outputs, config, continuous)
+
+    def forward(
+        self, input_dict: dict[str, Any], state: list[Tensor], seq_lens: Tensor
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Action-distribution inputs (B, num_outputs) of `input_dict["obs"]`, and the unused state."""
+        self._obs = input_dict["obs"]
+        outputs, self._features = self.net(self._obs)
+        return outputs, state
+
+    def value_function(self) -> Tensor:
+        """Values (B,) of the last forward's observations."""
+        return self.net.value(self._obs, self._features)
+
+
+def _shared_critic(config: CommConfig) -> CentralCritic:
+    """The one critic of the worker that is being built; a policy built without a worker has its own."""
+    worker = get_global_worker()
+    if worker is None:
+        return CentralCritic(config)
+    critic = _shared_critics.get(worker)
+    if critic is None:
+        critic = _shared_critics[worker] = CentralCritic(config)
+    return critic
+
+
+def flat_weights(model: CommModel) -> dict[str, torch.Tensor]:
+    """The network's weights under their own names, without the adapter's prefix."""
+    return model.net.state_dict()

@@ -1,0 +1,61 @@
+"""How good agents act when they are part of the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.nn.weights import load_exported
+from rllib_tag.world.roster import GOOD_POLICY
+
+FrozenPrey = Callable[[list[Mapping[str, np.ndarray]]], np.ndarray]
+
+
+def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> FrozenPrey:
+    """Prey that acts by exported weights, deterministically.
+
+    Args:
+        folder: What `rllib export` wrote of a run with `good_policy: learned`.
+        continuous: The environment's kind of actions.
+
+    Returns:
+        A function from the good agents' observations to their actions.
+
+    Raises:
+        ConfigError: If the weights hold no policy `good` or act in the other kind of actions.
+    """
+    nets = load_exported(folder).nets
+    if GOOD_POLICY not in nets:
+        raise ConfigError(f"good_policy: expected weights of a policy 'good' in {folder}, got {', '.join(nets)}.")
+    net = nets[GOOD_POLICY]
+    if net.continuous != continuous:
+        kinds = {False: "discrete", True: "continuous"}
+        raise ConfigError(
+            f"good_policy: expected weights for {kinds[continuous]} actions, got {kinds[net.continuous]} ones in {folder}."
+        )
+
+    def act(observations: list[Mapping[str, np.ndarray]]) -> np.ndarray:
+        batch = {key: torch.as_tensor(np.stack([obs[key] for obs in observations])) for key in observations[0]}
+        with torch.no_grad():
+            outputs, _ = net(batch)
+        return greedy_actions(outputs, continuous)
+
+    return act
+
+
+def greedy_actions(outputs: torch.Tensor, continuous: bool) -> np.ndarray:
+    """The likeliest actions of action-distribution inputs, as the environment takes them.
+
+    Discrete: the largest logit, (B,) integers. Continuous: RLlib's policies act in [-1, 1] and RLlib
+    unsquashes to the space's [0, 1]; so the mean is clipped and mapped alike: (B, 5) float32.
+
+    Source: ray.rllib.utils.spaces.space_utils.unsquash_action.
+    """
+    if not continuous:
+        return outputs.argmax(-1).numpy()
+    mean = outputs.chunk(2, dim=-1)[0].clamp(-1, 1)
+    return ((mean + 1) / 2).numpy()

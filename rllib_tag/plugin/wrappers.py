@@ -1,0 +1,76 @@
+"""SuperSuit and PettingZoo wrappers by import path."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gymnasium as gym
+from pettingzoo import ParallelEnv
+from pettingzoo.utils.wrappers import BaseParallelWrapper
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.plugin.class_paths import resolve
+
+TRUSTED_PACKAGES = ("supersuit", "pettingzoo")
+
+
+def resolve_wrapper(entry: Any) -> tuple[Callable[..., ParallelEnv], dict[str, Any]]:
+    """The wrapper that an entry of `wrappers:` names, and its arguments.
+
+    Args:
+        entry: An import path, or a mapping with the path under `type` and the wrapper's arguments.
+
+    Raises:
+        ConfigError: If the path names neither a `BaseParallelWrapper` nor a function of SuperSuit or
+            PettingZoo, or if the arguments are not the wrapper's.
+    """
+    arguments = dict(entry) if isinstance(entry, Mapping) else {"type": entry}
+    path = arguments.pop("type", None)
+    found = resolve("wrappers", path)
+    is_class = isinstance(found, type) and issubclass(found, BaseParallelWrapper)
+    if not is_class and not (
+        inspect.isfunction(found) and found.__module__.partition(".")[0] in TRUSTED_PACKAGES
+    ):  # fmt: skip
+        raise ConfigError(
+            f"wrappers: expected a wrapper of SuperSuit or PettingZoo or a subclass of BaseParallelWrapper, got {path!r}."
+        )
+    try:
+        inspect.signature(found).bind(None, **arguments)
+    except TypeError as error:
+        raise ConfigError(f"wrappers: {path}: {error}. Its signature is {inspect.signature(found)}.") from error
+    return found, arguments
+
+
+def wrap(env: ParallelEnv, entries: Sequence[Any]) -> ParallelEnv:
+    """Applies wrappers in order and checks that agents and spaces kept their layout.
+
+    Raises:
+        ConfigError: If an entry is not a wrapper, refuses its arguments, or changes agents, observation
+            sizes or actions: class views are read from MPE's own layout.
+    """
+    wrapped = env
+    for entry in entries:
+        wrapper, arguments = resolve_wrapper(entry)
+        path = entry["type"] if isinstance(entry, Mapping) else entry
+        try:
+            wrapped = wrapper(wrapped, **arguments)
+        except (AssertionError, TypeError, ValueError) as error:
+            raise ConfigError(f"wrappers: {path} refuses {arguments}: {error}") from error
+        if not isinstance(wrapped, ParallelEnv):
+            raise ConfigError(f"wrappers: expected {path} to return a PettingZoo parallel env, got {type(wrapped)}.")
+        if wrapped.possible_agents != env.possible_agents:
+            raise ConfigError(f"wrappers: {path} changes the agents; class views need MPE's own. Remove it.")
+        for agent in env.possible_agents:
+            _check_space(path, agent, "observation layout", env.observation_space(agent), wrapped.observation_space(agent))
+            _check_space(path, agent, "actions", env.action_space(agent), wrapped.action_space(agent))
+    return wrapped
+
+
+def _check_space(path: str, agent: str, what: str, before: gym.Space, after: gym.Space) -> None:
+    if type(before) is not type(after) or before.shape != after.shape or getattr(before, "n", 0) != getattr(after, "n", 0):
+        raise ConfigError(
+            f"wrappers: {path} changes the {what} of {agent}: expected {before}, got {after}. "
+            "Class views are read from MPE's own layout; remove it (history_length stacks steps)."
+        )

@@ -1,0 +1,1 @@
+"""Tables, plots and video from the files that runs write; opens without Ray or torch."""

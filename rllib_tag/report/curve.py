@@ -1,0 +1,80 @@
+"""Learning curves from Tune's `progress.csv`."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+from rllib_tag.errors import ConfigError
+
+X, Y = "timesteps_total", "env_runners/custom_metrics/return_adversary_mean"
+# Okabe & Ito 2008: told apart by the colour-blind.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+LEVEL_LABELS = {"random": "random", "class_b_chases": "class B chases, class A random", "all_chase": "all chase, full information"}
+
+
+def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
+    """Reads env steps and mean return per adversary of a trial.
+
+    Args:
+        path: A `progress.csv`, a trial's folder, or an experiment's folder with one trial.
+
+    Raises:
+        ConfigError: If there is no such file, more than one, or none of the figures in it.
+    """
+    given = Path(path)
+    files = [given] if given.is_file() else sorted(given.glob("**/progress.csv"))
+    if len(files) != 1:
+        raise ConfigError(f"curve: expected one progress.csv at or below {given}, found {len(files)}. Name a trial's folder.")
+    with files[0].open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or Y not in rows[0]:
+        raise ConfigError(f"curve: expected a column {Y} in {files[0]}, found none. Train with rllib_tag.TagCallbacks.")
+    points = [(int(row[X]), float(row[Y])) for row in rows if row.get(Y)]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def draw_curves(
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], levels: Mapping[str, float], out: str | os.PathLike[str]
+) -> Path:
+    """Draws learning curves with horizontal levels to compare with.
+
+    Args:
+        curves: Env steps and returns by label.
+        levels: Returns by controller name, drawn as dashed lines.
+        out: The image; its suffix says which format.
+
+    Raises:
+        ConfigError: If the image cannot be written.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for colour, (label, (steps, values)) in zip(COLOURS * len(curves), curves.items(), strict=False):
+        axes.plot([step / 1000 for step in steps], values, color=colour, linewidth=2, label=label)
+    for name, level in sorted(levels.items(), key=lambda item: item[1]):
+        axes.axhline(level, color="0.35", linestyle="--", linewidth=1)
+        axes.annotate(
+            f"{LEVEL_LABELS.get(name, name)}: {level:.0f}", (1, level), xycoords=("axes fraction", "data"),
+            xytext=(-4, 3), textcoords="offset points", ha="right", fontsize=8, color="0.25",
+        )  # fmt: skip
+    axes.set_xlabel("environment steps (thousands)")
+    axes.set_ylabel("return per adversary\n(MPE's own reward, training policy)")
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0, top=1.08 * max([*levels.values(), *(max(values) for _, values in curves.values())]))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="upper left", frameon=False)
+    path = Path(out)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"curve: expected a writable image, got {path}: {error}.") from error
+    finally:
+        plt.close(figure)
+    return path

@@ -1,0 +1,117 @@
+"""A recorded episode as a video, with the communication graph drawn in."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import imageio.v2 as imageio
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.collections import LineCollection
+from matplotlib.patches import Circle
+
+from rllib_tag.errors import ConfigError, check_choice
+
+CLASS_COLOURS = ("#0072B2", "#D55E00")
+GOOD_COLOUR, LANDMARK_COLOUR, LINK_COLOUR = "#009E73", "0.75", "0.25"
+FRAMES_PER_S = 10  # MPE's steps last 0.1 s
+FORMATS = ("gif", "mp4")
+
+
+def read_episode(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Reads an episode that `rllib rollout` recorded.
+
+    Raises:
+        ConfigError: If it is missing or not one.
+    """
+    try:
+        episode = json.loads(Path(path).read_text())
+        episode["positions"], episode["links"], episode["attention"], episode["rewards"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"episode: expected a file of `rllib rollout` at {path}, got {error!r}.") from error
+    return episode
+
+
+def draw_video(episode: dict[str, Any], out: str | os.PathLike[str]) -> Path:
+    """Draws every step: agents in class colours, links as lines as thick as the attention on them, returns.
+
+    Args:
+        episode: What `read_episode` gives.
+        out: A path that ends in `.gif` or `.mp4`.
+
+    Raises:
+        ConfigError: If the suffix is another or the file cannot be written.
+    """
+    path = Path(out)
+    check_choice("video: suffix", path.suffix.lstrip("."), FORMATS)
+    aside = path.with_name(f".{path.name}{path.suffix}")
+    extra = {"loop": 0, "duration": 1000 / FRAMES_PER_S} if path.suffix == ".gif" else {"fps": FRAMES_PER_S, "macro_block_size": 2}
+    canvas = _Canvas(episode)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with imageio.get_writer(aside, **extra) as writer:
+            for step in range(len(episode["positions"])):
+                writer.append_data(canvas.frame(step))
+        aside.replace(path)
+    except OSError as error:
+        raise ConfigError(f"video: expected a writable place, got {path} ({error.strerror}).") from error
+    finally:
+        aside.unlink(missing_ok=True)
+        canvas.close()
+    return path
+
+
+class _Canvas:
+    """One figure whose artists move from step to step."""
+
+    def __init__(self, episode: dict[str, Any]) -> None:
+        self.episode = episode
+        self.positions = np.array(episode["positions"])  # (S + 1, agents, 2)
+        self.returns = np.concatenate([[0], np.cumsum(episode["rewards"])])
+        num_adversaries = len(episode["classes"])
+        self.figure, self.axes = plt.subplots(figsize=(4.8, 5.2), dpi=100, layout="constrained")
+        reach = max(1.2, min(2.5, float(np.abs(self.positions[:, :num_adversaries]).max()) + 0.2))
+        self.axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
+        for place, size in zip(episode["landmarks"], episode["landmark_sizes"], strict=True):
+            self.axes.add_patch(Circle(place, size, color=LANDMARK_COLOUR, zorder=1))
+        self.links = LineCollection([], colors=LINK_COLOUR, zorder=2)
+        self.axes.add_collection(self.links)
+        colours = [CLASS_COLOURS[c] for c in episode["classes"]]
+        colours += [GOOD_COLOUR] * (self.positions.shape[1] - num_adversaries)
+        self.ranges = [Circle((0, 0), episode["comm_range"] or 0, fill=False, color=colour, alpha=0.25, linestyle=":")
+                       for colour in colours[:num_adversaries]]  # fmt: skip
+        self.bodies = [Circle((0, 0), size, facecolor=colour, edgecolor="black", linewidth=0.8, zorder=3)
+                       for size, colour in zip(episode["sizes"], colours, strict=True)]  # fmt: skip
+        for patch in [*self.ranges, *self.bodies]:
+            self.axes.add_patch(patch)
+        handles = [Circle((0, 0), color=colour) for colour in (*CLASS_COLOURS, GOOD_COLOUR, LANDMARK_COLOUR)]
+        labels = ["class A (sees landmarks)", "class B (sees prey)", "prey", "landmark"]
+        self.figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+        self.title = self.axes.set_title("", fontsize=10)
+
+    def frame(self, step: int) -> np.ndarray:
+        """The picture at a step, (height, width, 3) uint8."""
+        positions = self.positions[step]
+        for patch, place in zip(self.bodies, positions, strict=True):
+            patch.center = place
+        for patch, place in zip(self.ranges, positions, strict=False):
+            patch.center = place
+        linked = np.triu(np.array(self.episode["links"][step]), 1)
+        attention = np.array(self.episode["attention"][step])
+        pairs = np.argwhere(linked)
+        self.links.set_segments([positions[[i, j]] for i, j in pairs])
+        self.links.set_linewidths([0.6 + 5 * max(attention[i, j], attention[j, i]) for i, j in pairs])
+        last = len(self.positions) - 1
+        self.title.set_text(f"step {step} of {last}   return per adversary {self.returns[step]:.0f}")
+        self.figure.canvas.draw()
+        return np.asarray(self.figure.canvas.buffer_rgba())[..., :3].copy()
+
+    def close(self) -> None:
+        """Frees the figure."""
+        plt.close(self.figure)

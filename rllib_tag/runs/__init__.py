@@ -1,0 +1,1 @@
+"""What a user runs: experiment files, training, restoring, evaluation, rollouts."""

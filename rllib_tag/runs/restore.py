@@ -1,0 +1,171 @@
+"""Trained teams from RLlib checkpoints and from exported weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pickle
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.policy.policy import Policy
+from ray.rllib.utils.checkpoints import get_checkpoint_info
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.nn.weights import MANIFEST, Exported, Net, load_exported, save_exported
+from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.model import CommModel
+from rllib_tag.plugin.prey import greedy_actions
+
+RLLIB_MARK = "rllib_checkpoint.json"
+Observation = Mapping[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedTeam:
+    """Restored policies and the game that they were trained on.
+
+    Args:
+        nets: Networks by policy name, on the CPU and in evaluation mode.
+        env_config: The keys of `TagEnv` that the training run set.
+        source: Where they were restored from.
+    """
+
+    nets: Mapping[str, Net]
+    env_config: Mapping[str, Any]
+    source: Path
+
+    def env_config_for(self, **overrides: Any) -> TagEnvConfig:
+        """The trained game with some keys changed, checked against the policies.
+
+        Raises:
+            ConfigError: If a key does not fit or the game needs a policy that was not trained.
+        """
+        config = TagEnvConfig.from_mapping({**self.env_config, **overrides})
+        for policy in config.policies:
+            if policy not in self.nets:
+                raise ConfigError(
+                    f"expected a game for the policies in {self.source} ({', '.join(self.nets)}), "
+                    f"got one that needs {policy!r}. Change the team."
+                )
+            if self.nets[policy].continuous != config.continuous_actions:
+                raise ConfigError(
+                    f"continuous_actions: expected {str(self.nets[policy].continuous).lower()} as trained, "
+                    f"got {str(config.continuous_actions).lower()}."
+                )
+        return config
+
+    def actions(
+        self, policy: str, observations: Sequence[Observation], generator: torch.Generator | None = None
+    ) -> np.ndarray:
+        """Acts for several agents of one policy, for any team size.
+
+        Args:
+            policy: The policy's name.
+            observations: B observations of `TagEnv`.
+            generator: Samples from the action distribution with it; None takes the likeliest actions.
+
+        Returns:
+            (B,) integers, or (B, 5) float32 for continuous actions.
+        """
+        net = self.nets[policy]
+        batch = {key: torch.from_numpy(np.stack([obs[key] for obs in observations])) for key in observations[0]}
+        with torch.no_grad():
+            outputs, _ = net(batch)
+        if generator is None:
+            return greedy_actions(outputs, net.continuous)
+        if net.continuous:
+            mean, log_std = outputs.chunk(2, dim=-1)
+            sampled = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
+            return greedy_actions(torch.cat([sampled, log_std], dim=-1), True)
+        return torch.multinomial(outputs.softmax(-1), 1, generator=generator).squeeze(-1).numpy()
+
+
+def restore(path: str | os.PathLike[str]) -> TrainedTeam:
+    """Restores a trained team, on the CPU and without workers, whatever training used.
+
+    Args:
+        path: A folder that `rllib export` wrote, an RLlib checkpoint, or a trial's or experiment's folder
+            with one trial, whose newest checkpoint is taken. RLlib checkpoints are pickles: open only those
+            that you trust.
+
+    Raises:
+        ConfigError: If there is no checkpoint, it is not whole, or it is not of this project's model.
+    """
+    folder = find_checkpoint(path)
+    if (folder / MANIFEST).exists():
+        exported = load_exported(folder)
+        return TrainedTeam(exported.nets, exported.env_config, folder)
+    policies = load_policies(folder)
+    nets, env_config = {}, {}
+    for name, policy in policies.items():
+        if not isinstance(policy.model, CommModel):
+            raise ConfigError(
+                f"checkpoint {folder}: expected policies with rllib_tag.CommModel, got {type(policy.model).__name__}."
+            )
+        nets[name] = policy.model.net.cpu().eval()
+        env_config = dict(policy.config["env_config"])
+    return TrainedTeam(nets, env_config, folder)
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint or export at a path, or the newest one of the only trial below it.
+
+    Raises:
+        ConfigError: If there is none, or if several trials lie below.
+    """
+    folder = Path(path)
+    if folder.name == MANIFEST:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ConfigError(f"checkpoint: expected a folder, got {path}, which is not there. Give a checkpoint's path.")
+    if (folder / MANIFEST).exists() or (folder / RLLIB_MARK).exists():
+        return folder
+    below = sorted(mark.parent for mark in folder.glob(f"**/checkpoint_*/{RLLIB_MARK}"))
+    trials = sorted({found.parent for found in below})
+    if not trials:
+        raise ConfigError(
+            f"checkpoint: expected {RLLIB_MARK} or {MANIFEST} in {folder}, found neither. "
+            "The checkpoint is missing or was not written whole."
+        )
+    if len(trials) > 1:
+        names = ", ".join(trial.name for trial in trials)
+        raise ConfigError(f"checkpoint: expected one trial below {folder}, got {len(trials)}: {names}. Name one.")
+    return below[-1]
+
+
+def load_policies(folder: Path) -> dict[str, Policy]:
+    """RLlib's own policies from an RLlib checkpoint.
+
+    Raises:
+        ConfigError: If the checkpoint is truncated or its weights do not fit its model.
+    """
+    try:
+        ids = get_checkpoint_info(str(folder))["policy_ids"]
+        policies = Policy.from_checkpoint(str(folder), policy_ids=ids)
+    except (EOFError, OSError, pickle.UnpicklingError, KeyError, ValueError, RuntimeError, AttributeError, ImportError) as error:
+        raise ConfigError(
+            f"checkpoint {folder}: expected a whole RLlib checkpoint, got {type(error).__name__}: {error}. "
+            "It is truncated, damaged or of another version; use another one."
+        ) from error
+    if not policies:
+        raise ConfigError(f"checkpoint {folder}: expected policies in it, got none. It was not written whole.")
+    return policies
+
+
+def export(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
+    """Writes a checkpoint's weights as safetensors with a manifest.
+
+    Args:
+        path: As for `restore`.
+        out: The folder to write; it must not exist yet.
+
+    Raises:
+        ConfigError: If the checkpoint cannot be restored or the folder not be written.
+    """
+    team = restore(path)
+    return save_exported(Exported(team.nets, team.env_config), out)
+

@@ -1,0 +1,125 @@
+"""Episodes recorded step by step: what everyone did, who heard whom and with what attention."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rllib_tag.errors import check_int
+from rllib_tag.nn.network import AdversaryNet
+from rllib_tag.plugin.env import Observations, TagEnv
+from rllib_tag.runs.controllers import team_controller
+from rllib_tag.runs.evaluate import FIRST_SEED
+from rllib_tag.runs.files import provenance, write_json
+from rllib_tag.runs.restore import TrainedTeam, restore
+
+DIGITS = 5  # of recorded numbers; positions are of order 1
+
+
+def rollout(
+    team: TrainedTeam | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    episodes: int = 1,
+    first_seed: int = FIRST_SEED,
+    on_episode: Callable[[Path], None] | None = None,
+    **env_overrides: Any,
+) -> list[Path]:
+    """Records seeded episodes as `episode_SEED.json`.
+
+    Args:
+        team: A restored team, or a path for `restore`.
+        out: The folder to write to.
+        episodes: How many. Default: 1.
+        first_seed: Seed of the first episode; the others follow. Default: 1,000,000.
+        on_episode: Called with each path as it is written. Default: nothing.
+        **env_overrides: Keys of `TagEnv` that differ from training.
+
+    Returns:
+        The paths.
+
+    Raises:
+        ConfigError: If the team cannot be restored, cannot play that game, or the folder not be written.
+    """
+    team = team if isinstance(team, TrainedTeam) else restore(team)
+    check_int("episodes", episodes, 1)
+    team.env_config_for(**env_overrides)
+    paths = []
+    for seed in range(first_seed, first_seed + episodes):
+        path = Path(out) / f"episode_{seed}.json"
+        write_json(path, {**record_episode(team, seed, {**team.env_config, **env_overrides}), **provenance()})
+        paths.append(path)
+        if on_episode:
+            on_episode(path)
+    return paths
+
+
+def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> dict[str, Any]:
+    """Plays one episode with the likeliest actions and records it.
+
+    Returns:
+        A mapping with, for S steps and N adversaries: `names`, `classes` (N), `positions` (S + 1, agents, 2),
+        `landmarks` (z, 2), `sizes` (agents), `comm_range`, `links` (S + 1, N, N), `attention` (S + 1, N, N):
+        what each adversary's last graph layer gives to each sender, `actions` (S) by agent, `rewards` (S),
+        MPE's own, mean over the adversaries, and `stats`.
+    """
+    env = TagEnv(env_config)
+    act = team_controller(team, env.config.policies)
+    observations, _ = env.reset(seed=seed)
+    record: dict[str, list[Any]] = {"positions": [], "links": [], "attention": [], "rewards": [], "actions": []}
+    done = False
+    returns = 0.0
+    while True:
+        record["positions"].append(_rounded(env.positions))
+        record["links"].append(env.linked.astype(int).tolist())
+        record["attention"].append(_rounded(last_attention(team, env, observations)))
+        if done:
+            break
+        (actions,) = act([env], [observations])
+        observations, _, terminateds, truncateds, _ = env.step(actions)
+        done = terminateds["__all__"] or truncateds["__all__"]
+        returns_now = env.stats.summary()["return_adversary"]
+        record["rewards"].append(returns_now - returns)
+        returns = returns_now
+        record["actions"].append({name: np.asarray(action).tolist() for name, action in actions.items()})
+    world = env.par_env.unwrapped.world
+    env.close()
+    return {
+        "seed": seed,
+        "source": str(team.source),
+        "env_config": env_config,
+        "names": [*env.roster.adversaries, *env.roster.good_agents],
+        "classes": env.roster.classes.tolist(),
+        "sizes": [agent.size for agent in world.agents],
+        "landmark_sizes": [mark.size for mark in world.landmarks],
+        "landmarks": _rounded(env.landmark_positions),
+        "comm_range": env.config.comm_range if np.isfinite(env.config.comm_range) else None,
+        "stats": env.stats.summary(),
+        **record,
+    }
+
+
+def last_attention(team: TrainedTeam, env: TagEnv, observations: Observations) -> np.ndarray:
+    """What each adversary's own last graph layer gives to each sender: (N, N), 0 without `gnn`."""
+    out = np.zeros((env.roster.num_adversaries,) * 2)
+    for policy in env.config.policies:
+        net = team.nets[policy]
+        if not isinstance(net, AdversaryNet) or net.config.gnn == "none":
+            continue
+        agents = env.roster.members(policy)
+        batch = {key: torch.from_numpy(np.stack([observations[a][key] for a in agents])) for key in observations[agents[0]]}
+        with torch.no_grad():
+            attention = net.encoder.attention(batch)[:, -1]  # (B, N, N)
+        for row, agent in enumerate(agents):
+            place = env.roster.adversaries.index(agent)
+            out[place] = attention[row, place].numpy()
+    return out
+
+
+def _rounded(values: np.ndarray) -> Any:
+    return np.round(np.asarray(values, np.float64), DIGITS).tolist()

@@ -1,0 +1,257 @@
+"""Training through Ray Tune, as any RLlib process would run the same file."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import ray
+import torch
+from ray.tune import Callback, ResumeConfig, run_experiments
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import create_scheduler
+from ray.tune.search.variant_generator import generate_variants
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.weights import build_net, load_weights
+from rllib_tag.runs.config_check import check_cpus, check_gpus, check_writable
+from rllib_tag.runs.experiment import Experiments, check_experiments
+from rllib_tag.runs.files import provenance, write_json
+from rllib_tag.runs.restore import find_checkpoint, load_policies
+
+DEFAULT_STORAGE = "~/ray_results"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainOptions:
+    """What the command line may set; None leaves what the file says.
+
+    Args:
+        stop: Stop criteria by metric.
+        storage_path: Folder for results.
+        experiment_name: Name of the folder in it; only with one experiment.
+        num_samples: Trials of each variant.
+        checkpoint_freq: Iterations between checkpoints.
+        checkpoint_at_end: Whether to keep a checkpoint of the end.
+        keep_checkpoints_num: Checkpoints to keep.
+        checkpoint_score_attr: Metric by which to keep checkpoints; `min-` in front keeps the lowest.
+        restore: Checkpoint to start from.
+        resume: Whether to go on with an interrupted experiment of the same name.
+        scheduler: Name of a Tune scheduler. Default: FIFO.
+        scheduler_config: Its arguments.
+        ray_address: Cluster to connect to.
+        ray_num_cpus: CPUs of a local cluster.
+        ray_num_gpus: GPUs of a local cluster.
+        ray_object_store_memory: Bytes of a local cluster's object store.
+        verbose: 0 shows progress, 1 Ray's information too, 2 its debugging.
+    """
+
+    stop: Mapping[str, float] | None = None
+    storage_path: str | None = None
+    experiment_name: str | None = None
+    num_samples: int | None = None
+    checkpoint_freq: int | None = None
+    checkpoint_at_end: bool | None = None
+    keep_checkpoints_num: int | None = None
+    checkpoint_score_attr: str | None = None
+    restore: str | None = None
+    resume: bool = False
+    scheduler: str = "FIFO"
+    scheduler_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    ray_address: str | None = None
+    ray_num_cpus: int | None = None
+    ray_num_gpus: int | None = None
+    ray_object_store_memory: int | None = None
+    verbose: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialEnd:
+    """How a trial ended.
+
+    Args:
+        folder: The trial's folder with its results and checkpoints.
+        status: Tune's word: `TERMINATED`, or `ERROR`, or another where it was interrupted.
+        result: RLlib's last result.
+        error: The last line of the error, if there was one.
+    """
+
+    folder: Path
+    status: str
+    result: Mapping[str, Any]
+    error: str | None
+
+
+def train(experiments: Experiments, options: TrainOptions, on_result: Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]) -> list[TrialEnd]:
+    """Trains every experiment, after everything has been checked.
+
+    Args:
+        experiments: Specifications by name, as in an experiment file.
+        options: What the command line sets.
+        on_result: Called with the trial's name, its result and its stop criteria at each iteration.
+
+    Returns:
+        How each trial ended.
+
+    Raises:
+        ConfigError: If something does not fit; nothing has been written then.
+    """
+    experiments = apply_options(experiments, options)
+    check_experiments(experiments)
+    scheduler = _scheduler(options)
+    for name, spec in experiments.items():
+        _check_surroundings(name, spec, options)
+    _quiet(options.verbose)
+    ray.init(
+        address=options.ray_address,
+        num_cpus=options.ray_num_cpus,
+        num_gpus=options.ray_num_gpus,
+        object_store_memory=options.ray_object_store_memory,
+        include_dashboard=None if options.ray_address else False,
+        log_to_driver=options.verbose > 0,
+        logging_level=logging.INFO if options.verbose else logging.ERROR,
+    )
+    try:
+        resources = ray.cluster_resources()
+        for spec in experiments.values():
+            for config in _variants(spec):
+                check_gpus(config, resources.get("GPU", 0))
+                check_cpus(config, resources.get("CPU", 0))
+        for name, spec in experiments.items():
+            folder = experiment_folder(name, spec)
+            check_writable(folder)
+            write_json(folder / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", {"experiment": spec, **provenance()})
+        trials = run_experiments(
+            copy.deepcopy(experiments),
+            scheduler=scheduler,
+            resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
+            resume=True if options.resume else None,
+            verbose=3 if options.verbose else 0,
+            callbacks=[_Progress(on_result)],
+            raise_on_failed_trial=False,
+            concurrent=False,  # side by side, all would go into the first one's folder
+        )
+        return [_trial_end(trial) for trial in trials]
+    finally:
+        ray.shutdown()
+
+
+def apply_options(experiments: Experiments, options: TrainOptions) -> Experiments:
+    """The experiments with what the command line gives put over what the file says."""
+    if options.experiment_name is not None:
+        if len(experiments) != 1:
+            raise ConfigError(f"--experiment-name: expected a file with one experiment, got {len(experiments)}.")
+        experiments = {options.experiment_name: next(iter(experiments.values()))}
+    out = {}
+    for name, spec in experiments.items():
+        spec = copy.deepcopy(spec)
+        for key in ("stop", "storage_path", "num_samples", "restore"):
+            value = getattr(options, key)
+            if value is not None:
+                spec[key] = {**spec.get("stop", {}), **value} if key == "stop" else value
+        spec["storage_path"] = os.path.abspath(os.path.expanduser(spec.get("storage_path", DEFAULT_STORAGE)))
+        checkpoint = {
+            "checkpoint_frequency": options.checkpoint_freq,
+            "checkpoint_at_end": options.checkpoint_at_end,
+            "num_to_keep": options.keep_checkpoints_num,
+        }
+        if options.checkpoint_score_attr is not None:
+            order, _, metric = options.checkpoint_score_attr.rpartition("min-")
+            checkpoint["checkpoint_score_attribute"] = metric
+            checkpoint["checkpoint_score_order"] = "min" if order or "min-" in options.checkpoint_score_attr else "max"
+        given = {key: value for key, value in checkpoint.items() if value is not None}
+        if given:
+            spec["checkpoint_config"] = {**(spec.get("checkpoint_config") or {}), **given}
+        out[name] = spec
+    return out
+
+
+def experiment_folder(name: str, spec: Mapping[str, Any]) -> Path:
+    """Where an experiment's results go."""
+    return Path(spec["storage_path"]) / name
+
+
+def _variants(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [variant["config"] for _, variant in generate_variants({"config": spec.get("config", {})}, random_state=0)]
+
+
+def _scheduler(options: TrainOptions) -> Any:
+    try:
+        return create_scheduler(options.scheduler, **options.scheduler_config)
+    except (ValueError, TypeError, AssertionError, ImportError) as error:
+        raise ConfigError(f"--scheduler: expected a Tune scheduler and its arguments, got: {error}") from error
+
+
+def _check_surroundings(name: str, spec: Mapping[str, Any], options: TrainOptions) -> None:
+    """What the machine must have before Ray starts."""
+    if options.ray_address is None:
+        available = torch.cuda.device_count() if options.ray_num_gpus is None else options.ray_num_gpus
+        for config in _variants(spec):
+            check_gpus(config, min(available, torch.cuda.device_count()))
+    if spec.get("restore"):
+        folder = find_checkpoint(spec["restore"])
+        policies = load_policies(folder)
+        for config in _variants(spec):
+            _check_architecture(config, policies, str(folder))
+    if options.resume:
+        folder = experiment_folder(name, spec)
+        if not list(folder.glob("experiment_state-*.json")):
+            raise ConfigError(
+                f"--resume: expected an experiment begun before in {folder}, found none. "
+                "Give its --storage-path and name, or leave --resume out."
+            )
+    existing = experiment_folder(name, spec)
+    while not existing.exists():
+        existing = existing.parent
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ConfigError(f"storage_path: expected a writable folder, got {spec['storage_path']}. Give --storage-path.")
+
+
+def _check_architecture(config: Mapping[str, Any], policies: Mapping[str, Any], source: str) -> None:
+    model = config.get("model", {})
+    expected = set(config.get("multiagent", {}).get("policies", []))
+    if expected != set(policies):
+        raise ConfigError(f"{source}: expected policies {sorted(expected)}, got {sorted(policies)}. Use another checkpoint.")
+    comm = CommConfig.from_mapping(model.get("custom_model_config", {}))
+    for name, policy in policies.items():
+        continuous = bool(config.get("env_config", {}).get("continuous_actions", False))
+        net = getattr(policy.model, "net", policy.model)
+        load_weights(build_net(name, comm, continuous), net.state_dict(), source)
+
+
+def _quiet(verbose: int) -> None:
+    """Keeps Ray's own noise out of ours unless it is asked for."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if verbose == 0:
+        os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+        for name in ("ray", "ray.tune", "ray.rllib"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        gymnasium.logger.min_level = gymnasium.logger.ERROR
+
+
+class _Progress(Callback):
+    """Hands every result on; Tune's own reporter stays silent."""
+
+    def __init__(self, on_result: Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]) -> None:
+        self._on_result = on_result
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        self._on_result(str(trial), result, trial.stopping_criterion)
+
+
+def _trial_end(trial: Trial) -> TrialEnd:
+    error = None
+    if trial.error_file and os.path.exists(trial.error_file):
+        lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
+        error = lines[-1] if lines else None
+    return TrialEnd(Path(trial.storage.trial_fs_path), trial.status, trial.last_result or {}, error)

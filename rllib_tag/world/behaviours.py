@@ -1,0 +1,93 @@
+"""Scripted behaviours: prey that wanders or flees, adversaries that chase."""
+
+from __future__ import annotations
+
+import numpy as np
+
+PREY_SIGHT = 1.0  # world units: an evasive prey minds adversaries nearer than this most
+CHASE_LEAD_S = 0.2  # seconds of world time that a chaser looks ahead; MPE steps last 0.1 s
+WALL_START = 0.6  # where an evasive prey starts to mind the edge of the arena, which is at 1
+
+
+def random_actions(rng: np.random.Generator, num: int, continuous: bool) -> np.ndarray:
+    """Uniform actions for `num` agents: (num,) integers in 0..4, or (num, 5) float32 in [0, 1)."""
+    if continuous:
+        return rng.random((num, 5), dtype=np.float32)
+    return rng.integers(0, 5, num)
+
+
+def evasive_actions(
+    positions: np.ndarray, adversaries: np.ndarray, landmarks: np.ndarray, continuous: bool
+) -> np.ndarray:
+    """Flees the adversaries and stays inside the arena.
+
+    The push is the sum over adversaries of (p - q) / |p - q|^3, over landmarks the same at a twentieth
+    of the weight, and towards the centre with the cube of the distance beyond `WALL_START`.
+
+    Args:
+        positions: (y, 2) of the good agents.
+        adversaries: (x, 2).
+        landmarks: (z, 2).
+        continuous: Whether to return continuous actions.
+
+    Returns:
+        Actions as `steer` gives them.
+    """
+    push = _repulsion(positions, adversaries) + 0.05 * _repulsion(positions, landmarks)
+    beyond = np.maximum(np.abs(positions) - WALL_START, 0) / (1 - WALL_START)
+    return steer(push - 4 * np.sign(positions) * beyond**3, continuous)
+
+
+def _repulsion(positions: np.ndarray, others: np.ndarray) -> np.ndarray:
+    offsets = positions[:, None] - others[None]  # (y, x, 2)
+    distances = np.maximum(np.linalg.norm(offsets, axis=-1, keepdims=True), 1e-3)
+    return (offsets / distances * (PREY_SIGHT / distances) ** 2).sum(1)
+
+
+def chase_actions(
+    positions: np.ndarray,
+    velocities: np.ndarray,
+    targets: np.ndarray,
+    target_velocities: np.ndarray,
+    continuous: bool,
+) -> np.ndarray:
+    """Runs at where the nearest target will be, minding its own drift.
+
+    Args:
+        positions: (n, 2) of the chasers.
+        velocities: (n, 2) of the chasers.
+        targets: (y, 2) of the good agents.
+        target_velocities: (y, 2) of the good agents.
+        continuous: Whether to return continuous actions.
+
+    Returns:
+        Actions as `steer` gives them.
+    """
+    offsets = targets[None] - positions[:, None]  # (n, y, 2)
+    nearest = np.linalg.norm(offsets, axis=-1).argmin(1)
+    drift = target_velocities[nearest] - velocities
+    return steer(offsets[np.arange(len(positions)), nearest] + CHASE_LEAD_S * drift, continuous)
+
+
+def steer(direction: np.ndarray, continuous: bool) -> np.ndarray:
+    """MPE actions that push along a direction.
+
+    Discrete: 1 left, 2 right, 3 down, 4 up, along the larger component. Continuous: the direction
+    scaled to a largest component of 1, as (no-op, left, right, down, up).
+
+    Args:
+        direction: (n, 2).
+        continuous: Whether to return continuous actions.
+
+    Returns:
+        (n,) integers in 0..4, or (n, 5) float32 in [0, 1].
+    """
+    if not continuous:
+        vertical = np.abs(direction[:, 1]) > np.abs(direction[:, 0])
+        component = np.where(vertical, direction[:, 1], direction[:, 0])
+        return 1 + 2 * vertical + (component > 0)
+    unit = direction / np.maximum(np.abs(direction).max(1, keepdims=True), 1e-9)
+    out = np.zeros((len(direction), 5), np.float32)
+    out[:, [2, 4]] = np.maximum(unit, 0)
+    out[:, [1, 3]] = np.maximum(-unit, 0)
+    return out

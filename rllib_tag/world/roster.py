@@ -1,0 +1,72 @@
+"""Who is who: agent names, classes and counts of one team."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cached_property
+
+import numpy as np
+
+from rllib_tag.errors import ConfigError, check_int
+
+CLASS_A, CLASS_B = 0, 1
+POLICIES = ("class_a", "class_b")
+GOOD_POLICY = "good"
+
+
+@dataclasses.dataclass(frozen=True)
+class Roster:
+    """The agents of a game, under MPE's names.
+
+    `adversary_0 ... adversary_{nA-1}` are class A, the next nB adversaries are class B, and
+    `agent_0 ...` are the good agents.
+
+    Args:
+        num_class_a: Adversaries that see the landmarks.
+        num_class_b: Adversaries that see the good agents.
+        num_good: Good agents.
+
+    Raises:
+        ConfigError: If a count is not an integer, is negative, or if nobody would hunt or flee.
+    """
+
+    num_class_a: int
+    num_class_b: int
+    num_good: int
+
+    def __post_init__(self) -> None:
+        check_int("num_class_a", self.num_class_a, 0)
+        check_int("num_class_b", self.num_class_b, 0)
+        check_int("num_good", self.num_good, 1)
+        if self.num_adversaries == 0:
+            raise ConfigError(
+                "num_class_a and num_class_b: expected at least one adversary, got 0 of both. "
+                "Set one of them to 1 or more."
+            )
+
+    @property
+    def num_adversaries(self) -> int:
+        """N, the adversaries of both classes."""
+        return self.num_class_a + self.num_class_b
+
+    @cached_property
+    def adversaries(self) -> tuple[str, ...]:
+        """The adversaries' names, class A first."""
+        return tuple(f"adversary_{i}" for i in range(self.num_adversaries))
+
+    @cached_property
+    def good_agents(self) -> tuple[str, ...]:
+        """The good agents' names."""
+        return tuple(f"agent_{i}" for i in range(self.num_good))
+
+    @cached_property
+    def classes(self) -> np.ndarray:
+        """The class of every adversary, `CLASS_A` or `CLASS_B`: (N,) integers."""
+        return np.repeat([CLASS_A, CLASS_B], [self.num_class_a, self.num_class_b])
+
+    def members(self, policy: str) -> tuple[str, ...]:
+        """The agents that act by `policy` (`class_a`, `class_b` or `good`)."""
+        if policy == GOOD_POLICY:
+            return self.good_agents
+        split = self.num_class_a
+        return self.adversaries[:split] if policy == POLICIES[CLASS_A] else self.adversaries[split:]
