@@ -22,14 +22,23 @@ train_app = typer.Typer(invoke_without_command=True, no_args_is_help=True, rich_
 app.add_typer(train_app, name="train")
 console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
-Stop = Annotated[str | None, typer.Option("--stop", "-s", help="Stop criteria as JSON, e.g. '{\"timesteps_total\": 100000}'.")]
+Stop = Annotated[
+    str | None, typer.Option("--stop", "-s", help="Stop criteria as JSON, e.g. '{\"timesteps_total\": 100000}'.")
+]
 Name = Annotated[str | None, typer.Option("--experiment-name", "-n", help="Folder of the results in the storage path.")]
-Storage = Annotated[str | None, typer.Option("--storage-path", "--local-dir", help="Folder for results. [default: ~/ray_results]")]
+Storage = Annotated[
+    str | None, typer.Option("--storage-path", "--local-dir", help="Folder for results. [default: ~/ray_results]")
+]
 Samples = Annotated[int | None, typer.Option("--num-samples", help="Trials of each variant.")]
 Freq = Annotated[int | None, typer.Option("--checkpoint-freq", help="Iterations between checkpoints.")]
-AtEnd = Annotated[bool | None, typer.Option("--checkpoint-at-end/--no-checkpoint-at-end", help="Keep a checkpoint of the end.")]
+AtEnd = Annotated[
+    bool | None, typer.Option("--checkpoint-at-end/--no-checkpoint-at-end", help="Keep a checkpoint of the end.")
+]
 Keep = Annotated[int | None, typer.Option("--keep-checkpoints-num", help="Checkpoints to keep.")]
-Score = Annotated[str | None, typer.Option("--checkpoint-score-attr", help="Metric by which to keep; 'min-' in front keeps the lowest.")]
+Score = Annotated[
+    str | None,
+    typer.Option("--checkpoint-score-attr", help="Metric by which to keep; 'min-' in front keeps the lowest."),
+]
 Restore = Annotated[str | None, typer.Option("--restore", help="Checkpoint to start from.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted experiment of the same name.")]
 Scheduler = Annotated[str, typer.Option("--scheduler", help="Tune scheduler.")]
@@ -37,7 +46,9 @@ SchedulerConfig = Annotated[str, typer.Option("--scheduler-config", help="The sc
 Address = Annotated[str | None, typer.Option("--ray-address", help="Cluster to connect to; none starts a local one.")]
 Cpus = Annotated[int | None, typer.Option("--ray-num-cpus", help="CPUs of a local cluster.")]
 Gpus = Annotated[int | None, typer.Option("--ray-num-gpus", help="GPUs of a local cluster.")]
-Memory = Annotated[int | None, typer.Option("--ray-object-store-memory", help="Bytes of a local cluster's object store.")]
+Memory = Annotated[
+    int | None, typer.Option("--ray-object-store-memory", help="Bytes of a local cluster's object store.")
+]
 Verbose = Annotated[bool, typer.Option("-v", "--log-info", help="Show Ray's information too.")]
 Debug = Annotated[bool, typer.Option("-vv", "--log-debug", help="Show Ray's debugging too.")]
 
@@ -48,17 +59,36 @@ ClassA = Annotated[int | None, typer.Option("--num-class-a", help="Class A adver
 ClassB = Annotated[int | None, typer.Option("--num-class-b", help="Class B adversaries. [default: as trained]")]
 NumGood = Annotated[int | None, typer.Option("--num-good", help="Good agents. [default: as trained]")]
 Obstacles = Annotated[int | None, typer.Option("--num-obstacles", help="Landmarks. [default: as trained]")]
-Range = Annotated[float | None, typer.Option("--comm-range", help="Range of links; 0 cuts them, inf links all. [default: as trained]")]
-GoodPolicy = Annotated[str | None, typer.Option("--good-policy", help="Prey: random, evasive, learned or exported weights. [default: as trained]")]
+Range = Annotated[
+    float | None, typer.Option("--comm-range", help="Range of links; 0 cuts them, inf links all. [default: as trained]")
+]
+GoodPolicy = Annotated[
+    str | None,
+    typer.Option("--good-policy", help="Prey: random, evasive, learned or exported weights. [default: as trained]"),
+]
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from rllib_tag import __version__
+
+        console.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+Stochastic = Annotated[bool, typer.Option("--stochastic", help="Sample actions instead of taking the likeliest.")]
+Yardsticks = Annotated[
+    list[str] | None, typer.Option("--yardstick", help="Play this too: random, class_b_chases or all_chase.")
+]
 
 
 @app.callback()
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
-    if version:
-        from rllib_tag import __version__
-
-        console.print(__version__)
-        raise typer.Exit
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    del version
 
 
 @train_app.callback()
@@ -109,16 +139,16 @@ def evaluate(
     episodes: Episodes = 128,
     seed: Seed = 1_000_000,
     out: Annotated[str, typer.Option("--out", help="Folder for episodes.csv and summary.json.")] = "evaluation",
-    stochastic: Annotated[bool, typer.Option("--stochastic", help="Sample actions instead of taking the likeliest.")] = False,
-    yardstick: Annotated[list[str] | None, typer.Option("--yardstick", help="Play this too: random, class_b_chases or all_chase.")] = None,
+    stochastic: Stochastic = False,
+    yardstick: Yardsticks = None,
     num_class_a: ClassA = None, num_class_b: ClassB = None, num_good: NumGood = None, num_obstacles: Obstacles = None,
     comm_range: Range = None, good_policy: GoodPolicy = None,
 ) -> None:  # fmt: skip
-    """Play seeded episodes with restored policies, on the trained team or another; print a table, write JSON and CSV."""
+    """Play seeded episodes with restored policies, on any team; print a table, write JSON and CSV."""
     from rllib_tag.report.table import read_summary, summary_table
-    from rllib_tag.runs.config_check import check_writable
     from rllib_tag.runs.evaluate import evaluate as run
     from rllib_tag.runs.evaluate import parse_overrides
+    from rllib_tag.runs.files import check_writable
 
     overrides = parse_overrides(
         num_class_a=num_class_a, num_class_b=num_class_b, num_good=num_good, num_obstacles=num_obstacles,
@@ -148,8 +178,8 @@ def rollout(
     """Record episodes step by step, as JSON and as video with the communication graph drawn in."""
     from rllib_tag.errors import check_choice
     from rllib_tag.report.video import FORMATS, draw_video, read_episode
-    from rllib_tag.runs.config_check import check_writable
     from rllib_tag.runs.evaluate import parse_overrides
+    from rllib_tag.runs.files import check_writable
     from rllib_tag.runs.rollout import rollout as run
 
     check_choice("--video", video, [*FORMATS, "none"])
@@ -180,7 +210,9 @@ def plot(
     runs: Annotated[list[str], typer.Argument(help="Folders of trials, or progress.csv files.")],
     out: Annotated[str, typer.Option("--out", help="Image to write (png, svg, pdf).")] = "curve.png",
     levels: Annotated[str | None, typer.Option("--levels", help="Evaluation whose yardsticks to draw in.")] = None,
-    label: Annotated[list[str] | None, typer.Option("--label", help="A label for each run. [default: the folder's name]")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="A label for each run. [default: the folder's name]")
+    ] = None,
 ) -> None:
     """Draw learning curves: return per adversary over environment steps."""
     from rllib_tag.report.curve import draw_curves, read_curve
@@ -218,7 +250,9 @@ def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
             console.print(f"done: {end.folder}")
         elif end.status == "ERROR":
             failed = True
-            errors.print(f"error: {end.folder}: {end.error or 'see the folder'}", style="red", highlight=False, markup=False)
+            errors.print(
+                f"error: {end.folder}: {end.error or 'see the folder'}", style="red", highlight=False, markup=False
+            )
         else:
             interrupted = True
             console.print(f"interrupted: {end.folder}; go on with --resume")
@@ -236,7 +270,11 @@ def _print_result(trial: str, result: Mapping[str, Any], stop: Mapping[str, floa
         done = min(1.0, max(fractions))
         parts.insert(0, f"{done:>4.0%}")
         parts.append(f"{seconds / done - seconds:>5.0f} s to go" if done > 0 else "")
-    names = {"return_adversary_mean": "return {:6.1f}", "captured_mean": "captured {:4.0%}", "contacts_mean": "contacts {:5.1f}"}
+    names = {
+        "return_adversary_mean": "return {:6.1f}",
+        "captured_mean": "captured {:4.0%}",
+        "contacts_mean": "contacts {:5.1f}",
+    }
     parts += [form.format(metrics[key]) for key, form in names.items() if key in metrics]
     console.print("  ".join(parts), highlight=False)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch_geometric.nn import GATConv, GATv2Conv, GCNConv
@@ -33,9 +35,9 @@ class GraphEncoder(nn.Module):
         super().__init__()
         self.gnn = gnn
         dims = [in_dim] + [hidden_dim] * num_layers
-        self.skips = nn.ModuleList(nn.Linear(before, after) for before, after in zip(dims, dims[1:], strict=False))
+        self.skips = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(dims))
         self.convs = nn.ModuleList()
-        for before, after in zip(dims, dims[1:], strict=False):
+        for before, after in pairwise(dims):
             if gnn == "gcn":
                 self.convs.append(GCNConv(before, after, add_self_loops=False, normalize=False, bias=False))
             elif gnn != "none":

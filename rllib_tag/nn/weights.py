@@ -116,7 +116,9 @@ def load_exported(folder: str | os.PathLike[str]) -> Exported:
     check_keys(what, manifest, ["format", "version", "env_config", "policies"])
     check_int(f"{what}: version", manifest.get("version"), 1)
     if manifest["version"] > FORMAT_VERSION:
-        raise ConfigError(f"{what}: expected version up to {FORMAT_VERSION}, got {manifest['version']}. Update rllib_tag.")
+        raise ConfigError(
+            f"{what}: expected version up to {FORMAT_VERSION}, got {manifest['version']}. Update rllib_tag."
+        )
     policies, env_config = manifest.get("policies"), manifest.get("env_config")
     if not isinstance(policies, dict) or not policies or not isinstance(env_config, dict):
         raise ConfigError(f"{what}: expected the mappings 'policies' and 'env_config'. {ADVICE}.")

@@ -6,17 +6,16 @@ import weakref
 from typing import Any
 
 import gymnasium as gym
-import torch
-from ray.rllib.evaluation.rollout_worker import get_global_worker
 from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
 from torch import Tensor, nn
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
+from rllib_tag.plugin.ray_internals import get_global_worker
 
-# With `critic: shared` the class policies of one worker hold one critic object between them.
-_shared_critics: weakref.WeakKeyDictionary[Any, CentralCritic] = weakref.WeakKeyDictionary()
+# By worker, for `critic: shared`.
+_shared_critics: weakref.WeakKeyDictionary[Any, SharedCritic] = weakref.WeakKeyDictionary()
 
 
 class CommModel(TorchModelV2, nn.Module):
@@ -57,9 +56,7 @@ class CommModel(TorchModelV2, nn.Module):
         else:
             self.net = GoodNet(num_outputs, config, continuous)
 
-    def forward(
-        self, input_dict: dict[str, Any], state: list[Tensor], seq_lens: Tensor
-    ) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, input_dict: dict[str, Any], state: list[Tensor], seq_lens: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Action-distribution inputs (B, num_outputs) of `input_dict["obs"]`, and the unused state."""
         self._obs = input_dict["obs"]
         outputs, self._features = self.net(self._obs)
@@ -70,17 +67,22 @@ class CommModel(TorchModelV2, nn.Module):
         return self.net.value(self._obs, self._features)
 
 
-def _shared_critic(config: CommConfig) -> CentralCritic:
+class SharedCritic(CentralCritic):
+    """A critic that the class policies of one worker hold between them.
+
+    RLlib copies a model before it moves it to a GPU; the copies go on sharing this one.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedCritic:
+        return self
+
+
+def _shared_critic(config: CommConfig) -> SharedCritic:
     """The one critic of the worker that is being built; a policy built without a worker has its own."""
     worker = get_global_worker()
     if worker is None:
-        return CentralCritic(config)
+        return SharedCritic(config)
     critic = _shared_critics.get(worker)
     if critic is None:
-        critic = _shared_critics[worker] = CentralCritic(config)
+        critic = _shared_critics[worker] = SharedCritic(config)
     return critic
-
-
-def flat_weights(model: CommModel) -> dict[str, torch.Tensor]:
-    """The network's weights under their own names, without the adapter's prefix."""
-    return model.net.state_dict()

@@ -35,7 +35,8 @@ def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> Frozen
     if net.continuous != continuous:
         kinds = {False: "discrete", True: "continuous"}
         raise ConfigError(
-            f"good_policy: expected weights for {kinds[continuous]} actions, got {kinds[net.continuous]} ones in {folder}."
+            f"good_policy: expected weights for {kinds[continuous]} actions, "
+            f"got {kinds[net.continuous]} ones in {folder}."
         )
 
     def act(observations: list[Mapping[str, np.ndarray]]) -> np.ndarray:

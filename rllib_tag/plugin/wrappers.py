@@ -30,11 +30,11 @@ def resolve_wrapper(entry: Any) -> tuple[Callable[..., ParallelEnv], dict[str, A
     path = arguments.pop("type", None)
     found = resolve("wrappers", path)
     is_class = isinstance(found, type) and issubclass(found, BaseParallelWrapper)
-    if not is_class and not (
-        inspect.isfunction(found) and found.__module__.partition(".")[0] in TRUSTED_PACKAGES
-    ):  # fmt: skip
+    home = str(getattr(found, "__module__", "")).partition(".")[0]
+    if not is_class and not (callable(found) and not isinstance(found, type) and home in TRUSTED_PACKAGES):
         raise ConfigError(
-            f"wrappers: expected a wrapper of SuperSuit or PettingZoo or a subclass of BaseParallelWrapper, got {path!r}."
+            "wrappers: expected a wrapper of SuperSuit or PettingZoo or a subclass of BaseParallelWrapper, "
+            f"got {path!r}."
         )
     try:
         inspect.signature(found).bind(None, **arguments)
@@ -63,13 +63,19 @@ def wrap(env: ParallelEnv, entries: Sequence[Any]) -> ParallelEnv:
         if wrapped.possible_agents != env.possible_agents:
             raise ConfigError(f"wrappers: {path} changes the agents; class views need MPE's own. Remove it.")
         for agent in env.possible_agents:
-            _check_space(path, agent, "observation layout", env.observation_space(agent), wrapped.observation_space(agent))
+            _check_space(
+                path, agent, "observation layout", env.observation_space(agent), wrapped.observation_space(agent)
+            )
             _check_space(path, agent, "actions", env.action_space(agent), wrapped.action_space(agent))
     return wrapped
 
 
 def _check_space(path: str, agent: str, what: str, before: gym.Space, after: gym.Space) -> None:
-    if type(before) is not type(after) or before.shape != after.shape or getattr(before, "n", 0) != getattr(after, "n", 0):
+    if (
+        type(before) is not type(after)
+        or before.shape != after.shape
+        or getattr(before, "n", 0) != getattr(after, "n", 0)
+    ):
         raise ConfigError(
             f"wrappers: {path} changes the {what} of {agent}: expected {before}, got {after}. "
             "Class views are read from MPE's own layout; remove it (history_length stacks steps)."

@@ -17,7 +17,11 @@ from rllib_tag.errors import ConfigError
 X, Y = "timesteps_total", "env_runners/custom_metrics/return_adversary_mean"
 # Okabe & Ito 2008: told apart by the colour-blind.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-LEVEL_LABELS = {"random": "random", "class_b_chases": "class B chases, class A random", "all_chase": "all chase, full information"}
+LEVEL_LABELS = {
+    "random": "random",
+    "class_b_chases": "class B chases, class A random",
+    "all_chase": "all chase, full information",
+}
 
 
 def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
@@ -32,7 +36,9 @@ def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
     given = Path(path)
     files = [given] if given.is_file() else sorted(given.glob("**/progress.csv"))
     if len(files) != 1:
-        raise ConfigError(f"curve: expected one progress.csv at or below {given}, found {len(files)}. Name a trial's folder.")
+        raise ConfigError(
+            f"curve: expected one progress.csv at or below {given}, found {len(files)}. Name a trial's folder."
+        )
     with files[0].open(newline="") as file:
         rows = list(csv.DictReader(file))
     if not rows or Y not in rows[0]:
@@ -42,7 +48,9 @@ def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
 
 
 def draw_curves(
-    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]], levels: Mapping[str, float], out: str | os.PathLike[str]
+    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    levels: Mapping[str, float],
+    out: str | os.PathLike[str],
 ) -> Path:
     """Draws learning curves with horizontal levels to compare with.
 

@@ -38,7 +38,9 @@ def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
         content = json.loads(file.read_text())
         content["summary"], content["episodes"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"evaluation: expected a summary.json of `rllib evaluate` in {file}, got {error!r}.") from error
+        raise ConfigError(
+            f"evaluation: expected a summary.json of `rllib evaluate` in {file}, got {error!r}."
+        ) from error
     return content
 
 
@@ -51,7 +53,9 @@ def summary_table(content: dict[str, Any]) -> Table:
         table.add_column(name, justify="right")
     for key, (label, form) in COLUMNS.items():
         cells = [
-            f"{form.format(figures[key]['mean'])} ± {form.format(figures[key]['standard_error'])}" if key in figures else ""
+            f"{form.format(figures[key]['mean'])} ± {form.format(figures[key]['standard_error'])}"
+            if key in figures
+            else ""
             for figures in summary.values()
         ]
         if any(cells):

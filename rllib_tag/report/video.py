@@ -51,7 +51,11 @@ def draw_video(episode: dict[str, Any], out: str | os.PathLike[str]) -> Path:
     path = Path(out)
     check_choice("video: suffix", path.suffix.lstrip("."), FORMATS)
     aside = path.with_name(f".{path.name}{path.suffix}")
-    extra = {"loop": 0, "duration": 1000 / FRAMES_PER_S} if path.suffix == ".gif" else {"fps": FRAMES_PER_S, "macro_block_size": 2}
+    extra = (
+        {"loop": 0, "duration": 1000 / FRAMES_PER_S}
+        if path.suffix == ".gif"
+        else {"fps": FRAMES_PER_S, "macro_block_size": 2}
+    )
     canvas = _Canvas(episode)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

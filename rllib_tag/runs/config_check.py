@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.callbacks import DefaultCallbacks
-from ray.rllib.algorithms.registry import ALGORITHMS
-from ray.rllib.models import MODEL_DEFAULTS
 from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
 from ray.rllib.utils.exploration.exploration import Exploration
-from ray.tune.registry import ENV_CREATOR, _global_registry
 
 from rllib_tag.errors import ConfigError, check_choice, check_keys
 from rllib_tag.nn.config import CommConfig
@@ -23,6 +19,7 @@ from rllib_tag.plugin.class_paths import resolve, resolve_subclass
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping
 from rllib_tag.plugin.model import CommModel
+from rllib_tag.plugin.ray_internals import MODEL_DEFAULTS, algorithm_defaults, algorithm_names, env_is_registered
 
 OLD_KEYS = {
     "sgd_minibatch_size": "minibatch_size",
@@ -76,8 +73,8 @@ def check_config(run: str, env: str, config: Mapping[str, Any]) -> None:
 
 @functools.cache
 def _defaults(run: str) -> AlgorithmConfig:
-    check_choice("run", run, sorted(ALGORITHMS))
-    return ALGORITHMS[run]()[1]
+    check_choice("run", run, algorithm_names())
+    return algorithm_defaults(run)
 
 
 def _check_keys(config: Mapping[str, Any], defaults: AlgorithmConfig) -> None:
@@ -145,7 +142,7 @@ def _env_class(env: str) -> type[gym.Env] | None:
     """The environment's class, or None for a name that is registered with Tune or gymnasium."""
     if "." in env:
         return resolve_subclass("env", env, gym.Env)
-    if not _global_registry.contains(ENV_CREATOR, env) and env not in gym.registry:
+    if not env_is_registered(env) and env not in gym.registry:
         raise ConfigError(f"env: expected an import path such as rllib_tag.TagEnv or a registered name, got {env!r}.")
     return None
 
@@ -162,11 +159,18 @@ def _check_model(config: Mapping[str, Any], team: TagEnv | None) -> None:
     path = config.get("model", {}).get("custom_model")
     if path is None:
         if team is not None:
-            raise ConfigError("config: model: expected custom_model: rllib_tag.CommModel for this environment, got none.")
+            raise ConfigError(
+                "config: model: expected custom_model: rllib_tag.CommModel for this environment, got none."
+            )
         return
     model = resolve_subclass("config: model: custom_model", path, TorchModelV2)
     if issubclass(model, CommModel):
-        CommConfig.from_mapping(config["model"].get("custom_model_config", {}))
+        comm = CommConfig.from_mapping(config["model"].get("custom_model_config", {}))
+        if comm.critic == "shared" and config.get("num_gpus", 0) > 1:
+            raise ConfigError(
+                f"config: critic: shared expects at most one GPU for the learner, got num_gpus: {config['num_gpus']}; "
+                "RLlib keeps a copy of the model on each. Set num_gpus: 1 or critic: class."
+            )
 
 
 def _check_multiagent(multiagent: Any, team: TagEnv | None) -> None:
@@ -258,13 +262,3 @@ def check_cpus(config: Mapping[str, Any], available: float) -> None:
             f"config: num_cpus_for_main_process + num_cpus_per_env_runner x num_env_runners: expected at most the "
             f"{available:g} CPUs that are here, got {asked:g}. Lower num_env_runners or num_cpus_per_env_runner."
         )
-
-
-def check_writable(folder: str | os.PathLike[str]) -> None:
-    """Raises unless the folder exists and can be written, or can be made."""
-    try:
-        os.makedirs(folder, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"output folder: expected a writable folder, got {folder} ({error.strerror}).") from error
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise ConfigError(f"output folder: expected a writable folder, got {folder}. Choose another with --storage-path.")

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from ray.tune.search.variant_generator import generate_variants
 
 from rllib_tag.errors import ConfigError, check_int, check_keys
+from rllib_tag.plugin.ray_internals import variants
 from rllib_tag.runs.config_check import check_config
 
 Experiments = dict[str, dict[str, Any]]
@@ -89,14 +89,15 @@ def _check_spec(spec: Mapping[str, Any]) -> None:
     if not isinstance(config, dict):
         raise ConfigError(f"config: expected a mapping, got {config!r}.")
     _refuse_eval(config, "config")
-    for _, variant in generate_variants({"config": config}, random_state=0):
-        check_config(spec["run"], spec["env"], variant["config"])
+    for variant in variants(config):
+        check_config(spec["run"], spec["env"], variant)
 
 
 def _check_stop(stop: Any) -> None:
     if not isinstance(stop, dict) or not stop:
         raise ConfigError(
-            f"stop: expected a mapping such as {{timesteps_total: 100000}}, got {stop!r}. Without it, training never ends."
+            f"stop: expected a mapping such as {{timesteps_total: 100000}}, got {stop!r}. "
+            "Without it, training never ends."
         )
     for key, value in stop.items():
         if not (isinstance(key, str) and key.startswith(STOP_TREES)):
@@ -121,7 +122,9 @@ def _refuse_eval(value: Any, where: str) -> None:
     """Tune would run the text under an `eval` key as Python."""
     if isinstance(value, dict):
         if "eval" in value:
-            raise ConfigError(f"{where}: expected plain values, got an 'eval' key, which Tune would run as code. Remove it.")
+            raise ConfigError(
+                f"{where}: expected plain values, got an 'eval' key, which Tune would run as code. Remove it."
+            )
         for key, inner in value.items():
             _refuse_eval(inner, f"{where}: {key}")
     elif isinstance(value, list):

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from io import StringIO
@@ -16,6 +17,22 @@ from typing import Any
 from rllib_tag.errors import ConfigError
 
 PACKAGES = ("rllib_tag", "ray", "torch", "torch-geometric", "pettingzoo", "mpe2", "SuperSuit", "gymnasium", "numpy")
+
+
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """Makes a folder if it is not there, and tries to write in it.
+
+    Raises:
+        ConfigError: If that fails.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"output folder: expected a writable folder, got {folder} ({error.strerror}). Choose another one."
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

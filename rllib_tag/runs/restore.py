@@ -117,7 +117,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigError: If there is none, or if several trials lie below.
     """
-    folder = Path(path)
+    folder = Path(path).absolute()  # RLlib reads relative paths as URIs
     if folder.name == MANIFEST:
         folder = folder.parent
     if not folder.is_dir():
@@ -146,7 +146,16 @@ def load_policies(folder: Path) -> dict[str, Policy]:
     try:
         ids = get_checkpoint_info(str(folder))["policy_ids"]
         policies = Policy.from_checkpoint(str(folder), policy_ids=ids)
-    except (EOFError, OSError, pickle.UnpicklingError, KeyError, ValueError, RuntimeError, AttributeError, ImportError) as error:
+    except (
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+        KeyError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        ImportError,
+    ) as error:
         raise ConfigError(
             f"checkpoint {folder}: expected a whole RLlib checkpoint, got {type(error).__name__}: {error}. "
             "It is truncated, damaged or of another version; use another one."
@@ -168,4 +177,3 @@ def export(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
     """
     team = restore(path)
     return save_exported(Exported(team.nets, team.env_config), out)
-

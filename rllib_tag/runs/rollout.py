@@ -112,7 +112,9 @@ def last_attention(team: TrainedTeam, env: TagEnv, observations: Observations) -
         if not isinstance(net, AdversaryNet) or net.config.gnn == "none":
             continue
         agents = env.roster.members(policy)
-        batch = {key: torch.from_numpy(np.stack([observations[a][key] for a in agents])) for key in observations[agents[0]]}
+        batch = {
+            key: torch.from_numpy(np.stack([observations[a][key] for a in agents])) for key in observations[agents[0]]
+        }
         with torch.no_grad():
             attention = net.encoder.attention(batch)[:, -1]  # (B, N, N)
         for row, agent in enumerate(agents):

@@ -17,17 +17,18 @@ import torch
 from ray.tune import Callback, ResumeConfig, run_experiments
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import create_scheduler
-from ray.tune.search.variant_generator import generate_variants
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.weights import build_net, load_weights
-from rllib_tag.runs.config_check import check_cpus, check_gpus, check_writable
+from rllib_tag.plugin.ray_internals import trial_error, trial_folder, variants
+from rllib_tag.runs.config_check import check_cpus, check_gpus
 from rllib_tag.runs.experiment import Experiments, check_experiments
-from rllib_tag.runs.files import provenance, write_json
+from rllib_tag.runs.files import check_writable, provenance, write_json
 from rllib_tag.runs.restore import find_checkpoint, load_policies
 
 DEFAULT_STORAGE = "~/ray_results"
+INTERRUPTED = "INTERRUPTED"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +80,7 @@ class TrialEnd:
 
     Args:
         folder: The trial's folder with its results and checkpoints.
-        status: Tune's word: `TERMINATED`, or `ERROR`, or another where it was interrupted.
+        status: `TERMINATED`, `ERROR` or `INTERRUPTED`.
         result: RLlib's last result.
         error: The last line of the error, if there was one.
     """
@@ -90,7 +91,10 @@ class TrialEnd:
     error: str | None
 
 
-def train(experiments: Experiments, options: TrainOptions, on_result: Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]) -> list[TrialEnd]:
+OnResult = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
+
+
+def train(experiments: Experiments, options: TrainOptions, on_result: OnResult) -> list[TrialEnd]:
     """Trains every experiment, after everything has been checked.
 
     Args:
@@ -110,38 +114,48 @@ def train(experiments: Experiments, options: TrainOptions, on_result: Callable[[
     for name, spec in experiments.items():
         _check_surroundings(name, spec, options)
     _quiet(options.verbose)
-    ray.init(
-        address=options.ray_address,
-        num_cpus=options.ray_num_cpus,
-        num_gpus=options.ray_num_gpus,
-        object_store_memory=options.ray_object_store_memory,
-        include_dashboard=None if options.ray_address else False,
-        log_to_driver=options.verbose > 0,
-        logging_level=logging.INFO if options.verbose else logging.ERROR,
-    )
+    own_ray = not ray.is_initialized()
+    if own_ray:
+        ray.init(
+            address=options.ray_address,
+            num_cpus=options.ray_num_cpus,
+            num_gpus=options.ray_num_gpus,
+            object_store_memory=options.ray_object_store_memory,
+            include_dashboard=None if options.ray_address else False,
+            log_to_driver=options.verbose > 0,
+            logging_level=logging.INFO if options.verbose else logging.ERROR,
+        )
     try:
         resources = ray.cluster_resources()
         for spec in experiments.values():
-            for config in _variants(spec):
+            for config in variants(spec.get("config", {})):
                 check_gpus(config, resources.get("GPU", 0))
                 check_cpus(config, resources.get("CPU", 0))
-        for name, spec in experiments.items():
-            folder = experiment_folder(name, spec)
-            check_writable(folder)
-            write_json(folder / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json", {"experiment": spec, **provenance()})
-        trials = run_experiments(
-            copy.deepcopy(experiments),
-            scheduler=scheduler,
-            resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
-            resume=True if options.resume else None,
-            verbose=3 if options.verbose else 0,
-            callbacks=[_Progress(on_result)],
-            raise_on_failed_trial=False,
-            concurrent=False,  # side by side, all would go into the first one's folder
-        )
-        return [_trial_end(trial) for trial in trials]
+        ends: list[TrialEnd] = []
+        for name, spec in experiments.items():  # one by one: side by side, all would go into the first one's folder
+            ends += _run(name, spec, scheduler, options, on_result)
+            if any(end.status == INTERRUPTED for end in ends):
+                break
+        return ends
     finally:
-        ray.shutdown()
+        if own_ray:
+            ray.shutdown()
+
+
+def _run(
+    name: str, spec: Mapping[str, Any], scheduler: Any, options: TrainOptions, on_result: OnResult
+) -> list[TrialEnd]:
+    record = experiment_folder(name, spec) / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
+    write_json(record, {"experiment": spec, **provenance()})
+    trials = run_experiments(
+        {name: copy.deepcopy(dict(spec))},
+        scheduler=scheduler,
+        resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
+        verbose=3 if options.verbose else 0,
+        callbacks=[_Progress(on_result)],
+        raise_on_failed_trial=False,
+    )
+    return [_trial_end(trial) for trial in trials]
 
 
 def apply_options(experiments: Experiments, options: TrainOptions) -> Experiments:
@@ -157,6 +171,8 @@ def apply_options(experiments: Experiments, options: TrainOptions) -> Experiment
             value = getattr(options, key)
             if value is not None:
                 spec[key] = {**spec.get("stop", {}), **value} if key == "stop" else value
+        if spec.get("restore"):
+            spec["restore"] = str(find_checkpoint(spec["restore"]))
         spec["storage_path"] = os.path.abspath(os.path.expanduser(spec.get("storage_path", DEFAULT_STORAGE)))
         checkpoint = {
             "checkpoint_frequency": options.checkpoint_freq,
@@ -179,10 +195,6 @@ def experiment_folder(name: str, spec: Mapping[str, Any]) -> Path:
     return Path(spec["storage_path"]) / name
 
 
-def _variants(spec: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [variant["config"] for _, variant in generate_variants({"config": spec.get("config", {})}, random_state=0)]
-
-
 def _scheduler(options: TrainOptions) -> Any:
     try:
         return create_scheduler(options.scheduler, **options.scheduler_config)
@@ -194,13 +206,12 @@ def _check_surroundings(name: str, spec: Mapping[str, Any], options: TrainOption
     """What the machine must have before Ray starts."""
     if options.ray_address is None:
         available = torch.cuda.device_count() if options.ray_num_gpus is None else options.ray_num_gpus
-        for config in _variants(spec):
+        for config in variants(spec.get("config", {})):
             check_gpus(config, min(available, torch.cuda.device_count()))
     if spec.get("restore"):
-        folder = find_checkpoint(spec["restore"])
-        policies = load_policies(folder)
-        for config in _variants(spec):
-            _check_architecture(config, policies, str(folder))
+        policies = load_policies(Path(spec["restore"]))
+        for config in variants(spec.get("config", {})):
+            _check_architecture(config, policies, spec["restore"])
     if options.resume:
         folder = experiment_folder(name, spec)
         if not list(folder.glob("experiment_state-*.json")):
@@ -208,18 +219,16 @@ def _check_surroundings(name: str, spec: Mapping[str, Any], options: TrainOption
                 f"--resume: expected an experiment begun before in {folder}, found none. "
                 "Give its --storage-path and name, or leave --resume out."
             )
-    existing = experiment_folder(name, spec)
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        raise ConfigError(f"storage_path: expected a writable folder, got {spec['storage_path']}. Give --storage-path.")
+    check_writable(spec["storage_path"])
 
 
 def _check_architecture(config: Mapping[str, Any], policies: Mapping[str, Any], source: str) -> None:
     model = config.get("model", {})
     expected = set(config.get("multiagent", {}).get("policies", []))
     if expected != set(policies):
-        raise ConfigError(f"{source}: expected policies {sorted(expected)}, got {sorted(policies)}. Use another checkpoint.")
+        raise ConfigError(
+            f"{source}: expected policies {sorted(expected)}, got {sorted(policies)}. Use another checkpoint."
+        )
     comm = CommConfig.from_mapping(model.get("custom_model_config", {}))
     for name, policy in policies.items():
         continuous = bool(config.get("env_config", {}).get("continuous_actions", False))
@@ -232,8 +241,9 @@ def _quiet(verbose: int) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if verbose == 0:
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
-        for name in ("ray", "ray.tune", "ray.rllib"):
+        for name in ("ray", "ray.rllib"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # how a trial ended is ours to say
         gymnasium.logger.min_level = gymnasium.logger.ERROR
 
 
@@ -250,8 +260,8 @@ class _Progress(Callback):
 
 
 def _trial_end(trial: Trial) -> TrialEnd:
-    error = None
-    if trial.error_file and os.path.exists(trial.error_file):
-        lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
-        error = lines[-1] if lines else None
-    return TrialEnd(Path(trial.storage.trial_fs_path), trial.status, trial.last_result or {}, error)
+    result = trial.last_result or {}
+    status = trial.status
+    if status != Trial.ERROR and not result.get("done"):
+        status = INTERRUPTED  # Tune calls a trial that it stopped at Ctrl-C terminated, too
+    return TrialEnd(trial_folder(trial), status, result, trial_error(trial))

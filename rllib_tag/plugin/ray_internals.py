@@ -1,0 +1,59 @@
+"""All that relies on what Ray does not document. `tests/plugin/test_ray_internals.py` fails when Ray changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.registry import ALGORITHMS
+from ray.rllib.evaluation.rollout_worker import get_global_worker
+from ray.rllib.models import MODEL_DEFAULTS
+from ray.tune.experiment import Trial
+from ray.tune.registry import ENV_CREATOR, _global_registry
+from ray.tune.search.variant_generator import generate_variants
+
+__all__ = [
+    "MODEL_DEFAULTS",
+    "algorithm_defaults",
+    "algorithm_names",
+    "env_is_registered",
+    "get_global_worker",
+    "trial_error",
+    "trial_folder",
+    "variants",
+]
+
+
+def algorithm_names() -> list[str]:
+    """The names that `run:` may have."""
+    return sorted(ALGORITHMS)
+
+
+def algorithm_defaults(name: str) -> AlgorithmConfig:
+    """An algorithm's default config, whose attributes are the known keys."""
+    return ALGORITHMS[name]()[1]
+
+
+def env_is_registered(name: str) -> bool:
+    """Whether Tune's `register_env` knows the name."""
+    return _global_registry.contains(ENV_CREATOR, name)
+
+
+def variants(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The configs that Tune would run: grids expanded, sampled values drawn once."""
+    return [variant["config"] for _, variant in generate_variants({"config": config}, random_state=0)]
+
+
+def trial_folder(trial: Trial) -> Path:
+    """Where a trial's results and checkpoints are."""
+    return Path(trial.storage.trial_fs_path)
+
+
+def trial_error(trial: Trial) -> str | None:
+    """The last line of the error that ended a trial, if one did."""
+    if not trial.error_file or not Path(trial.error_file).exists():
+        return None
+    lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
+    return lines[-1] if lines else None

@@ -1,0 +1,55 @@
+"""What tests share: teams in prime sizes, random play, one Ray for the session."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rllib_tag.plugin.env import TagEnv
+
+EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """One small local Ray for all tests that train."""
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+def random_actions(env: TagEnv, rng: np.random.Generator) -> dict[str, object]:
+    """A uniform action for every agent of an environment."""
+    if env.config.continuous_actions:
+        return {agent: rng.random(5, dtype=np.float32) for agent in env.agents}
+    return {agent: int(rng.integers(5)) for agent in env.agents}
+
+
+def play_on(env: TagEnv, steps: int, seed: int = 0) -> list[dict[str, dict[str, np.ndarray]]]:
+    """The observations of a seeded episode with random actions, the reset's first."""
+    rng = np.random.default_rng(seed)
+    observations = [env.reset(seed=seed)[0]]
+    for _ in range(steps):
+        observations.append(env.step(random_actions(env, rng))[0])
+    return observations
+
+
+def as_batch(observations: list[dict[str, np.ndarray]]) -> dict[str, torch.Tensor]:
+    """Observations of agents with the same space, stacked."""
+    return {key: torch.from_numpy(np.stack([obs[key] for obs in observations])) for key in observations[0]}

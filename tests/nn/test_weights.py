@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.weights import Exported, build_net, load_exported, save_exported
+
+SMALL = CommConfig(hidden_dim=12, num_layers=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    nets = {name: build_net(name, SMALL, False) for name in ("class_a", "class_b", "good")}
+    return save_exported(Exported(nets, {"num_class_a": 3}), tmp_path / "export")
+
+
+def test_what_is_written_is_read_back(folder: Path) -> None:
+    again = load_exported(folder / "manifest.json")
+    assert again.env_config == {"num_class_a": 3}
+    assert sorted(again.nets) == ["class_a", "class_b", "good"]
+    assert again.nets["class_a"].config == SMALL
+    copied = save_exported(again, folder.parent / "copy")
+    for name in again.nets:
+        for key, value in load_exported(copied).nets[name].state_dict().items():
+            torch.testing.assert_close(value, again.nets[name].state_dict()[key], rtol=0, atol=0)
+
+
+def test_nothing_is_overwritten(folder: Path) -> None:
+    before = (folder / "manifest.json").read_text()
+    with pytest.raises(ConfigError, match="does not exist yet"):
+        save_exported(Exported({"class_a": build_net("class_a", SMALL, True)}, {}), folder)
+    assert (folder / "manifest.json").read_text() == before
+
+
+def edit(change: Callable[[dict], object]) -> Callable[[Path], object]:
+    def apply(folder: Path) -> None:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        change(manifest)
+        (folder / "manifest.json").write_text(json.dumps(manifest))
+
+    return apply
+
+
+def truncate(folder: Path) -> None:
+    file = folder / "class_a.safetensors"
+    file.write_bytes(file.read_bytes()[:200])
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda folder: (folder / "manifest.json").unlink(), "found none"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "expected a JSON manifest"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "expected format 'rllib_tag'"),
+        (lambda folder: (folder / "class_b.safetensors").unlink(), "cannot read"),
+        (truncate, "cannot read"),
+        (edit(lambda m: m.update(version=99)), "expected version up to 1, got 99"),
+        (edit(lambda m: m.update(extra=1)), "unknown key 'extra'"),
+        (edit(lambda m: m.pop("policies")), "expected the mappings"),
+        (edit(lambda m: m["policies"].update(class_c={})), "unknown key 'class_c'"),
+        (edit(lambda m: m["policies"]["good"].update(file="../x")), "a file name beside the manifest"),
+        (edit(lambda m: m["policies"]["good"].pop("continuous")), "expected file, continuous"),
+        (edit(lambda m: m["policies"]["class_a"]["custom_model_config"].update(hidden_dim=16)), "another|architecture"),
+        (edit(lambda m: m["policies"]["class_a"].update(file="good.safetensors")), "architecture"),
+    ],
+)
+def test_damage_is_named(folder: Path, harm: Callable[[Path], object], message: str) -> None:
+    harm(folder)
+    with pytest.raises(ConfigError, match=message):
+        load_exported(folder)
+
+
+def test_an_unwritable_place_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="expected a writable place"):
+        save_exported(Exported({"class_a": build_net("class_a", SMALL, False)}, {}), tmp_path / "file" / "export")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]

@@ -1,0 +1,45 @@
+"""Fails loudly where Ray has changed something that it does not document."""
+
+from __future__ import annotations
+
+from ray.rllib.evaluation import rollout_worker
+from ray.tune.experiment import Trial
+from ray.tune.registry import register_env
+
+from rllib_tag.plugin import ray_internals
+
+
+def test_algorithms_and_their_keys() -> None:
+    assert "PPO" in ray_internals.algorithm_names()
+    defaults = vars(ray_internals.algorithm_defaults("PPO"))
+    expected = {
+        "minibatch_size",
+        "num_epochs",
+        "lambda_",
+        "framework_str",
+        "callbacks_class",
+        "env_runner_cls",
+        "clip_param",
+    }
+    assert expected <= set(defaults)
+    assert {"custom_model", "custom_model_config"} <= set(ray_internals.MODEL_DEFAULTS)
+
+
+def test_registered_environments() -> None:
+    register_env("internals_test", lambda config: config)
+    assert ray_internals.env_is_registered("internals_test")
+    assert not ray_internals.env_is_registered("no_such_env")
+
+
+def test_search_values_are_expanded() -> None:
+    configs = ray_internals.variants({"a": {"grid_search": [1, 2]}, "b": {"c": {"grid_search": [3, 5]}}})
+    assert configs == [{"a": a, "b": {"c": c}} for c in (3, 5) for a in (1, 2)]
+
+
+def test_the_worker_being_built_is_known() -> None:
+    assert hasattr(rollout_worker, "_global_worker")
+    assert ray_internals.get_global_worker() is rollout_worker._global_worker
+
+
+def test_trials_tell_how_they_ended() -> None:
+    assert isinstance(Trial.error_file, property)

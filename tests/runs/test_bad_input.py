@@ -1,0 +1,222 @@
+"""Everything that a file may get wrong: one clear line before any worker starts, and nothing written."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from rllib_tag.cli import main
+from rllib_tag.errors import ConfigError
+from rllib_tag.runs.config_check import check_cpus, check_gpus
+from rllib_tag.runs.experiment import check_experiments, load_experiments
+
+from .conftest import EXPERIMENTS
+
+QUICK = yaml.safe_load((EXPERIMENTS / "tag_quick.yaml").read_text())
+Change = Callable[[dict[str, Any]], object]
+
+
+def config(**keys: Any) -> Change:
+    return lambda spec: spec["config"].update(keys)
+
+
+def env_config(**keys: Any) -> Change:
+    return lambda spec: spec["config"]["env_config"].update(keys)
+
+
+def model(**keys: Any) -> Change:
+    return lambda spec: spec["config"]["model"]["custom_model_config"].update(keys)
+
+
+def multiagent(**keys: Any) -> Change:
+    return lambda spec: spec["config"]["multiagent"].update(keys)
+
+
+def mapping(**keys: Any) -> Change:
+    return multiagent(
+        policy_mapping_fn={"type": "rllib_tag.ClassPolicyMapping", "num_class_a": 2, "num_class_b": 2, **keys}
+    )
+
+
+CASES: list[tuple[Change, str]] = [
+    (lambda spec: spec.update(cofnig={}), "unknown key 'cofnig'. Did you mean 'config'?"),
+    (lambda spec: spec.pop("stop"), "stop: expected a mapping such as"),
+    (lambda spec: spec.update(stop={}), "training never ends"),
+    (lambda spec: spec.update(stop={"timestep_total": 5}), "Did you mean 'timesteps_total'?"),
+    (
+        lambda spec: spec.update(stop={"timesteps_total": "many"}),
+        "stop: timesteps_total: expected a number above 0, got 'many'",
+    ),
+    (lambda spec: spec.pop("run"), "run: expected a name"),
+    (lambda spec: spec.update(run="PP0"), "run: expected one of"),
+    (lambda spec: spec.update(env="rllib_tag.TagEnvs"), "cannot import 'rllib_tag.TagEnvs'"),
+    (lambda spec: spec.update(env="rllib_tag.CommModel"), "expected a subclass of Env, got 'rllib_tag.CommModel'"),
+    (lambda spec: spec.update(env="TagEnv"), "expected an import path such as rllib_tag.TagEnv"),
+    (lambda spec: spec.update(checkpoint_freq=3), "old key 'checkpoint_freq'"),
+    (lambda spec: spec.update(checkpoint_config={"num_to_kep": 1}), "Did you mean 'num_to_keep'?"),
+    (lambda spec: spec.update(checkpoint_config={"num_to_keep": 0}), "num_to_keep: expected an integer of at least 1"),
+    (lambda spec: spec.update(config=[]), "config: expected a mapping"),
+    (config(gama=0.9), "unknown key 'gama'. Did you mean 'gamma'?"),
+    (config(sgd_minibatch_size=64), "old key 'sgd_minibatch_size': expected minibatch_size"),
+    (config(num_sgd_iter=3), "old key 'num_sgd_iter': expected num_epochs"),
+    (config(num_workers=3), "old key 'num_workers': expected num_env_runners"),
+    (config(lr="1e-3"), "lr: expected a number, got '1e-3'. YAML reads 1e-3 as text"),
+    (config(num_env_runners=-1), "num_env_runners: expected a number of at least 0, got -1"),
+    (config(use_kl_loss=1), "use_kl_loss: expected true or false, got 1"),
+    (config(gamma=[1]), "gamma: expected a number, got [1]"),
+    (config(enable_rl_module_and_learner=True), "TorchModelV2 runs on RLlib's old API stack only"),
+    (config(framework="tf2"), "framework: expected one of torch"),
+    (config(callbacks="rllib_tag.TagEnv"), "expected a subclass of"),
+    (config(callbacks="os.system"), "config: callbacks: expected a subclass of"),
+    (config(env_runner_cls="os.system"), "env_runner_cls: expected the import path of a class"),
+    (config(exploration_config={"type": "os.system"}), "expected a subclass of Exploration"),
+    (config(tf_session_args={"type": "os.system"}), "expected no 'type' here, got 'os.system'"),
+    (config(lr={"eval": "__import__('os').system('true')"}), "'eval' key, which Tune would run as code"),
+    (config(model={"custom_model": "os.system"}), "custom_model: expected a subclass of TorchModelV2"),
+    (config(model={"custom_model": "rllib_tag.TagEnv"}), "custom_model: expected a subclass of TorchModelV2"),
+    (config(model={"custom_modle": "rllib_tag.CommModel"}), "Did you mean 'custom_model'?"),
+    (config(model={}), "expected custom_model: rllib_tag.CommModel"),
+    (model(hidden_dims=3), "Did you mean 'hidden_dim'?"),
+    (model(num_heads=3), "multiple of twice num_heads = 6, got 32"),
+    (model(gnn="sage"), "gnn: expected one of"),
+    (env_config(com_range=1), "Did you mean 'comm_range'?"),
+    (env_config(comm_range=-1), "comm_range: expected a number of at least 0, got -1"),
+    (env_config(comm_range=float("nan")), "comm_range: expected a number of at least 0, got nan"),
+    (env_config(history_length=0), "history_length: expected an integer of at least 1"),
+    (env_config(num_class_a=0, num_class_b=0), "at least one adversary"),
+    (env_config(wrappers=[{"type": "os.system", "command": "true"}]), "expected a wrapper of SuperSuit"),
+    (
+        env_config(good_policy="learned"),
+        "policies: expected exactly those that agents act by, ['class_a', 'class_b', 'good']",
+    ),
+    (env_config(num_class_a=3), "disagree on (num_class_a, num_class_b): expected (3, 2) as in env_config, got (2, 2)"),
+    (mapping(num_class_b=3), "disagree on"),
+    (mapping(num_classes=3), "num_classes"),
+    (mapping(type="os.system"), "expected a class whose instances map agents to policies, got 'os.system'"),
+    (mapping(type="rllib_tag.TagEnv"), "expected a class whose instances map agents"),
+    (multiagent(policies=["class_a"]), "policies: expected exactly those"),
+    (multiagent(policies_to_train=["class_c"]), "policies_to_train: unknown key 'class_c'"),
+    (multiagent(policy_maping_fn=1), "Did you mean 'policy_mapping_fn'?"),
+    (lambda spec: spec["config"]["multiagent"].pop("policy_mapping_fn"), "expected policy_mapping_fn"),
+    (model(critic="shared"), ""),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), CASES, ids=[message[:40] or "valid" for _, message in CASES])
+def test_one_clear_error(change: Change, message: str) -> None:
+    experiments = copy.deepcopy(QUICK)
+    change(experiments["tag_quick"])
+    if not message:
+        check_experiments(experiments)
+        return
+    with pytest.raises(ConfigError) as error:
+        check_experiments(experiments)
+    assert str(error.value).startswith("tag_quick: ")
+    assert message in str(error.value)
+
+
+def test_a_grid_is_checked_in_every_variant() -> None:
+    experiments = copy.deepcopy(QUICK)
+    experiments["tag_quick"]["config"]["lr"] = {"grid_search": [0.1, 0.2]}
+    check_experiments(experiments)
+    experiments["tag_quick"]["config"]["env_config"]["comm_range"] = {"grid_search": [1.0, -2.0]}
+    with pytest.raises(ConfigError, match=r"comm_range: expected a number of at least 0, got -2\.0"):
+        check_experiments(experiments)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "expected plain YAML"),
+        ("!!python/object/apply:os.system ['true']", "expected plain YAML"),
+        ("", "expected a mapping of experiment names"),
+        ("[1, 2]", "expected a mapping of experiment names"),
+        ("name: 3", "expected a name and a mapping"),
+    ],
+)
+def test_files_that_are_no_experiments(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_experiments(tmp_path / "bad.yaml")
+
+
+def test_a_missing_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"cannot read no_such\.yaml"):
+        load_experiments("no_such.yaml")
+
+
+def test_what_the_machine_lacks_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"expected at most the 1 GPUs that are here, got 1\.5"):
+        check_gpus({"num_gpus": 1, "num_gpus_per_env_runner": 0.25, "num_env_runners": 2}, 1)
+    with pytest.raises(ConfigError, match="expected at most the 2 CPUs that are here, got 9"):
+        check_cpus({"num_env_runners": 8}, 2)
+
+
+def command(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[int, str]:
+    monkeypatch.setattr("sys.argv", ["rllib", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err + captured.out
+    return int(end.value.code or 0), captured.err
+
+
+COMMANDS = [
+    (["train", "file", "no_such.yaml"], "cannot read no_such.yaml"),
+    (["train", "file", "{bad}"], "Did you mean 'gamma'?"),
+    (["train", "file", "{quick}", "--stop", "[1]"], "--stop: expected a JSON object"),
+    (["train", "file", "{quick}", "--stop", '{{"timesteps": 1}}'], "stop: unknown key 'timesteps'"),
+    (["train", "file", "{quick}", "--storage-path", "/proc/none"], "expected a writable folder"),
+    (
+        ["train", "file", "{quick}", "--storage-path", "{tmp}/out", "--resume"],
+        "--resume: expected an experiment begun before",
+    ),
+    (["train", "file", "{quick}", "--storage-path", "{tmp}/out", "--restore", "{tmp}"], "The checkpoint is missing"),
+    (["train", "file", "{quick}", "--scheduler", "none"], "--scheduler: expected a Tune scheduler"),
+    (["train", "--algo", "PPO"], "expected --algo and --env"),
+    (["train", "--algo", "PPO", "--env", "rllib_tag.TagEnv", "--config", "{{"], "--config: expected JSON"),
+    (["train", "--algo", "PPO", "--env", "rllib_tag.TagEnv"], "default: stop: expected a mapping"),
+    (["train", "--stop", "{{}}", "file", "{quick}"], "expected the options after `file F.yaml`"),
+    (["evaluate", "{tmp}/nothing"], "expected a folder"),
+    (["evaluate", "{tmp}", "--out", "{tmp}/ev"], "found neither"),
+    (["evaluate", "{tmp}", "--num-class-a", "-1"], "--num-class-a: expected 0 or more, got -1"),
+    (["evaluate", "{tmp}", "--out", "/proc/none"], "expected a writable folder"),
+    (["rollout", "{tmp}", "--video", "avi"], "--video: expected one of gif, mp4, none"),
+    (["export", "{tmp}"], "found neither"),
+    (["plot", "{tmp}"], "expected one progress.csv"),
+    (["plot", "{tmp}", "--label", "a", "--label", "b"], "--label: expected one for each of the 1 runs, got 2"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), COMMANDS, ids=[message for _, message in COMMANDS])
+def test_the_command_line_gives_one_line_and_no_traceback(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    bad = copy.deepcopy(QUICK)
+    bad["tag_quick"]["config"]["gama"] = 1
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump(bad))
+    names = {"tmp": tmp_path, "quick": EXPERIMENTS / "tag_quick.yaml", "bad": tmp_path / "bad.yaml"}
+    monkeypatch.chdir(tmp_path)
+    status, stderr = command([argument.format(**names) for argument in arguments], monkeypatch, capsys)
+    assert status == 2
+    assert message in stderr
+    assert len(stderr.strip().splitlines()) == 1
+    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert left == {"bad.yaml"}
+
+
+def test_unknown_options_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    status, stderr = command(["evaluate", "x", "--num-clas-a", "1"], monkeypatch, capsys)
+    assert status == 2
+    assert "--num-clas-a" in stderr

@@ -1,0 +1,215 @@
+"""Evaluation, restoring and rollouts of a trained checkpoint."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+from conftest import play_on
+
+from rllib_tag import TagEnv, evaluate, restore
+from rllib_tag.errors import ConfigError
+from rllib_tag.plugin.episode_stats import METRICS
+from rllib_tag.report.table import read_summary, summary_table
+from rllib_tag.report.video import draw_video, read_episode
+from rllib_tag.runs.evaluate import parse_overrides
+from rllib_tag.runs.restore import TrainedTeam, export
+from rllib_tag.runs.rollout import rollout
+from rllib_tag.runs.train import TrainOptions, TrialEnd, train
+
+from .conftest import small
+
+TEAMS = [
+    {"num_class_a": a, "num_class_b": b, **rest}
+    for a, b, rest in [
+        (3, 1, {}), (1, 3, {}), (4, 4, {}), (1, 0, {}), (0, 1, {}),
+        (2, 2, {"num_good": 2}), (2, 2, {"num_obstacles": 0}), (2, 2, {"num_obstacles": 4}),
+        (2, 2, {"comm_range": 0.0}), (2, 2, {"comm_range": math.inf, "good_policy": "evasive"}),
+    ]
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def team(trained: TrialEnd) -> TrainedTeam:
+    return restore(trained.folder)
+
+
+def test_the_same_seeds_give_the_same_episodes(team: TrainedTeam) -> None:
+    first, again = (evaluate(team, episodes=5, yardsticks=("random", "class_b_chases")) for _ in range(2))
+    assert first.rows == again.rows
+    assert [row["controller"] for row in first.rows] == ["team"] * 5 + ["random"] * 5 + ["class_b_chases"] * 5
+    assert [row["seed"] for row in first.rows] == [*range(1_000_000, 1_000_005)] * 3
+    assert first.summary() != evaluate(team, episodes=5, first_seed=7).summary()
+
+
+def test_episodes_do_not_depend_on_how_many_are_played_at_once(team: TrainedTeam) -> None:
+    together, alone = (
+        evaluate(team, episodes=3),
+        [evaluate(team, episodes=1, first_seed=1_000_000 + i) for i in range(3)],
+    )
+    assert together.rows == [each.rows[0] for each in alone]
+
+
+@pytest.mark.parametrize("changes", TEAMS, ids=str)
+def test_one_checkpoint_plays_other_teams(team: TrainedTeam, changes: dict) -> None:
+    result = evaluate(team, episodes=2, **changes)
+    assert len(result.rows) == 2
+    assert all(math.isfinite(value) for row in result.rows for key, value in row.items() if key != "controller")
+    assert ("return_class_a" in result.rows[0]) == (changes["num_class_a"] > 0)
+
+
+def test_sampled_actions_repeat_with_the_seed_and_differ_from_the_likeliest(team: TrainedTeam) -> None:
+    sampled, again = (evaluate(team, episodes=3, deterministic=False) for _ in range(2))
+    assert sampled.rows == again.rows
+    assert sampled.rows != evaluate(team, episodes=3).rows
+
+
+def test_sampling_follows_the_distribution(team: TrainedTeam) -> None:
+    env = TagEnv(team.env_config)
+    row = play_on(env, 3)[-1]["adversary_0"]
+    drawn = team.actions("class_a", [row] * 4000, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits, _ = team.nets["class_a"]({key: torch.from_numpy(value[None]) for key, value in row.items()})
+    expected = logits.softmax(-1)[0].numpy()
+    np.testing.assert_allclose(np.bincount(drawn, minlength=5) / 4000, expected, atol=0.04)
+
+
+def test_scripted_yardsticks_rank_as_they_should(team: TrainedTeam) -> None:
+    result = evaluate(team, episodes=20, yardsticks=("random", "class_b_chases", "all_chase")).summary()
+    means = [result[name]["return_adversary"]["mean"] for name in ("random", "class_b_chases", "all_chase")]
+    assert means == sorted(means)
+    assert means[0] * 5 < means[1]
+
+
+def test_files_hold_one_row_an_episode(team: TrainedTeam, tmp_path: Path) -> None:
+    result = evaluate(team, episodes=3, yardsticks=("random",))
+    rows, summary = result.write(tmp_path / "new" / "folder")
+    with rows.open(newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [{**row, "seed": int(row["seed"])} for row in read] == [
+        {key: str(value) if key != "seed" else value for key, value in row.items()} for row in result.rows
+    ]
+    content = read_summary(tmp_path / "new" / "folder")
+    assert content == json.loads(summary.read_text())
+    assert content["episodes"] == 3
+    returns = [row["return_adversary"] for row in result.rows[:3]]
+    assert content["summary"]["team"]["return_adversary"]["mean"] == pytest.approx(np.mean(returns))
+    assert content["summary"]["team"]["return_adversary"]["standard_error"] == pytest.approx(
+        np.std(returns, ddof=1) / 3**0.5
+    )
+    assert set(content["summary"]["team"]) == set(METRICS)
+    table = summary_table(content)
+    assert [column.header for column in table.columns] == ["", "team", "random"]
+    assert table.row_count == len(METRICS)
+
+
+def test_reports_leave_shaping_out(team: TrainedTeam) -> None:
+    assert team.env_config["shaping"] == 5
+    assert evaluate(team, episodes=2).rows == evaluate(team, episodes=2, shaping=0.0).rows
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_class_c": 1}, "unknown key 'num_class_c'"),
+        ({"num_class_a": -1}, "num_class_a: expected an integer of at least 0"),
+        ({"good_policy": "learned"}, "got one that needs 'good'"),
+        ({"continuous_actions": True}, "continuous_actions: expected false as trained, got true"),
+        ({"episodes": 0}, "episodes: expected an integer of at least 1"),
+        ({"yardsticks": ("best",)}, "yardstick: unknown key 'best'"),
+    ],
+)
+def test_games_that_the_team_cannot_play(team: TrainedTeam, changes: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate(team, **changes)
+
+
+def test_options_not_given_change_nothing() -> None:
+    assert parse_overrides(num_good=None, comm_range=0.0, num_class_a=0) == {"comm_range": 0.0, "num_class_a": 0}
+
+
+def test_exported_weights_act_alike(team: TrainedTeam, trained: TrialEnd, tmp_path: Path) -> None:
+    folder = export(trained.folder, tmp_path / "export")
+    assert evaluate(folder, episodes=3).rows == evaluate(team, episodes=3).rows
+    with pytest.raises(ConfigError, match="does not exist yet"):
+        export(trained.folder, folder)
+
+
+@pytest.mark.parametrize("harm", ["policies/class_a/policy_state.pkl", "algorithm_state.pkl", "rllib_checkpoint.json"])
+@pytest.mark.parametrize("how", ["missing", "truncated", "empty"])
+def test_damaged_checkpoints_are_named(trained: TrialEnd, tmp_path: Path, harm: str, how: str) -> None:
+    source = sorted(trained.folder.glob("checkpoint_*"))[-1]
+    copy = shutil.copytree(source, tmp_path / "checkpoint")
+    file = copy / harm
+    if how == "missing":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[: 50 if how == "truncated" else 0])
+    if harm == "algorithm_state.pkl" and how != "missing":
+        assert restore(copy).nets.keys() == {"class_a", "class_b"}  # policies are whole; nothing else is read
+        return
+    with pytest.raises(ConfigError, match="checkpoint"):
+        restore(copy)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused_before_training(
+    trained: TrialEnd, ray_session: None, tmp_path: Path
+) -> None:
+    options = TrainOptions(storage_path=str(tmp_path), restore=str(trained.folder), stop={"training_iteration": 9})
+    with pytest.raises(ConfigError, match="expected weights of the configured architecture"):
+        train(small("tag_quick", hidden_dim=64), options, lambda *_: None)
+    with pytest.raises(ConfigError, match="expected policies"):
+        train(small("tag_selfplay", hidden_dim=32, num_layers=1), options, lambda *_: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_trials_must_be_told_apart(trained: TrialEnd, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        shutil.copytree(trained.folder, tmp_path / name)
+    with pytest.raises(ConfigError, match=r"expected one trial below .*, got 2: one, two"):
+        restore(tmp_path)
+    assert restore(tmp_path / "one").source.parent.name == "one"
+
+
+def test_a_rollout_records_what_happened(team: TrainedTeam, tmp_path: Path) -> None:
+    told: list[Path] = []
+    paths = rollout(team, tmp_path, episodes=2, num_class_a=3, max_cycles=7, on_episode=told.append)
+    assert told == paths
+    episode = read_episode(paths[0])
+    assert np.shape(episode["positions"]) == (8, 6, 2)
+    assert np.shape(episode["links"]) == np.shape(episode["attention"]) == (8, 5, 5)
+    assert len(episode["actions"]) == len(episode["rewards"]) == 7
+    assert sum(episode["rewards"]) == pytest.approx(episode["stats"]["return_adversary"])
+    env = TagEnv({**team.env_config, "num_class_a": 3, "max_cycles": 7})
+    env.reset(seed=1_000_000)
+    for step in range(7):
+        np.testing.assert_allclose(episode["positions"][step], env.positions, atol=1e-5)
+        env.step(episode["actions"][step])
+    attention = np.array(episode["attention"])
+    np.testing.assert_allclose(attention.sum(-1), 1, atol=1e-4)
+    assert (attention[np.array(episode["links"]) == 0] == 0).all()
+
+
+@pytest.mark.parametrize("suffix", ["gif", "mp4"])
+def test_a_video_shows_every_step(team: TrainedTeam, tmp_path: Path, suffix: str) -> None:
+    (path,) = rollout(team, tmp_path, max_cycles=5)
+    video = draw_video(read_episode(path), path.with_suffix(f".{suffix}"))
+    with imageio.get_reader(video) as reader:
+        frames = [frame for frame in reader.iter_data()]
+    assert len(frames) == 6
+    assert frames[0].std() > 10
+    assert (frames[0] != frames[5]).any()
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == sorted([".json", f".{suffix}"])
+
+
+def test_a_video_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(ConfigError, match="expected a file of `rllib rollout`"):
+        read_episode(tmp_path / "x.json")

@@ -1,0 +1,68 @@
+"""The package's own shape: imports point one way, opening it is cheap."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rllib_tag
+
+ROOT = Path(rllib_tag.__file__).parent
+# Who may import whom, besides itself and `errors`.
+ARROWS = {
+    "world": set(),
+    "nn": {"world"},
+    "plugin": {"world", "nn"},
+    "runs": {"world", "nn", "plugin"},
+    "report": set(),
+    "cli": {"runs", "report"},
+    "errors": set(),
+}
+OUTSIDE = {"world": {"ray", "torch", "torch_geometric"}, "nn": {"ray"}, "report": {"ray", "torch", "torch_geometric"}}
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+MODULES = [path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_one_way(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    ours = {name.split(".")[1] for name in imports(path) if name.startswith("rllib_tag.")}
+    assert ours - {room, "errors"} <= ARROWS[room]
+    assert not {name.split(".")[0] for name in imports(path)} & OUTSIDE.get(room, set())
+
+
+def test_a_walk_finds_an_arrow_that_turns_back(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    bad.write_text("def f():\n    from rllib_tag.runs.train import train\n")
+    assert imports(bad) == {"rllib_tag.runs.train"}
+
+
+def test_opening_reports_loads_neither_ray_nor_torch() -> None:
+    code = (
+        "import sys, rllib_tag, rllib_tag.report.table, rllib_tag.report.curve, rllib_tag.report.video, rllib_tag.cli\n"
+        "assert not {'ray', 'torch'} & set(sys.modules), 'heavy'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_public_names_resolve() -> None:
+    for name in rllib_tag.__all__:
+        assert getattr(rllib_tag, name) is not None
+    assert set(rllib_tag.__all__) <= set(dir(rllib_tag))
+    with pytest.raises(AttributeError, match="no attribute 'TagEnvs'"):
+        _ = rllib_tag.TagEnvs
