@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rllib_tag.errors import ConfigError, check_choice, check_int, check_number, dataclass_from_mapping
 
@@ -49,10 +49,10 @@ class CommConfig:
     def __post_init__(self) -> None:
         for name in ("hidden_dim", "num_heads", "num_layers", "gnn_layers"):
             check_int(name, getattr(self, name), 1)
-        check_choice("temporal", self.temporal, Temporal.__args__)
-        check_choice("sequence", self.sequence, Sequence.__args__)
-        check_choice("gnn", self.gnn, Gnn.__args__)
-        check_choice("critic", self.critic, Critic.__args__)
+        check_choice("temporal", self.temporal, get_args(Temporal))
+        check_choice("sequence", self.sequence, get_args(Sequence))
+        check_choice("gnn", self.gnn, get_args(Gnn))
+        check_choice("critic", self.critic, get_args(Critic))
         check_number("value_scale", self.value_scale, 1e-6, 1e6)
         if self.hidden_dim % (2 * self.num_heads):
             raise ConfigError(

@@ -44,7 +44,7 @@ class CommEncoder(nn.Module):
         self.classes = nn.ModuleList(EntityEncoder(6, kinds, hidden) for _ in range(2))
         node_dim = hidden if config.temporal == "none" else 2 * hidden
         if config.temporal == "transformer":
-            self.temporal = TransformerReader(hidden, config.num_heads, config.num_layers)
+            self.temporal: nn.Module = TransformerReader(hidden, config.num_heads, config.num_layers)
         elif config.temporal == "gru":
             self.temporal = GRUReader(hidden, config.num_layers)
         if config.sequence == "neighbors":

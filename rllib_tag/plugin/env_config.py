@@ -6,7 +6,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_number, dataclass_from_mapping
 from rllib_tag.plugin.wrappers import resolve_wrapper
@@ -72,7 +72,7 @@ class TagEnvConfig:
         if math.isinf(self.shaping):
             raise ConfigError("shaping: expected a finite number, got infinity.")
         check_number("shaping_gamma", self.shaping_gamma, 0, 1)
-        check_choice("render_mode", self.render_mode, (None, *RenderMode.__args__))
+        check_choice("render_mode", self.render_mode, (None, *get_args(RenderMode)))
         if isinstance(self.wrappers, (str, Mapping)) or not isinstance(self.wrappers, (list, tuple)):
             raise ConfigError(f"wrappers: expected a list, got {self.wrappers!r}.")
         object.__setattr__(self, "wrappers", tuple(self.wrappers))

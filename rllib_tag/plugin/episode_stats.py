@@ -32,7 +32,8 @@ class EpisodeStats:
     def __init__(self, roster: Roster, max_cycles: int) -> None:
         self._roster, self._max_cycles = roster, max_cycles
         self._returns = dict.fromkeys((*roster.adversaries, *roster.good_agents), 0.0)
-        self._contacts, self._first, self._links, self._steps = 0, None, 0.0, 0
+        self._contacts, self._links, self._steps = 0, 0.0, 0
+        self._first: int | None = None
 
     def step(self, world: Any, rewards: dict[str, float], linked: np.ndarray) -> None:
         """Counts one step.

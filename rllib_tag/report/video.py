@@ -110,7 +110,7 @@ class _Canvas:
         attention = np.array(self.episode["attention"][step])
         pairs = np.argwhere(linked)
         self.links.set_segments([positions[[i, j]] for i, j in pairs])
-        self.links.set_linewidths([0.6 + 5 * max(attention[i, j], attention[j, i]) for i, j in pairs])
+        self.links.set_linewidth([0.6 + 5 * max(attention[i, j], attention[j, i]) for i, j in pairs])
         last = len(self.positions) - 1
         self.title.set_text(f"step {step} of {last}   return per adversary {self.returns[step]:.0f}")
         self.figure.canvas.draw()

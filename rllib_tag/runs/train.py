@@ -174,7 +174,7 @@ def apply_options(experiments: Experiments, options: TrainOptions) -> Experiment
         if spec.get("restore"):
             spec["restore"] = str(find_checkpoint(spec["restore"]))
         spec["storage_path"] = os.path.abspath(os.path.expanduser(spec.get("storage_path", DEFAULT_STORAGE)))
-        checkpoint = {
+        checkpoint: dict[str, Any] = {
             "checkpoint_frequency": options.checkpoint_freq,
             "checkpoint_at_end": options.checkpoint_at_end,
             "num_to_keep": options.keep_checkpoints_num,

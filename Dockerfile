@@ -1,0 +1,17 @@
+# A GPU host's image: the steps of the Makefile, with the CUDA build of torch that the same pin gives elsewhere.
+#   docker build -t rllib_tag . && docker run --gpus all --shm-size 4g rllib_tag train file experiments/tag_ppo_gpu.yaml
+FROM python:3.11-slim-bookworm
+
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends make=4.* \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home --uid 1000 tag
+
+USER tag
+WORKDIR /home/tag/rllib_tag
+COPY --chown=tag:tag . .
+RUN make install
+
+ENV PATH=/home/tag/rllib_tag/.venv/bin:$PATH
+ENTRYPOINT ["rllib"]
+CMD ["--help"]

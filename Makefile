@@ -1,0 +1,48 @@
+# Everything from a fresh machine with Python 3.10+ and make: `make demo`, `make test`.
+PYTHON ?= python3
+BIN := .venv/bin
+DEMO := out/demo
+
+.PHONY: help install demo test check format clean
+
+help:
+	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 7 minutes on 2 cores)"
+	@echo "make test   run all tests"
+	@echo "make check  format, lint, types, fast tests"
+
+install: .venv/installed
+
+# torch goes first: the pin finds a CPU build where there is one, before anything else pulls in the CUDA build.
+.venv/installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv .venv
+	@echo "installing (a minute or more)"
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	@touch $@
+
+demo: install
+	@rm -rf $(DEMO)
+	$(BIN)/rllib train file experiments/tag_quick.yaml --storage-path $(DEMO)
+	$(BIN)/rllib evaluate $(DEMO)/tag_quick --yardstick random --yardstick class_b_chases --yardstick all_chase --out $(DEMO)/evaluation
+	$(BIN)/rllib plot $(DEMO)/tag_quick --levels $(DEMO)/evaluation --label tag_quick --out $(DEMO)/curve.png
+	$(BIN)/rllib rollout $(DEMO)/tag_quick --out $(DEMO)/rollout
+	@echo
+	@echo "table:  $(DEMO)/evaluation/summary.json and episodes.csv"
+	@echo "curve:  $(DEMO)/curve.png"
+	@echo "video:  $(DEMO)/rollout/episode_1000000.gif"
+
+test: install
+	$(BIN)/pytest
+
+check: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest tests/test_structure.py tests/world tests/nn tests/plugin tests/report
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf .venv out build *.egg-info
