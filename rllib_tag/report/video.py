@@ -59,9 +59,7 @@ def draw_video(episode: dict[str, Any], out: str | os.PathLike[str]) -> Path:
     canvas = _Canvas(episode)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with imageio.get_writer(aside, **extra) as writer:
-            for step in range(len(episode["positions"])):
-                writer.append_data(canvas.frame(step))
+        imageio.mimwrite(aside, [canvas.frame(step) for step in range(len(episode["positions"]))], **extra)
         aside.replace(path)
     except OSError as error:
         raise ConfigError(f"video: expected a writable place, got {path} ({error.strerror}).") from error
