@@ -11,6 +11,7 @@ _LAZY = {
     "TagEnv": "rllib_tag.plugin.env",
     "CommModel": "rllib_tag.plugin.model",
     "CommConfig": "rllib_tag.nn.config",
+    "SimpleTagVec": "rllib_tag.world.simulator",
     "ClassPolicyMapping": "rllib_tag.plugin.mapping",
     "TagCallbacks": "rllib_tag.plugin.callbacks",
     "evaluate": "rllib_tag.runs.evaluate",

@@ -1,0 +1,241 @@
+"""MPE's `simple_tag_v3` for many environments at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.utils import seeding
+
+from rllib_tag.errors import ConfigError, check_bool, check_int
+from rllib_tag.world.observations import raw_size
+
+# Source of every number: mpe2 `simple_tag.py` and `core.py`.
+DT, DAMPING, CONTACT_FORCE, CONTACT_MARGIN = 0.1, 0.25, 1e2, 1e-3
+SIZE = {"adversary": 0.075, "good": 0.05, "landmark": 0.2}
+ACCELERATION = {"adversary": 3.0, "good": 4.0}
+MAX_SPEED = {"adversary": 1.0, "good": 1.3}
+CONTACT_REWARD = 10.0
+# Beyond this gap exp(-gap / CONTACT_MARGIN) is zero in float64, and so is the contact force.
+FORCE_GAP = 0.75
+MOVES = np.array([[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
+
+Arrays = dict[str, np.ndarray]
+
+
+class SimpleTagVec:
+    """B games of `simple_tag_v3` in lockstep, each the same game to the last digits of float64.
+
+    What PettingZoo's parallel env returns comes back with a leading batch axis. An environment whose
+    episode ends starts the next one at once: its observations are the new episode's, and the last ones
+    of the old stand in the infos under `final_observation`.
+
+    Args:
+        num_envs: B.
+        num_good: y, good agents. Default: 1.
+        num_adversaries: x, adversaries. Default: 3.
+        num_obstacles: z, landmarks. Default: 2.
+        max_cycles: Steps an episode. Default: 25.
+        continuous_actions: Box(0, 1, (5,)) in place of Discrete(5). Default: False.
+
+    Attributes:
+        positions: (B, x + y, 2) float64, adversaries first, in world units.
+        velocities: (B, x + y, 2) float64, in world units a second.
+        landmarks: (B, z, 2) float64.
+        steps: (B,) steps of the running episodes.
+
+    Raises:
+        ConfigError: If a count does not fit.
+
+    Source: mpe2 `simple_tag.Scenario` and `core.World`; forces are added in their order.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        num_good: int = 1,
+        num_adversaries: int = 3,
+        num_obstacles: int = 2,
+        max_cycles: int = 25,
+        continuous_actions: bool = False,
+    ) -> None:
+        for name, value, minimum in (
+            ("num_envs", num_envs, 1),
+            ("num_good", num_good, 0),
+            ("num_adversaries", num_adversaries, 0),
+            ("num_obstacles", num_obstacles, 0),
+            ("max_cycles", max_cycles, 1),
+        ):
+            check_int(name, value, minimum)
+        check_bool("continuous_actions", continuous_actions)
+        if num_good + num_adversaries == 0:
+            raise ConfigError("num_good and num_adversaries: expected at least one agent, got 0 of both.")
+        self.num_envs, self.max_cycles, self.continuous_actions = num_envs, max_cycles, continuous_actions
+        x, y, z = self.num_adversaries, self.num_good, self.num_obstacles = num_adversaries, num_good, num_obstacles
+        self.possible_agents = [*(f"adversary_{i}" for i in range(x)), *(f"agent_{i}" for i in range(y))]
+        self.agents = list(self.possible_agents)
+        action = spaces.Box(0.0, 1.0, (5,), np.float32) if continuous_actions else spaces.Discrete(5)
+        self.action_spaces = dict.fromkeys(self.agents, action)
+        self.observation_spaces = {
+            name: spaces.Box(-np.inf, np.inf, (raw_size(x, y, z, good=i >= x),), np.float32)
+            for i, name in enumerate(self.agents)
+        }
+        kinds = ["adversary"] * x + ["good"] * y
+        self._sizes = np.array([SIZE[kind] for kind in kinds] + [SIZE["landmark"]] * z)
+        self._acceleration = np.array([[ACCELERATION[kind]] for kind in kinds])
+        self._max_speed = np.array([MAX_SPEED[kind] for kind in kinds])
+        self._rngs = [seeding.np_random()[0] for _ in range(num_envs)]
+        self.positions = np.zeros((num_envs, x + y, 2))
+        self.velocities = np.zeros((num_envs, x + y, 2))
+        self.landmarks = np.zeros((num_envs, z, 2))
+        self.steps = np.zeros(num_envs, np.int64)
+        self.reset()
+
+    def reset(self, seed: Sequence[int | None] | None = None) -> tuple[Arrays, dict[str, dict[str, Any]]]:
+        """Starts all episodes anew.
+
+        Args:
+            seed: One seed an environment, each as mpe2's own `reset(seed=...)` takes it; None goes on with
+                an environment's random stream. Default: all go on.
+
+        Returns:
+            Observations by agent, (B, D) float32, and empty infos by agent.
+
+        Raises:
+            ConfigError: If the number of seeds is not B.
+        """
+        if seed is not None:
+            if len(seed) != self.num_envs:
+                raise ConfigError(f"seed: expected one for each of the {self.num_envs} environments, got {len(seed)}.")
+            for i, value in enumerate(seed):
+                if value is not None:
+                    self._rngs[i] = seeding.np_random(value)[0]
+        self._restart(np.arange(self.num_envs))
+        return self._observe(), {agent: {} for agent in self.agents}
+
+    def step(
+        self, actions: Mapping[str, np.ndarray]
+    ) -> tuple[Arrays, Arrays, Arrays, Arrays, dict[str, dict[str, Any]]]:
+        """Plays one step of every game.
+
+        Args:
+            actions: By agent, (B,) integers in 0..4 or (B, 5) numbers in [0, 1].
+
+        Returns:
+            Observations (B, D) float32, rewards (B,) float64, terminations (B,), truncations (B,) and infos,
+            by agent. Where episodes ended, infos hold `final_observation` (B, D), whose rows of ended
+            environments are their last observations, and `ended` (B,).
+
+        Raises:
+            ConfigError: If an action is missing, of another shape or out of range.
+        """
+        forces = self._control(actions)
+        self._add_contact_forces(forces)
+        self._integrate(forces)
+        self.steps += 1
+        touching = self._touching()
+        rewards = self._rewards(touching)
+        ended = self.steps >= self.max_cycles
+        observations = self._observe()
+        infos: dict[str, dict[str, Any]] = {agent: {} for agent in self.agents}
+        if ended.any():
+            for agent in self.agents:
+                infos[agent] = {"final_observation": observations[agent], "ended": ended.copy()}
+            self._restart(np.flatnonzero(ended))
+            observations = self._observe()
+        terminations = {agent: np.zeros(self.num_envs, bool) for agent in self.agents}
+        truncations = {agent: ended.copy() for agent in self.agents}
+        return observations, rewards, terminations, truncations, infos
+
+    def _restart(self, envs: np.ndarray) -> None:
+        num_agents = self.positions.shape[1]
+        for i in envs:
+            self.positions[i] = self._rngs[i].uniform(-1, 1, (num_agents, 2))
+            self.landmarks[i] = self._rngs[i].uniform(-0.9, 0.9, (self.num_obstacles, 2))
+        self.velocities[envs] = 0
+        self.steps[envs] = 0
+
+    def _control(self, actions: Mapping[str, np.ndarray]) -> np.ndarray:
+        """What the agents push with: (B, x + y, 2)."""
+        shape = (self.num_envs, 5) if self.continuous_actions else (self.num_envs,)
+        out = np.empty_like(self.velocities)
+        for i, agent in enumerate(self.agents):
+            if agent not in actions:
+                raise ConfigError(f"actions: expected one of every agent, got none of {agent}.")
+            action = np.asarray(actions[agent])
+            if action.shape != shape:
+                raise ConfigError(f"actions: expected shape {shape} for {agent}, got {action.shape}.")
+            if self.continuous_actions:
+                clipped = np.clip(action, 0, 1).astype(np.float32)
+                out[:, i, 0] = clipped[:, 2] - clipped[:, 1]
+                out[:, i, 1] = clipped[:, 4] - clipped[:, 3]
+            else:
+                if not np.issubdtype(action.dtype, np.integer) or action.min() < 0 or action.max() > 4:
+                    raise ConfigError(f"actions: expected integers in 0..4 for {agent}, got {action}.")
+                out[:, i] = MOVES[action]
+        return out * self._acceleration
+
+    def _add_contact_forces(self, forces: np.ndarray) -> None:
+        """Adds what the contacts push with, other by other in mpe2's order, only where any force is left."""
+        num_agents = self.positions.shape[1]
+        places = np.concatenate([self.positions, self.landmarks], axis=1)  # (B, x + y + z, 2)
+        for other in range(places.shape[1]):
+            offsets = self.positions - places[:, other, None]  # (B, x + y, 2)
+            gaps = np.sqrt(np.square(offsets).sum(-1))
+            smallest = self._sizes[:num_agents] + self._sizes[other]
+            near = gaps - smallest < FORCE_GAP
+            if other < num_agents:
+                near[:, other] = False
+            env, agent = np.nonzero(near)
+            distance = gaps[env, agent]
+            penetration = np.logaddexp(0, -(distance - smallest[agent]) / CONTACT_MARGIN) * CONTACT_MARGIN
+            pushed = CONTACT_FORCE * offsets[env, agent] / distance[:, None] * penetration[:, None]
+            forces[env, agent] += pushed
+
+    def _integrate(self, forces: np.ndarray) -> None:
+        self.positions += self.velocities * DT
+        velocities = self.velocities * (1 - DAMPING)
+        velocities += forces * DT
+        speed = np.sqrt(np.square(velocities).sum(-1))
+        fast = speed > self._max_speed
+        limit = np.broadcast_to(self._max_speed, speed.shape)[fast]
+        velocities[fast] = velocities[fast] / speed[fast][:, None] * limit[:, None]
+        self.velocities = velocities
+
+    def _touching(self) -> np.ndarray:
+        """Which adversaries touch which good agents: (B, x, y)."""
+        x = self.num_adversaries
+        offsets = self.positions[:, :x, None] - self.positions[:, None, x:]
+        return np.sqrt(np.square(offsets).sum(-1)) < SIZE["adversary"] + SIZE["good"]
+
+    def _rewards(self, touching: np.ndarray) -> Arrays:
+        x = self.num_adversaries
+        hunted = CONTACT_REWARD * touching.sum((1, 2)).astype(float)
+        out = {agent: hunted.copy() for agent in self.agents[:x]}
+        beyond = np.abs(self.positions[:, x:])  # (B, y, 2)
+        bound = np.where(beyond < 1, (beyond - 0.9) * 10, np.minimum(np.exp(2 * np.minimum(beyond, 9.0) - 2), 10))
+        bound[beyond < 0.9] = 0
+        for i, agent in enumerate(self.agents[x:]):
+            out[agent] = -CONTACT_REWARD * touching[:, :, i].sum(1) - bound[:, i, 0] - bound[:, i, 1]
+        return out
+
+    def _observe(self) -> Arrays:
+        """Own velocity, own position, landmarks, others, velocities of other good agents: (B, D) float32."""
+        x = self.num_adversaries
+        B, num_agents, _ = self.positions.shape
+        out = {}
+        for i, agent in enumerate(self.agents):
+            own = self.positions[:, i, None]  # (B, 1, 2)
+            others = [j for j in range(num_agents) if j != i]
+            good = [j for j in range(x, num_agents) if j != i]
+            parts = [
+                self.velocities[:, i, None],
+                own,
+                self.landmarks - own,
+                self.positions[:, others] - own,
+                self.velocities[:, good],
+            ]
+            out[agent] = np.concatenate(parts, axis=1).reshape(B, -1).astype(np.float32)
+        return out
