@@ -13,11 +13,10 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from rllib_tag.errors import ConfigError, check_keys
 from rllib_tag.plugin.env_config import GOOD_POLICIES, TagEnvConfig
 from rllib_tag.plugin.episode_stats import EpisodeStats
+from rllib_tag.plugin.observer import Observer, adversary_space, good_space, potentials
 from rllib_tag.plugin.prey import load_frozen_prey
 from rllib_tag.plugin.wrappers import wrap
 from rllib_tag.world.behaviours import evasive_actions, random_actions
-from rllib_tag.world.comm import heard_links, links, reach
-from rllib_tag.world.observations import MessageLayout, decode, messages
 
 STATS_KEY = "episode_stats"
 Observations = dict[str, dict[str, np.ndarray]]
@@ -86,6 +85,7 @@ class TagEnv(MultiAgentEnv):
         self.action_spaces = {agent: self.par_env.action_space(agent) for agent in self.possible_agents}
         self.observation_space = gym.spaces.Dict(self.observation_spaces)
         self.action_space = gym.spaces.Dict(self.action_spaces)
+        self._observer = Observer(self.config)
         self.stats = EpisodeStats(self.roster, self.config.max_cycles)
         self._prey_rng = np.random.default_rng()
         super().__init__()
@@ -99,12 +99,10 @@ class TagEnv(MultiAgentEnv):
             self._prey_rng = np.random.default_rng([seed, 1])
         self._raw, _ = self.par_env.reset(seed=seed, options=options)
         self.agents = list(self.possible_agents)
-        T, F = self.config.history_length, MessageLayout(self.config.num_good, self.config.num_obstacles).width
-        self._history = np.zeros((self.roster.num_adversaries, T, F), np.float32)
-        self._valid = np.zeros(T, np.float32)
+        self._observer.restart()
         self.stats = EpisodeStats(self.roster, self.config.max_cycles)
         observations = self._observe()
-        self._potential = self._potentials()
+        self._potential = potentials(self.positions, self.roster.num_adversaries)
         return observations, {agent: {} for agent in self.agents}
 
     def step(
@@ -123,11 +121,12 @@ class TagEnv(MultiAgentEnv):
         self._raw, rewards, terminations, truncations, _ = self.par_env.step(actions)
         agents = self.agents
         observations = self._observe()
-        world = self.par_env.unwrapped.world
-        self.stats.step(world, {name: float(reward) for name, reward in rewards.items()}, self.linked)
+        names = (*self.roster.adversaries, *self.roster.good_agents)
+        self.stats.step(np.array([rewards[name] for name in names]), self.positions, self.linked)
         out = {agent: float(rewards[agent]) for agent in agents}
         if self.config.shaping:
-            before, self._potential = self._potential, self._potentials()
+            before = self._potential
+            self._potential = potentials(self.positions, self.roster.num_adversaries)
             shaped = self.config.shaping * (self.config.shaping_gamma * self._potential - before)
             for agent, extra in zip(self.roster.adversaries, shaped, strict=True):
                 out[agent] += float(extra)
@@ -140,6 +139,11 @@ class TagEnv(MultiAgentEnv):
             self.agents = []
             infos["__common__"] = {STATS_KEY: self.stats.summary()}
         return observations, out, terminateds, truncateds, infos
+
+    @property
+    def linked(self) -> np.ndarray:
+        """Which adversaries are linked now: (N, N) booleans."""
+        return self._observer.linked
 
     def render(self) -> np.ndarray | None:
         """The frame that MPE draws, (700, 700, 3) uint8 with `render_mode: rgb_array`; needs no display then."""
@@ -154,100 +158,32 @@ class TagEnv(MultiAgentEnv):
         if config.good_policy == "learned":
             return {}
         if self._frozen_prey is not None:
-            actions = self._frozen_prey([self._good_observation(agent) for agent in good])
+            actions = self._frozen_prey(self._observe_good())
         elif config.good_policy == "evasive":
             x = self.roster.num_adversaries
             actions = evasive_actions(
                 self.positions[x:], self.positions[:x], self.landmark_positions, config.continuous_actions
             )
         else:
-            actions = random_actions(self._prey_rng, len(good), config.continuous_actions)
+            actions = random_actions(self._prey_rng, (len(good),), config.continuous_actions)
         return dict(zip(good, actions, strict=True))
 
     def _observe(self) -> Observations:
-        """Reads the world and the raw observations, moves the histories on, and builds all observations."""
+        """Reads the world and the raw observations, and builds all observations."""
         world = self.par_env.unwrapped.world
         self.positions = np.array([agent.state.p_pos for agent in world.agents])
         self.velocities = np.array([agent.state.p_vel for agent in world.agents])
         self.landmark_positions = np.array([mark.state.p_pos for mark in world.landmarks]).reshape(-1, 2)
-        x, roster = self.roster.num_adversaries, self.roster
-        raw = np.stack([self._raw[name] for name in roster.adversaries]).astype(np.float32)
-        now = messages(raw, roster, self.config.num_obstacles, full_observation=self.config.full_observation)
-        self._history = np.concatenate([self._history[:, 1:], now[:, None]], axis=1)  # (N, T, F)
-        self._valid = np.append(self._valid[1:], np.float32(1))  # (T,)
-        self.linked = links(self.positions[:x], self.config.comm_range)
-        arrived = reach(self.linked, self.config.comm_hops)
-        known = heard_links(self.linked, arrived).astype(np.float32)  # (N, N, N)
-        arrived = arrived.astype(np.float32)
-        heard = arrived[:, :, None, None] * self._history  # (N, N, T, F)
-        mask = arrived[:, :, None] * self._valid  # (N, N, T)
-        one_hot = np.eye(x, dtype=np.float32)
-        state = self._state()
-        observations: Observations = {
-            name: {"messages": heard[i], "message_mask": mask[i], "links": known[i], "self": one_hot[i], **state}
-            for i, name in enumerate(roster.adversaries)
-        }
+        raw = np.stack([self._raw[name] for name in self.roster.adversaries])
+        seen = self._observer.observe(raw, self.positions, self.velocities, self.landmark_positions)
+        observations = _by_agent(seen, self.roster.adversaries)
         if self.config.good_policy == "learned":
-            observations |= {name: self._good_observation(name) for name in roster.good_agents}
+            observations |= _by_agent(self._observe_good(), self.roster.good_agents)
         return observations
 
-    def _state(self) -> dict[str, np.ndarray]:
-        """The global state, for the critic: `team`, `good` and, if there are any, `landmarks`."""
-        x = self.roster.num_adversaries
-        moving = np.concatenate([self.positions, self.velocities], axis=1).astype(np.float32)
-        team = np.concatenate([moving[:x], np.eye(2, dtype=np.float32)[self.roster.classes]], axis=1)
-        state = {"team": team, "good": moving[x:]}
-        if self.config.num_obstacles:
-            state["landmarks"] = self.landmark_positions.astype(np.float32)
-        return state
-
-    def _good_observation(self, agent: str) -> dict[str, np.ndarray]:
-        raw = np.asarray(self._raw[agent], np.float32)
-        fields = decode(raw, self.roster, self.config.num_obstacles, good=True)
-        obs = {
-            "own": np.concatenate([fields.position, fields.velocity]),
-            "adversaries": fields.adversaries + fields.position,
-            "good": np.concatenate([fields.good + fields.position, fields.good_velocities], axis=1),
-            "landmarks": fields.landmarks + fields.position,
-        }
-        return {key: value for key, value in obs.items() if value.size}
-
-    def _potentials(self) -> np.ndarray:
-        """Minus the distance of every adversary to the nearest good agent: (N,)."""
-        x = self.roster.num_adversaries
-        offsets = self.positions[:x, None] - self.positions[None, x:]
-        return -np.linalg.norm(offsets, axis=-1).min(1)
+    def _observe_good(self) -> dict[str, np.ndarray]:
+        return self._observer.observe_good(np.stack([self._raw[name] for name in self.roster.good_agents]))
 
 
-def _box(*shape: int) -> gym.spaces.Box:
-    return gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
-
-
-def _flags(*shape: int) -> gym.spaces.Box:
-    return gym.spaces.Box(0.0, 1.0, shape, np.float32)
-
-
-def adversary_space(config: TagEnvConfig) -> gym.spaces.Dict:
-    """The observation space of an adversary, the same for both classes."""
-    N, T = config.roster.num_adversaries, config.history_length
-    spaces = {
-        "messages": _box(N, T, MessageLayout(config.num_good, config.num_obstacles).width),
-        "message_mask": _flags(N, T),
-        "links": _flags(N, N),
-        "self": _flags(N),
-        "team": _box(N, 6),
-        "good": _box(config.num_good, 4),
-    }
-    if config.num_obstacles:
-        spaces["landmarks"] = _box(config.num_obstacles, 2)
-    return gym.spaces.Dict(spaces)
-
-
-def good_space(config: TagEnvConfig) -> gym.spaces.Dict:
-    """The observation space of a learning good agent."""
-    spaces = {"own": _box(4), "adversaries": _box(config.roster.num_adversaries, 2)}
-    if config.num_good > 1:
-        spaces["good"] = _box(config.num_good - 1, 4)
-    if config.num_obstacles:
-        spaces["landmarks"] = _box(config.num_obstacles, 2)
-    return gym.spaces.Dict(spaces)
+def _by_agent(arrays: dict[str, np.ndarray], agents: tuple[str, ...]) -> Observations:
+    return {agent: {key: value[i] for key, value in arrays.items()} for i, agent in enumerate(agents)}

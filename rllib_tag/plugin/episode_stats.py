@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from rllib_tag.world.roster import GOOD_POLICY, POLICIES, Roster
+from rllib_tag.world.simulator import SIZE
 
 # The stable names under which an episode's figures appear everywhere: custom metrics, CSV, tables.
 METRICS = (
@@ -22,58 +21,66 @@ METRICS = (
 
 
 class EpisodeStats:
-    """Counts an episode step by step.
+    """Counts episodes step by step, of one game or of many at once.
 
     Args:
         roster: Who is who.
         max_cycles: Steps of an episode, which stand for the first contact when there is none.
+        lead: Leading axes of everything: () for one game, (B,) for B games. Default: ().
     """
 
-    def __init__(self, roster: Roster, max_cycles: int) -> None:
+    def __init__(self, roster: Roster, max_cycles: int, lead: tuple[int, ...] = ()) -> None:
         self._roster, self._max_cycles = roster, max_cycles
-        self._returns = dict.fromkeys((*roster.adversaries, *roster.good_agents), 0.0)
-        self._contacts, self._links, self._steps = 0, 0.0, 0
-        self._first: int | None = None
+        self._returns = np.zeros((*lead, roster.num_adversaries + roster.num_good))
+        self._contacts = np.zeros(lead)
+        self._first = np.zeros(lead)
+        self._links = np.zeros(lead)
+        self._steps = np.zeros(lead)
 
-    def step(self, world: Any, rewards: dict[str, float], linked: np.ndarray) -> None:
+    def restart(self, games: np.ndarray | tuple[()] = ()) -> None:
+        """Forgets the counts of games whose episodes begin: indices, or () for the one game."""
+        for counts in (self._returns, self._contacts, self._first, self._links, self._steps):
+            counts[games] = 0
+
+    def step(self, rewards: np.ndarray, positions: np.ndarray, linked: np.ndarray) -> None:
         """Counts one step.
 
         Args:
-            world: MPE's world after the step.
-            rewards: MPE's own rewards of the step.
-            linked: (N, N) links after the step.
+            rewards: (..., N + y) MPE's own rewards of the step, adversaries first.
+            positions: (..., N + y, 2) true positions after the step.
+            linked: (..., N, N) links after the step.
         """
+        x = self._roster.num_adversaries
         self._steps += 1
-        for name, reward in rewards.items():
-            self._returns[name] += reward
-        hunters = [agent for agent in world.agents if agent.adversary]
-        prey = [agent for agent in world.agents if not agent.adversary]
-        offsets = np.array([[h.state.p_pos - p.state.p_pos for p in prey] for h in hunters])
-        touching = np.sqrt(np.square(offsets).sum(-1)) < hunters[0].size + prey[0].size
-        contacts = int(touching.sum())
-        if contacts and self._first is None:
-            self._first = self._steps
+        self._returns += rewards
+        offsets = positions[..., :x, None, :] - positions[..., None, x:, :]
+        touching = np.sqrt(np.square(offsets).sum(-1)) < SIZE["adversary"] + SIZE["good"]
+        contacts = touching.sum((-2, -1))
+        self._first = np.where((contacts > 0) & (self._first == 0), self._steps, self._first)
         self._contacts += contacts
-        self._links += (linked.sum() - len(linked)) / len(linked)
+        self._links += (linked.sum((-2, -1)) - x) / x
 
-    def summary(self) -> dict[str, float]:
-        """The episode's figures under the names of `METRICS`.
+    def summary(self, game: int | tuple[()] = ()) -> dict[str, float]:
+        """A game's figures under the names of `METRICS`: its index, or () for the one game.
 
         `return_*`: undiscounted sum of MPE's own reward, mean over the agents named; a class without
         members has no entry. `contacts`: adversary-prey contacts summed over the steps. `captured`: 1 if
         there was any. `steps_to_first_contact`: `max_cycles` if there was none. `mean_links`: teammates
         that an adversary is linked to, mean over adversaries and steps.
         """
-        groups = {"return_adversary": self._roster.adversaries}
-        groups |= {f"return_{name}": self._roster.members(name) for name in (*POLICIES, GOOD_POLICY)}
+        roster, returns = self._roster, self._returns[game]
+        names = (*roster.adversaries, *roster.good_agents)
+        groups = {"return_adversary": roster.adversaries}
+        groups |= {f"return_{policy}": roster.members(policy) for policy in (*POLICIES, GOOD_POLICY)}
         out = {
-            name: float(np.mean([self._returns[agent] for agent in agents]))
+            name: float(np.mean([returns[names.index(agent)] for agent in agents]))
             for name, agents in groups.items()
             if agents
         }
+        contacts = float(self._contacts[game])
         return out | {
-            "contacts": float(self._contacts),
-            "captured": float(self._contacts > 0),
-            "steps_to_first_contact": float(self._first or self._max_cycles),
-            "mean_links": float(self._links / max(self._steps, 1)),
+            "contacts": contacts,
+            "captured": float(contacts > 0),
+            "steps_to_first_contact": float(self._first[game] or self._max_cycles),
+            "mean_links": float(self._links[game] / max(self._steps[game], 1)),
         }

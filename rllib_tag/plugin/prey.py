@@ -12,7 +12,7 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.nn.weights import load_exported
 from rllib_tag.world.roster import GOOD_POLICY
 
-FrozenPrey = Callable[[list[Mapping[str, np.ndarray]]], np.ndarray]
+FrozenPrey = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
 
 def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> FrozenPrey:
@@ -23,7 +23,7 @@ def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> Frozen
         continuous: The environment's kind of actions.
 
     Returns:
-        A function from the good agents' observations to their actions.
+        A function from observations of good agents, (M, ...) by key, to their actions.
 
     Raises:
         ConfigError: If the weights hold no policy `good` or act in the other kind of actions.
@@ -39,8 +39,8 @@ def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> Frozen
             f"got {kinds[net.continuous]} ones in {folder}."
         )
 
-    def act(observations: list[Mapping[str, np.ndarray]]) -> np.ndarray:
-        batch = {key: torch.as_tensor(np.stack([obs[key] for obs in observations])) for key in observations[0]}
+    def act(observations: Mapping[str, np.ndarray]) -> np.ndarray:
+        batch = {key: torch.from_numpy(value) for key, value in observations.items()}
         with torch.no_grad():
             outputs, _ = net(batch)
         return greedy_actions(outputs, continuous)

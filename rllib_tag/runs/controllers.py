@@ -55,7 +55,7 @@ def scripted_controller(name: str, seed: int) -> Controller:
             x, continuous = env.roster.num_adversaries, env.config.continuous_actions
             position, velocity = env.positions, env.velocities
             chase = chase_actions(position[:x], velocity[:x], position[x:], velocity[x:], continuous)
-            wander = random_actions(rng, x, continuous)
+            wander = random_actions(rng, (x,), continuous)
             chases = np.where(env.roster.classes == CLASS_A, chases_a, chases_b)
             actions = np.where(chases[:, None] if continuous else chases, chase, wander)
             out.append(dict(zip(env.roster.adversaries, actions, strict=True)))

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-PREY_SIGHT = 1.0  # world units: an evasive prey minds adversaries nearer than this most
 CHASE_LEAD_S = 0.2  # seconds of world time that a chaser looks ahead; MPE steps last 0.1 s
 WALL_START = 0.6  # where an evasive prey starts to mind the edge of the arena, which is at 1
 
 
-def random_actions(rng: np.random.Generator, num: int, continuous: bool) -> np.ndarray:
-    """Uniform actions for `num` agents: (num,) integers in 0..4, or (num, 5) float32 in [0, 1)."""
+def random_actions(rng: np.random.Generator, shape: tuple[int, ...], continuous: bool) -> np.ndarray:
+    """Uniform actions: integers in 0..4 of that shape, or float32 in [0, 1) with an axis of 5 behind."""
     if continuous:
-        return rng.random((num, 5), dtype=np.float32)
-    return rng.integers(0, 5, num)
+        return rng.random((*shape, 5), dtype=np.float32)
+    return rng.integers(0, 5, shape)
 
 
 def evasive_actions(
@@ -25,9 +24,9 @@ def evasive_actions(
     of the weight, and towards the centre with the cube of the distance beyond `WALL_START`.
 
     Args:
-        positions: (y, 2) of the good agents.
-        adversaries: (x, 2).
-        landmarks: (z, 2).
+        positions: (..., y, 2) of the good agents.
+        adversaries: (..., x, 2).
+        landmarks: (..., z, 2).
         continuous: Whether to return continuous actions.
 
     Returns:
@@ -39,9 +38,9 @@ def evasive_actions(
 
 
 def _repulsion(positions: np.ndarray, others: np.ndarray) -> np.ndarray:
-    offsets = positions[:, None] - others[None]  # (y, x, 2)
+    offsets = positions[..., :, None, :] - others[..., None, :, :]  # (..., y, x, 2)
     distances = np.maximum(np.linalg.norm(offsets, axis=-1, keepdims=True), 1e-3)
-    return (offsets / distances * (PREY_SIGHT / distances) ** 2).sum(1)
+    return (offsets / distances**3).sum(-2)
 
 
 def chase_actions(
@@ -76,18 +75,18 @@ def steer(direction: np.ndarray, continuous: bool) -> np.ndarray:
     scaled to a largest component of 1, as (no-op, left, right, down, up).
 
     Args:
-        direction: (n, 2).
+        direction: (..., 2).
         continuous: Whether to return continuous actions.
 
     Returns:
-        (n,) integers in 0..4, or (n, 5) float32 in [0, 1].
+        (...) integers in 1..4, or (..., 5) float32 in [0, 1].
     """
     if not continuous:
-        vertical = np.abs(direction[:, 1]) > np.abs(direction[:, 0])
-        component = np.where(vertical, direction[:, 1], direction[:, 0])
+        vertical = np.abs(direction[..., 1]) > np.abs(direction[..., 0])
+        component = np.where(vertical, direction[..., 1], direction[..., 0])
         return 1 + 2 * vertical + (component > 0)
-    unit = direction / np.maximum(np.abs(direction).max(1, keepdims=True), 1e-9)
-    out = np.zeros((len(direction), 5), np.float32)
-    out[:, [2, 4]] = np.maximum(unit, 0)
-    out[:, [1, 3]] = np.maximum(-unit, 0)
+    unit = direction / np.maximum(np.abs(direction).max(-1, keepdims=True), 1e-9)
+    out = np.zeros((*direction.shape[:-1], 5), np.float32)
+    out[..., [2, 4]] = np.maximum(unit, 0)
+    out[..., [1, 3]] = np.maximum(-unit, 0)
     return out

@@ -17,6 +17,7 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.weights import Exported, build_net, save_exported
 from rllib_tag.plugin.env import STATS_KEY, TagEnv
+from rllib_tag.plugin.observer import potentials
 
 GAMES = [
     {},
@@ -132,18 +133,18 @@ def test_it_is_mpes_own_game(game: dict) -> None:
 def test_shaping_is_potential_based_and_never_reported() -> None:
     games = [TagEnv(shaping=c, shaping_gamma=0.9) for c in (0, 5)]
     rng = [np.random.default_rng(2) for _ in games]
-    potentials = []
+    seen = []
     for env in games:
         env.reset(seed=2)
-    potentials.append(games[1]._potentials())
+    seen.append(potentials(games[1].positions, 4))
     for _ in range(20):
         plain, shaped = (env.step(random_actions(env, r)) for env, r in zip(games, rng, strict=True))
-        potentials.append(games[1]._potentials())
-        extra = 5 * (0.9 * potentials[-1] - potentials[-2])
+        seen.append(potentials(games[1].positions, 4))
+        extra = 5 * (0.9 * seen[-1] - seen[-2])
         np.testing.assert_allclose(np.array(list(shaped[1].values())) - list(plain[1].values()), extra)
     assert games[0].stats.summary() == games[1].stats.summary()
     x = games[1].positions
-    np.testing.assert_allclose(potentials[-1], -np.linalg.norm(x[:4] - x[4], axis=1))
+    np.testing.assert_allclose(seen[-1], -np.linalg.norm(x[:4] - x[4], axis=1))
 
 
 def test_rendering_needs_no_display(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from conftest import random_actions
@@ -13,32 +11,37 @@ from rllib_tag.plugin.episode_stats import METRICS, EpisodeStats
 from rllib_tag.world.roster import Roster
 
 
-def world(*places: tuple[float, float], adversaries: int) -> SimpleNamespace:
-    agents = [
-        SimpleNamespace(
-            adversary=i < adversaries, size=0.075 if i < adversaries else 0.05, state=SimpleNamespace(p_pos=np.array(p))
-        )
-        for i, p in enumerate(places)
-    ]
-    return SimpleNamespace(agents=agents)
-
-
 def test_figures_of_a_hand_made_episode() -> None:
     roster = Roster(1, 1, 1)
     stats = EpisodeStats(roster, max_cycles=50)
-    apart = world((0, 0), (1, 0), (5, 5), adversaries=2)
-    both = world((0.05, 0), (-0.05, 0), (0, 0), adversaries=2)
+    apart = np.array([(0, 0), (1, 0), (5, 5)])
+    both = np.array([(0.05, 0), (-0.05, 0), (0, 0)])
     alone, together = np.eye(2, dtype=bool), np.ones((2, 2), bool)
-    stats.step(apart, {"adversary_0": 0.0, "adversary_1": 0.0, "agent_0": -1.0}, alone)
-    stats.step(apart, {"adversary_0": 0.0, "adversary_1": 0.0, "agent_0": 0.0}, together)
+    stats.step(np.array([0.0, 0.0, -1.0]), apart, alone)
+    stats.step(np.array([0.0, 0.0, 0.0]), apart, together)
     assert stats.summary()["steps_to_first_contact"] == 50
-    stats.step(both, {"adversary_0": 20.0, "adversary_1": 30.0, "agent_0": -20.0}, together)
+    stats.step(np.array([20.0, 30.0, -20.0]), both, together)
     summary = stats.summary()
     assert summary == {
         "return_adversary": 25.0, "return_class_a": 20.0, "return_class_b": 30.0, "return_good": -21.0,
         "contacts": 2.0, "captured": 1.0, "steps_to_first_contact": 3.0, "mean_links": pytest.approx(2 / 3),
     }  # fmt: skip
     assert tuple(summary) == METRICS
+
+
+def test_many_games_count_as_one_each() -> None:
+    roster, rng = Roster(2, 1, 2), np.random.default_rng(0)
+    many, ones = EpisodeStats(roster, 9, (7,)), [EpisodeStats(roster, 9) for _ in range(7)]
+    for step in range(5):
+        rewards, positions = rng.normal(size=(7, 5)), rng.uniform(-0.3, 0.3, (7, 5, 2))
+        linked = rng.random((7, 3, 3)) < 0.5
+        if step == 2:
+            many.restart(np.array([4]))
+            ones[4].restart()
+        many.step(rewards, positions, linked)
+        for i, one in enumerate(ones):
+            one.step(rewards[i], positions[i], linked[i])
+    assert [many.summary(i) for i in range(7)] == [one.summary() for one in ones]
 
 
 def test_contacts_are_what_mpe_pays_ten_for() -> None:

@@ -27,7 +27,7 @@ def test_standing_still_is_an_action_too() -> None:
 
 @pytest.mark.parametrize("continuous", [False, True])
 def test_random_actions_repeat_with_the_seed(continuous: bool) -> None:
-    first, again = (random_actions(np.random.default_rng(7), 3, continuous) for _ in range(2))
+    first, again = (random_actions(np.random.default_rng(7), (3,), continuous) for _ in range(2))
     np.testing.assert_array_equal(first, again)
     assert first.shape == ((3, 5) if continuous else (3,))
 
