@@ -112,8 +112,8 @@ class SimpleTagVec:
             for i, value in enumerate(seed):
                 if value is not None:
                     self._rngs[i] = seeding.np_random(value)[0]
-        self._restart(np.arange(self.num_envs))
-        return self._observe(), {agent: {} for agent in self.agents}
+        self.restart(np.arange(self.num_envs))
+        return self.observe(), {agent: {} for agent in self.agents}
 
     def step(
         self, actions: Mapping[str, np.ndarray]
@@ -131,25 +131,35 @@ class SimpleTagVec:
         Raises:
             ConfigError: If an action is missing, of another shape or out of range.
         """
-        forces = self._control(actions)
-        self._add_contact_forces(forces)
-        self._integrate(forces)
-        self.steps += 1
-        touching = self._touching()
-        rewards = self._rewards(touching)
-        ended = self.steps >= self.max_cycles
-        observations = self._observe()
+        rewards, ended = self.advance(actions)
+        observations = self.observe()
         infos: dict[str, dict[str, Any]] = {agent: {} for agent in self.agents}
         if ended.any():
             for agent in self.agents:
                 infos[agent] = {"final_observation": observations[agent], "ended": ended.copy()}
-            self._restart(np.flatnonzero(ended))
-            observations = self._observe()
+            self.restart(np.flatnonzero(ended))
+            observations = self.observe()
         terminations = {agent: np.zeros(self.num_envs, bool) for agent in self.agents}
         truncations = {agent: ended.copy() for agent in self.agents}
         return observations, rewards, terminations, truncations, infos
 
-    def _restart(self, envs: np.ndarray) -> None:
+    def advance(self, actions: Mapping[str, np.ndarray]) -> tuple[Arrays, np.ndarray]:
+        """Plays one step without starting ended episodes anew.
+
+        Args:
+            actions: As for `step`.
+
+        Returns:
+            Rewards (B,) by agent, and which episodes have ended (B,).
+        """
+        forces = self._control(actions)
+        self._add_contact_forces(forces)
+        self._integrate(forces)
+        self.steps += 1
+        return self._rewards(self._touching()), self.steps >= self.max_cycles
+
+    def restart(self, envs: np.ndarray) -> None:
+        """Starts the episodes of some environments anew, each with its own random stream."""
         num_agents = self.positions.shape[1]
         for i in envs:
             self.positions[i] = self._rngs[i].uniform(-1, 1, (num_agents, 2))
@@ -221,7 +231,7 @@ class SimpleTagVec:
             out[agent] = -CONTACT_REWARD * touching[:, :, i].sum(1) - bound[:, i, 0] - bound[:, i, 1]
         return out
 
-    def _observe(self) -> Arrays:
+    def observe(self) -> Arrays:
         """Own velocity, own position, landmarks, others, velocities of other good agents: (B, D) float32."""
         x = self.num_adversaries
         B, num_agents, _ = self.positions.shape
