@@ -14,7 +14,7 @@ install: .venv/installed
 
 # torch goes first: the pin finds a CPU build where there is one, before anything else pulls in the CUDA build.
 .venv/installed: setup.cfg pyproject.toml
-	$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv || { echo "expected Python with venv; on Debian: apt-get install python3-venv"; exit 1; }
 	@echo "installing (a minute or more)"
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --editable ".[dev]"

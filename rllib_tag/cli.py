@@ -219,8 +219,10 @@ def plot(
     from rllib_tag.report.table import read_summary
 
     if label and len(label) != len(runs):
-        raise ConfigError(f"--label: expected one for each of the {len(runs)} runs, got {len(label)}.")
+        raise ConfigError(f"--label: expected one for each of the {len(runs)} runs, got {len(label)}. Give all.")
     names = label or [Path(run).name for run in runs]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"--label: expected different labels, got {', '.join(names)}. Give each run one.")
     means = {}
     if levels is not None:
         summary = read_summary(levels)["summary"]
@@ -280,20 +282,29 @@ def _print_result(trial: str, result: Mapping[str, Any], stop: Mapping[str, floa
 
 
 class _progress:  # noqa: N801, used as a function
-    """A progress bar on the terminal, lines elsewhere."""
+    """A progress bar on the terminal, a line for every tenth elsewhere."""
 
     def __init__(self, what: str, total: int) -> None:
+        self._what, self._total, self._done = what, total, 0
         self._bar = Progress(
             TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=errors, transient=True
         )
         self._task = self._bar.add_task(what, total=total)
 
     def __enter__(self) -> Any:
-        self._bar.start()
-        return lambda count: self._bar.advance(self._task, count)
+        if errors.is_terminal:
+            self._bar.start()
+        return self._advance
+
+    def _advance(self, count: int) -> None:
+        before, self._done = self._done, self._done + count
+        self._bar.advance(self._task, count)
+        if not errors.is_terminal and 10 * self._done // self._total > 10 * before // self._total:
+            errors.print(f"{self._done} of {self._total} {self._what}", highlight=False)
 
     def __exit__(self, *exc: object) -> None:
-        self._bar.stop()
+        if errors.is_terminal:
+            self._bar.stop()
 
 
 def _json(option: str, text: str) -> dict[str, Any]:

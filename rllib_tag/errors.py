@@ -36,27 +36,31 @@ def check_keys(what: str, given: Iterable[Any], known: Iterable[str], advice: st
 def check_int(what: str, value: Any, minimum: int) -> None:
     """Raises unless `value` is an integer of at least `minimum` (a bool is not an integer)."""
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise ConfigError(f"{what}: expected an integer of at least {minimum}, got {value!r}.")
+        raise ConfigError(
+            f"{what}: expected an integer of at least {minimum}, got {value!r}. Set it to {minimum} or more."
+        )
 
 
 def check_number(what: str, value: Any, minimum: float, maximum: float = math.inf) -> None:
     """Raises unless `value` is a real number in [minimum, maximum]; NaN is not."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
         bound = f"of at least {minimum:g}" if maximum == math.inf else f"between {minimum:g} and {maximum:g}"
-        raise ConfigError(f"{what}: expected a number {bound}, got {value!r}.")
+        raise ConfigError(f"{what}: expected a number {bound}, got {value!r}. Set it within these bounds.")
 
 
 def check_bool(what: str, value: Any) -> None:
     """Raises unless `value` is True or False."""
     if not isinstance(value, bool):
-        raise ConfigError(f"{what}: expected true or false, got {value!r}.")
+        raise ConfigError(f"{what}: expected true or false, got {value!r}. Write one of the two.")
 
 
 def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
     """Raises unless `value` is one of `choices`."""
     choices = list(choices)
     if value not in choices:
-        raise ConfigError(f"{what}: expected one of {', '.join(map(str, choices))}, got {value!r}.")
+        raise ConfigError(
+            f"{what}: expected one of {', '.join(map(str, choices))}, got {value!r}. Choose one of these."
+        )
 
 
 def dataclass_from_mapping(cls: type, what: str, mapping: Mapping[str, Any]) -> Any:

@@ -54,9 +54,9 @@ class CommConfig:
         check_choice("gnn", self.gnn, get_args(Gnn))
         check_choice("critic", self.critic, get_args(Critic))
         check_number("value_scale", self.value_scale, 1e-6, 1e6)
-        if self.hidden_dim % (2 * self.num_heads):
+        if self.hidden_dim % 2 or self.hidden_dim % self.num_heads:
             raise ConfigError(
-                f"hidden_dim: expected a multiple of twice num_heads = {2 * self.num_heads}, got {self.hidden_dim}. "
+                f"hidden_dim: expected an even multiple of num_heads = {self.num_heads}, got {self.hidden_dim}. "
                 "Change one of the two."
             )
         if self.sequence == "neighbors" and self.temporal != "transformer":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -65,7 +66,7 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
     manifest: dict[str, Any] = {
         "format": "rllib_tag",
         "version": FORMAT_VERSION,
-        "env_config": dict(exported.env_config),
+        "env_config": {key: "inf" if value == math.inf else value for key, value in exported.env_config.items()},
         "policies": {
             name: {
                 "file": f"{name}.safetensors",
@@ -82,7 +83,7 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
             whole.mkdir()
             for name, net in exported.nets.items():
                 save_file({k: v.contiguous() for k, v in net.state_dict().items()}, whole / f"{name}.safetensors")
-            (whole / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+            (whole / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
             shutil.move(str(whole), str(folder))
     except OSError as error:
         raise ConfigError(f"export: expected a writable place, got {folder} ({error.strerror}).") from error

@@ -18,12 +18,12 @@ def resolve(what: str, path: Any) -> Any:
     Raises:
         ConfigError: If it is not a dotted path or does not resolve.
     """
-    if not isinstance(path, str) or "." not in path:
-        raise ConfigError(f"{what}: expected an import path such as package.module.Name, got {path!r}.")
+    if not isinstance(path, str) or "." not in path or not all(part.isidentifier() for part in path.split(".")):
+        raise ConfigError(f"{what}: expected an import path such as package.module.Name, got {path!r}. Write it so.")
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # importing runs a module, which may raise anything
         raise ConfigError(
             f"{what}: cannot import {path!r} ({error}). Check the spelling and that the package is installed."
         ) from error
@@ -38,5 +38,5 @@ def resolve_subclass(what: str, path: Any, base: type) -> type:
     found = resolve(what, path)
     if not isinstance(found, type) or not issubclass(found, base):
         kind = f"class {found.__qualname__}" if isinstance(found, type) else type(found).__name__
-        raise ConfigError(f"{what}: expected a subclass of {base.__name__}, got {path!r}, a {kind}.")
+        raise ConfigError(f"{what}: expected a subclass of {base.__name__}, got {path!r}, a {kind}. Name another.")
     return found

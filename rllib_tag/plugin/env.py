@@ -10,11 +10,12 @@ import numpy as np
 from mpe2 import simple_tag_v3
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
-from rllib_tag.errors import ConfigError, check_keys
+from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.env_config import GOOD_POLICIES, TagEnvConfig
 from rllib_tag.plugin.episode_stats import EpisodeStats
 from rllib_tag.plugin.observer import Observer, adversary_space, good_space, potentials
 from rllib_tag.plugin.prey import load_frozen_prey
+from rllib_tag.plugin.recorder import StatsRecorder
 from rllib_tag.plugin.wrappers import wrap
 from rllib_tag.world.behaviours import evasive_actions, random_actions
 
@@ -41,12 +42,21 @@ class TagEnv(MultiAgentEnv):
     A learning good agent's: `own` (4,), `adversaries` (x, 2), `good` (y - 1, 4) if y > 1, `landmarks` (z, 2)
     if z > 0, in absolute coordinates.
 
-    Links, the critic's state and the episode's statistics come from the true world; class views come from
-    the (wrapped) raw observations. Episodes end by truncation after `max_cycles` steps.
+    Links and the critic's state come from the true world, class views from the (wrapped) raw observations, and
+    the episode's statistics from MPE's own steps below the wrappers. Episodes end by truncation after
+    `max_cycles` of these.
 
     Args:
         config: The keys of `TagEnvConfig` as one mapping (`register_env` gives a dict).
         **kwargs: The same keys as keywords (an env given by class path gets keywords).
+
+    Attributes:
+        config: The `TagEnvConfig`.
+        roster: Who is who.
+        par_env: The wrapped PettingZoo parallel env; `par_env.unwrapped.world` is MPE's true state.
+        positions: (N + y, 2) true positions in world units, adversaries first.
+        velocities: (N + y, 2) true velocities in world units a second.
+        landmark_positions: (z, 2) true positions.
 
     Raises:
         ConfigError: If a key is unknown or a value does not fit.
@@ -56,10 +66,12 @@ class TagEnv(MultiAgentEnv):
         given = {} if config is None else config
         if not isinstance(given, Mapping):
             raise ConfigError(f"TagEnv: expected a mapping or keywords, got {config!r}.")
-        check_keys("TagEnv: given twice, as a dict and as a keyword", set(given) & set(kwargs), [])
+        twice = sorted(set(given) & set(kwargs))
+        if twice:
+            raise ConfigError(f"TagEnv: expected each key once, got {', '.join(twice)} as a dict and as a keyword.")
         self.config = TagEnvConfig.from_mapping({**given, **kwargs})
         self.roster = self.config.roster
-        self.par_env = wrap(
+        self._recorder = StatsRecorder(
             simple_tag_v3.parallel_env(
                 num_good=self.config.num_good,
                 num_adversaries=self.roster.num_adversaries,
@@ -69,8 +81,10 @@ class TagEnv(MultiAgentEnv):
                 render_mode=self.config.render_mode,
                 dynamic_rescaling=True,
             ),
-            self.config.wrappers,
+            self.roster,
+            self.config,
         )
+        self.par_env = wrap(self._recorder, self.config.wrappers)
         self.render_mode = self.config.render_mode
         self._frozen_prey = None
         if self.config.good_policy not in GOOD_POLICIES:
@@ -86,7 +100,6 @@ class TagEnv(MultiAgentEnv):
         self.observation_space = gym.spaces.Dict(self.observation_spaces)
         self.action_space = gym.spaces.Dict(self.action_spaces)
         self._observer = Observer(self.config)
-        self.stats = EpisodeStats(self.roster, self.config.max_cycles)
         self._prey_rng = np.random.default_rng()
         super().__init__()
 
@@ -100,7 +113,6 @@ class TagEnv(MultiAgentEnv):
         self._raw, _ = self.par_env.reset(seed=seed, options=options)
         self.agents = list(self.possible_agents)
         self._observer.restart()
-        self.stats = EpisodeStats(self.roster, self.config.max_cycles)
         observations = self._observe()
         self._potential = potentials(self.positions, self.roster.num_adversaries)
         return observations, {agent: {} for agent in self.agents}
@@ -121,8 +133,6 @@ class TagEnv(MultiAgentEnv):
         self._raw, rewards, terminations, truncations, _ = self.par_env.step(actions)
         agents = self.agents
         observations = self._observe()
-        names = (*self.roster.adversaries, *self.roster.good_agents)
-        self.stats.step(np.array([rewards[name] for name in names]), self.positions, self.linked)
         out = {agent: float(rewards[agent]) for agent in agents}
         if self.config.shaping:
             before = self._potential
@@ -139,6 +149,11 @@ class TagEnv(MultiAgentEnv):
             self.agents = []
             infos["__common__"] = {STATS_KEY: self.stats.summary()}
         return observations, out, terminateds, truncateds, infos
+
+    @property
+    def stats(self) -> EpisodeStats:
+        """What has been counted of the running episode."""
+        return self._recorder.stats
 
     @property
     def linked(self) -> np.ndarray:

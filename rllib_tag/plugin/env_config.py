@@ -65,21 +65,25 @@ class TagEnvConfig:
         check_int("max_cycles", self.max_cycles, 1)
         check_bool("continuous_actions", self.continuous_actions)
         check_bool("full_observation", self.full_observation)
+        if self.comm_range == "inf":  # JSON has no infinity
+            object.__setattr__(self, "comm_range", math.inf)
         check_number("comm_range", self.comm_range, 0)
         check_int("comm_hops", self.comm_hops, 0)
         check_int("history_length", self.history_length, 1)
         check_number("shaping", self.shaping, 0)
         if math.isinf(self.shaping):
-            raise ConfigError("shaping: expected a finite number, got infinity.")
+            raise ConfigError("shaping: expected a finite number, got infinity. Set one.")
         check_number("shaping_gamma", self.shaping_gamma, 0, 1)
         check_choice("render_mode", self.render_mode, (None, *get_args(RenderMode)))
         if isinstance(self.wrappers, (str, Mapping)) or not isinstance(self.wrappers, (list, tuple)):
-            raise ConfigError(f"wrappers: expected a list, got {self.wrappers!r}.")
+            raise ConfigError(f"wrappers: expected a list, got {self.wrappers!r}. Write one.")
         object.__setattr__(self, "wrappers", tuple(self.wrappers))
         for entry in self.wrappers:
             resolve_wrapper(entry)
         if not isinstance(self.good_policy, str):
-            raise ConfigError(f"good_policy: expected {', '.join(GOOD_POLICIES)} or a path, got {self.good_policy!r}.")
+            raise ConfigError(
+                f"good_policy: expected {', '.join(GOOD_POLICIES)} or a path, got {self.good_policy!r}. Write one."
+            )
         if self.good_policy not in GOOD_POLICIES and not os.path.isdir(self.good_policy):
             raise ConfigError(
                 f"good_policy: expected one of {', '.join(GOOD_POLICIES)} or a folder that `rllib export` wrote, "

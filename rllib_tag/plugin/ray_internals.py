@@ -20,6 +20,7 @@ __all__ = [
     "algorithm_names",
     "env_is_registered",
     "get_global_worker",
+    "required_resources",
     "trial_error",
     "trial_folder",
     "variants",
@@ -34,6 +35,11 @@ def algorithm_names() -> list[str]:
 def algorithm_defaults(name: str) -> AlgorithmConfig:
     """An algorithm's default config, whose attributes are the known keys."""
     return ALGORITHMS[name]()[1]
+
+
+def required_resources(name: str, config: dict[str, Any]) -> dict[str, float]:
+    """What a trial asks Ray for, from RLlib's own validation and bundles. The config may be changed on the way."""
+    return ALGORITHMS[name]()[0].default_resource_request(config).required_resources
 
 
 def env_is_registered(name: str) -> bool:

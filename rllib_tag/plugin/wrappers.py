@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from pettingzoo.utils.wrappers import BaseParallelWrapper
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.class_paths import resolve
 
-TRUSTED_PACKAGES = ("supersuit", "pettingzoo")
+SUPERSUIT_WRAPPER = re.compile(r"supersuit\.\w+_v\d+")
 
 
 def resolve_wrapper(entry: Any) -> tuple[Callable[..., ParallelEnv], dict[str, Any]]:
@@ -23,18 +24,17 @@ def resolve_wrapper(entry: Any) -> tuple[Callable[..., ParallelEnv], dict[str, A
         entry: An import path, or a mapping with the path under `type` and the wrapper's arguments.
 
     Raises:
-        ConfigError: If the path names neither a `BaseParallelWrapper` nor a function of SuperSuit or
-            PettingZoo, or if the arguments are not the wrapper's.
+        ConfigError: If the path names neither a `BaseParallelWrapper` nor a wrapper of SuperSuit, or if
+            the arguments are not the wrapper's.
     """
     arguments = dict(entry) if isinstance(entry, Mapping) else {"type": entry}
     path = arguments.pop("type", None)
     found = resolve("wrappers", path)
     is_class = isinstance(found, type) and issubclass(found, BaseParallelWrapper)
-    home = str(getattr(found, "__module__", "")).partition(".")[0]
-    if not is_class and not (callable(found) and not isinstance(found, type) and home in TRUSTED_PACKAGES):
+    if not is_class and not SUPERSUIT_WRAPPER.fullmatch(path):
         raise ConfigError(
-            "wrappers: expected a wrapper of SuperSuit or PettingZoo or a subclass of BaseParallelWrapper, "
-            f"got {path!r}."
+            "wrappers: expected a wrapper of SuperSuit such as supersuit.frame_skip_v0 or a subclass of PettingZoo's "
+            f"BaseParallelWrapper, got {path!r}. Name one."
         )
     try:
         inspect.signature(found).bind(None, **arguments)
@@ -56,10 +56,12 @@ def wrap(env: ParallelEnv, entries: Sequence[Any]) -> ParallelEnv:
         path = entry["type"] if isinstance(entry, Mapping) else entry
         try:
             wrapped = wrapper(wrapped, **arguments)
-        except (AssertionError, TypeError, ValueError) as error:
-            raise ConfigError(f"wrappers: {path} refuses {arguments}: {error}") from error
+        except Exception as error:  # a wrapper's constructor may raise anything
+            raise ConfigError(f"wrappers: {path} refuses {arguments}: {error}. Change its arguments.") from error
         if not isinstance(wrapped, ParallelEnv):
-            raise ConfigError(f"wrappers: expected {path} to return a PettingZoo parallel env, got {type(wrapped)}.")
+            raise ConfigError(
+                f"wrappers: expected {path} to return a PettingZoo parallel env, got {type(wrapped)}. Remove it."
+            )
         if wrapped.possible_agents != env.possible_agents:
             raise ConfigError(f"wrappers: {path} changes the agents; class views need MPE's own. Remove it.")
         for agent in env.possible_agents:

@@ -39,11 +39,17 @@ def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
         raise ConfigError(
             f"curve: expected one progress.csv at or below {given}, found {len(files)}. Name a trial's folder."
         )
-    with files[0].open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or Y not in rows[0]:
-        raise ConfigError(f"curve: expected a column {Y} in {files[0]}, found none. Train with rllib_tag.TagCallbacks.")
-    points = [(int(row[X]), float(row[Y])) for row in rows if row.get(Y)]
+    try:
+        with files[0].open(newline="") as file:
+            points = [(int(row[X]), float(row[Y])) for row in csv.DictReader(file) if row.get(Y)]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise ConfigError(
+            f"curve: expected a readable progress.csv, got {files[0]} ({error!r}). Name another."
+        ) from error
+    if not points:
+        raise ConfigError(
+            f"curve: expected figures under {Y} in {files[0]}, found none. Train with rllib_tag.TagCallbacks."
+        )
     return [step for step, _ in points], [value for _, value in points]
 
 
@@ -74,7 +80,8 @@ def draw_curves(
     axes.set_xlabel("environment steps (thousands)")
     axes.set_ylabel("return per adversary\n(MPE's own reward, training policy)")
     axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0, top=1.08 * max([*levels.values(), *(max(values) for _, values in curves.values())]))
+    drawn = [*levels.values(), *(value for _, values in curves.values() for value in values)]
+    axes.set_ylim(bottom=min(0, *drawn), top=max(1, 1.08 * max(drawn)))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="upper left", frameon=False)
     path = Path(out)
@@ -82,7 +89,7 @@ def draw_curves(
         path.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
-        raise ConfigError(f"curve: expected a writable image, got {path}: {error}.") from error
+        raise ConfigError(f"curve: expected a writable image, got {path}: {error}. Choose another.") from error
     finally:
         plt.close(figure)
     return path

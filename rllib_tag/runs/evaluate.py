@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from rllib_tag.errors import ConfigError, check_int, check_keys
 from rllib_tag.plugin.env import STATS_KEY, TagEnv
@@ -115,11 +114,10 @@ def evaluate(
         check_keys("yardstick", [name], YARDSTICKS)
     config = team.env_config_for(**env_overrides)
     env_config = {**team.env_config, **env_overrides}
-    generator = None if deterministic else torch.Generator().manual_seed(first_seed)
-    controllers: dict[str, Controller] = {TEAM: team_controller(team, config.policies, generator)}
+    controllers: dict[str, Controller] = {TEAM: team_controller(team, config.policies, deterministic)}
     for name in yardsticks:
-        scripted = scripted_controller(name, first_seed)
-        controllers[name] = with_prey(scripted, team, generator) if config.good_policy == "learned" else scripted
+        scripted = scripted_controller(name)
+        controllers[name] = with_prey(scripted, team, deterministic) if config.good_policy == "learned" else scripted
     seeds = range(first_seed, first_seed + episodes)
     rows = []
     for name, controller in controllers.items():
@@ -135,11 +133,12 @@ def evaluate(
 def play(env_config: Mapping[str, Any], controller: Controller, seeds: range) -> list[dict[str, float]]:
     """Plays one episode a seed, side by side, and returns their figures."""
     envs = [TagEnv(env_config) for _ in seeds]
+    rngs = [np.random.default_rng([seed, 2]) for seed in seeds]  # stream 1 is the prey's
     observations = [env.reset(seed=seed)[0] for env, seed in zip(envs, seeds, strict=True)]
     stats: list[dict[str, float]] = [{} for _ in envs]
     running = list(range(len(envs)))
     while running:
-        actions = controller([envs[i] for i in running], [observations[i] for i in running])
+        actions = controller([envs[i] for i in running], [observations[i] for i in running], [rngs[i] for i in running])
         still = []
         for i, action in zip(running, actions, strict=True):
             observations[i], _, terminateds, truncateds, infos = envs[i].step(action)
@@ -161,5 +160,5 @@ def parse_overrides(**options: Any) -> dict[str, Any]:
     """
     for key, value in options.items():
         if value is not None and key.startswith("num_") and value < 0:
-            raise ConfigError(f"--{key.replace('_', '-')}: expected 0 or more, got {value}.")
+            raise ConfigError(f"--{key.replace('_', '-')}: expected 0 or more, got {value}. Raise it.")
     return {key: value for key, value in options.items() if value is not None}

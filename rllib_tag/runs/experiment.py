@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from rllib_tag.errors import ConfigError, check_int, check_keys
+from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys, check_number
 from rllib_tag.plugin.ray_internals import variants
 from rllib_tag.runs.config_check import check_config
 
 Experiments = dict[str, dict[str, Any]]
 
+NAME = re.compile(r"[\w.-]*\w[\w.-]*")
 SPEC_KEYS = (
-    "run", "env", "stop", "config", "num_samples", "time_budget_s", "storage_path", "checkpoint_config",
-    "resources_per_trial", "max_failures", "restore", "export_formats", "sync_config",
+    "run", "env", "stop", "config", "num_samples", "time_budget_s", "storage_path", "checkpoint_config", "max_failures",
+    "restore",
 )  # fmt: skip
 CHECKPOINT_KEYS = (
     "checkpoint_at_end", "checkpoint_frequency", "num_to_keep", "checkpoint_score_attribute", "checkpoint_score_order",
@@ -47,23 +51,78 @@ def load_experiments(path: str | os.PathLike[str]) -> Experiments:
         ConfigError: If the file is missing, is not YAML, or is not such a mapping.
     """
     try:
-        text = Path(path).read_text()
-        experiments = yaml.safe_load(text)
+        experiments = yaml.load(Path(path).read_text(), _UniqueKeyLoader)
+        json.dumps(experiments, default=str)  # finds what contains itself
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"experiment file: cannot read {path}: {error}.") from error
-    except yaml.YAMLError as error:
+        raise ConfigError(f"experiment file: cannot read {path}: {error}. Check the path.") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         where = " ".join(str(error).split())
-        raise ConfigError(f"experiment file {path}: expected plain YAML, got: {where}") from error
+        raise ConfigError(f"experiment file {path}: expected plain YAML, got: {where}. Correct it.") from error
     if not isinstance(experiments, dict) or not experiments:
-        raise ConfigError(f"experiment file {path}: expected a mapping of experiment names, got {experiments!r}.")
+        raise ConfigError(
+            f"experiment file {path}: expected a mapping of experiment names, got {experiments!r}. Write one."
+        )
     for name, spec in experiments.items():
         if not isinstance(name, str) or not isinstance(spec, dict):
-            raise ConfigError(f"experiment file {path}: expected a name and a mapping, got {name!r}: {spec!r}.")
+            raise ConfigError(
+                f"experiment file {path}: expected a name and a mapping, got {name!r}: {spec!r}. Write both."
+            )
     return experiments
 
 
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """YAML's safe loader, to which a key given twice is an error and not the last one's silent win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable):
+                if key in seen and key != "<<":
+                    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice", key_node.start_mark)
+                seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def check_shape(experiments: Experiments) -> None:
+    """Checks what stands around the configs: keys, kinds of values, nothing that Tune would run as code.
+
+    Raises:
+        ConfigError: On the first thing that does not fit.
+    """
+    for name, spec in experiments.items():
+        try:
+            if not NAME.fullmatch(name):
+                raise ConfigError("name: expected letters, digits, '.', '_' and '-', got another. Rename it.")
+            _refuse_eval(spec, "experiment")
+            _check_spec_shape(spec)
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from error
+
+
+def _check_spec_shape(spec: Mapping[str, Any]) -> None:
+    for old, new in OLD_SPEC_KEYS.items():
+        if old in spec:
+            raise ConfigError(f"old key {old!r}: expected {new}. Rename it.")
+    check_keys("experiment", spec, SPEC_KEYS)
+    for key in ("run", "env"):
+        if not isinstance(spec.get(key), str):
+            raise ConfigError(f"{key}: expected a name or an import path, got {spec.get(key)!r}. Add `{key}:`.")
+    for key in ("storage_path", "restore"):
+        if key in spec and (not isinstance(spec[key], str) or "://" in spec[key]):
+            raise ConfigError(f"{key}: expected a local path, got {spec[key]!r}. Write one.")
+    for key, minimum in (("num_samples", 1), ("max_failures", 0)):
+        if key in spec:
+            check_int(key, spec[key], minimum)
+    if "time_budget_s" in spec:
+        check_number("time_budget_s", spec["time_budget_s"], 1)
+    for key in ("config", "checkpoint_config", "stop"):
+        if not isinstance(spec.get(key, {}), dict):
+            raise ConfigError(f"{key}: expected a mapping, got {spec[key]!r}. Write one.")
+
+
 def check_experiments(experiments: Experiments) -> None:
-    """Checks every variant of every experiment: keys, values, class paths, team, model.
+    """Checks every variant of every experiment whose shape has been checked: values, class paths, team, model.
 
     Raises:
         ConfigError: On the first thing that does not fit.
@@ -76,20 +135,9 @@ def check_experiments(experiments: Experiments) -> None:
 
 
 def _check_spec(spec: Mapping[str, Any]) -> None:
-    for old, new in OLD_SPEC_KEYS.items():
-        if old in spec:
-            raise ConfigError(f"old key {old!r}: expected {new}. Rename it.")
-    check_keys("experiment", spec, SPEC_KEYS)
-    for key in ("run", "env"):
-        if not isinstance(spec.get(key), str):
-            raise ConfigError(f"{key}: expected a name or an import path, got {spec.get(key)!r}. Add `{key}:`.")
     _check_stop(spec.get("stop"))
-    _check_checkpoint_config(spec.get("checkpoint_config"))
-    config = spec.get("config", {})
-    if not isinstance(config, dict):
-        raise ConfigError(f"config: expected a mapping, got {config!r}.")
-    _refuse_eval(config, "config")
-    for variant in variants(config):
+    _check_checkpoint_config(spec.get("checkpoint_config", {}))
+    for variant in variants(spec.get("config", {})):
         check_config(spec["run"], spec["env"], variant)
 
 
@@ -102,20 +150,19 @@ def _check_stop(stop: Any) -> None:
     for key, value in stop.items():
         if not (isinstance(key, str) and key.startswith(STOP_TREES)):
             check_keys("stop", [key], STOP_METRICS)
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise ConfigError(f"stop: {key}: expected a number above 0, got {value!r}.")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+            raise ConfigError(f"stop: {key}: expected a finite number above 0, got {value!r}. Set one.")
 
 
-def _check_checkpoint_config(config: Any) -> None:
-    if config is None:
-        return
-    if not isinstance(config, dict):
-        raise ConfigError(f"checkpoint_config: expected a mapping, got {config!r}.")
+def _check_checkpoint_config(config: Mapping[str, Any]) -> None:
     check_keys("checkpoint_config", config, CHECKPOINT_KEYS)
-    if config.get("checkpoint_frequency") is not None:
-        check_int("checkpoint_config: checkpoint_frequency", config["checkpoint_frequency"], 0)
-    if config.get("num_to_keep") is not None:
-        check_int("checkpoint_config: num_to_keep", config["num_to_keep"], 1)
+    for key, minimum in (("checkpoint_frequency", 0), ("num_to_keep", 1)):
+        if config.get(key) is not None:
+            check_int(f"checkpoint_config: {key}", config[key], minimum)
+    check_bool("checkpoint_config: checkpoint_at_end", config.get("checkpoint_at_end", False))
+    check_choice(
+        "checkpoint_config: checkpoint_score_order", config.get("checkpoint_score_order", "max"), ("max", "min")
+    )
 
 
 def _refuse_eval(value: Any, where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import platform
 import sys
@@ -20,14 +21,16 @@ PACKAGES = ("rllib_tag", "ray", "torch", "torch-geometric", "pettingzoo", "mpe2"
 
 
 def check_writable(folder: str | os.PathLike[str]) -> None:
-    """Makes a folder if it is not there, and tries to write in it.
+    """Tries to write in a folder, or in the one in which it would be made; leaves nothing behind.
 
     Raises:
         ConfigError: If that fails.
     """
+    existing = Path(folder).absolute()
+    while not existing.exists():
+        existing = existing.parent
     try:
-        os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=existing):
             pass
     except OSError as error:
         raise ConfigError(
@@ -52,8 +55,21 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, default=str) + "\n")
+    """Writes JSON, whole or not at all, as `as_json` has it."""
+    write_text(path, as_json(value) + "\n")
+
+
+def as_json(value: Any) -> str:
+    """JSON of a value; infinity, which JSON lacks, becomes "inf"."""
+    return json.dumps(_finite(value), indent=2, default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from ray import cloudpickle as pickle
 from ray.rllib.policy.policy import Policy
 from ray.rllib.utils.checkpoints import get_checkpoint_info
 
@@ -59,14 +59,17 @@ class TrainedTeam:
         return config
 
     def actions(
-        self, policy: str, observations: Sequence[Observation], generator: torch.Generator | None = None
+        self,
+        policy: str,
+        observations: Sequence[Observation],
+        rngs: Sequence[np.random.Generator] | None = None,
     ) -> np.ndarray:
         """Acts for several agents of one policy, for any team size.
 
         Args:
             policy: The policy's name.
             observations: B observations of `TagEnv`.
-            generator: Samples from the action distribution with it; None takes the likeliest actions.
+            rngs: For each observation, what to sample its action with; None takes the likeliest actions.
 
         Returns:
             (B,) integers, or (B, 5) float32 for continuous actions.
@@ -75,13 +78,14 @@ class TrainedTeam:
         batch = {key: torch.from_numpy(np.stack([obs[key] for obs in observations])) for key in observations[0]}
         with torch.no_grad():
             outputs, _ = net(batch)
-        if generator is None:
+        if rngs is None:
             return greedy_actions(outputs, net.continuous)
         if net.continuous:
             mean, log_std = outputs.chunk(2, dim=-1)
-            sampled = mean + log_std.exp() * torch.randn(mean.shape, generator=generator)
-            return greedy_actions(torch.cat([sampled, log_std], dim=-1), True)
-        return torch.multinomial(outputs.softmax(-1), 1, generator=generator).squeeze(-1).numpy()
+            noise = torch.from_numpy(np.stack([rng.standard_normal(5, np.float32) for rng in rngs]))
+            return greedy_actions(torch.cat([mean + log_std.exp() * noise, log_std], dim=-1), True)
+        # The largest of logits plus Gumbel noise is a draw from their softmax.
+        return greedy_actions(outputs + torch.from_numpy(np.stack([rng.gumbel(size=5) for rng in rngs])), False)
 
 
 def restore(path: str | os.PathLike[str]) -> TrainedTeam:
@@ -124,7 +128,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         raise ConfigError(f"checkpoint: expected a folder, got {path}, which is not there. Give a checkpoint's path.")
     if (folder / MANIFEST).exists() or (folder / RLLIB_MARK).exists():
         return folder
-    below = sorted(mark.parent for mark in folder.glob(f"**/checkpoint_*/{RLLIB_MARK}"))
+    below = sorted(found for found in folder.glob("**/checkpoint_*") if found.is_dir())
     trials = sorted({found.parent for found in below})
     if not trials:
         raise ConfigError(
@@ -134,6 +138,10 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     if len(trials) > 1:
         names = ", ".join(trial.name for trial in trials)
         raise ConfigError(f"checkpoint: expected one trial below {folder}, got {len(trials)}: {names}. Name one.")
+    if not (below[-1] / RLLIB_MARK).exists():
+        raise ConfigError(
+            f"checkpoint: expected {RLLIB_MARK} in {below[-1]}, the newest, found none. Name another one."
+        )
     return below[-1]
 
 
@@ -143,19 +151,16 @@ def load_policies(folder: Path) -> dict[str, Policy]:
     Raises:
         ConfigError: If the checkpoint is truncated or its weights do not fit its model.
     """
+    policies = {}
     try:
-        ids = get_checkpoint_info(str(folder))["policy_ids"]
-        policies = Policy.from_checkpoint(str(folder), policy_ids=ids)
-    except (
-        EOFError,
-        OSError,
-        pickle.UnpicklingError,
-        KeyError,
-        ValueError,
-        RuntimeError,
-        AttributeError,
-        ImportError,
-    ) as error:
+        for name in sorted(get_checkpoint_info(str(folder))["policy_ids"] or ()):
+            info = get_checkpoint_info(str(folder / "policies" / name))
+            with open(info["state_file"], "rb") as file:
+                state = pickle.load(file)
+            # Acting needs no GPU because training did.
+            state["policy_spec"]["config"].update(num_gpus=0, num_gpus_per_env_runner=0)
+            policies[name] = Policy.from_state(state)
+    except Exception as error:  # a damaged pickle may raise anything
         raise ConfigError(
             f"checkpoint {folder}: expected a whole RLlib checkpoint, got {type(error).__name__}: {error}. "
             "It is truncated, damaged or of another version; use another one."

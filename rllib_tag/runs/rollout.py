@@ -48,6 +48,7 @@ def rollout(
     """
     team = team if isinstance(team, TrainedTeam) else restore(team)
     check_int("episodes", episodes, 1)
+    check_int("first_seed", first_seed, 0)
     team.env_config_for(**env_overrides)
     paths = []
     for seed in range(first_seed, first_seed + episodes):
@@ -80,7 +81,7 @@ def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> 
         record["attention"].append(_rounded(last_attention(team, env, observations)))
         if done:
             break
-        (actions,) = act([env], [observations])
+        (actions,) = act([env], [observations], [])
         observations, _, terminateds, truncateds, _ = env.step(actions)
         done = terminateds["__all__"] or truncateds["__all__"]
         returns_now = env.stats.summary()["return_adversary"]

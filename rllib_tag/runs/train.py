@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import logging
+import math
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,15 +23,15 @@ from ray.tune.schedulers import create_scheduler
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
-from rllib_tag.nn.weights import build_net, load_weights
 from rllib_tag.plugin.ray_internals import trial_error, trial_folder, variants
-from rllib_tag.runs.config_check import check_cpus, check_gpus
-from rllib_tag.runs.experiment import Experiments, check_experiments
-from rllib_tag.runs.files import check_writable, provenance, write_json
+from rllib_tag.runs.config_check import check_resources, resources_of
+from rllib_tag.runs.experiment import Experiments, check_experiments, check_shape
+from rllib_tag.runs.files import as_json, check_writable, provenance, write_json
 from rllib_tag.runs.restore import find_checkpoint, load_policies
 
 DEFAULT_STORAGE = "~/ray_results"
 INTERRUPTED = "INTERRUPTED"
+CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,29 +111,24 @@ def train(experiments: Experiments, options: TrainOptions, on_result: OnResult) 
     Raises:
         ConfigError: If something does not fit; nothing has been written then.
     """
+    check_shape(experiments)
     experiments = apply_options(experiments, options)
+    check_shape(experiments)
     check_experiments(experiments)
     scheduler = _scheduler(options)
+    if options.ray_address is not None:
+        _check_address(options.ray_address)
     for name, spec in experiments.items():
         _check_surroundings(name, spec, options)
     _quiet(options.verbose)
     own_ray = not ray.is_initialized()
     if own_ray:
-        ray.init(
-            address=options.ray_address,
-            num_cpus=options.ray_num_cpus,
-            num_gpus=options.ray_num_gpus,
-            object_store_memory=options.ray_object_store_memory,
-            include_dashboard=None if options.ray_address else False,
-            log_to_driver=options.verbose > 0,
-            logging_level=logging.INFO if options.verbose else logging.ERROR,
-        )
+        _start_ray(options)
     try:
-        resources = ray.cluster_resources()
+        available = ray.cluster_resources()
         for spec in experiments.values():
             for config in variants(spec.get("config", {})):
-                check_gpus(config, resources.get("GPU", 0))
-                check_cpus(config, resources.get("CPU", 0))
+                check_resources(resources_of(spec["run"], spec["env"], config), available)
         ends: list[TrialEnd] = []
         for name, spec in experiments.items():  # one by one: side by side, all would go into the first one's folder
             ends += _run(name, spec, scheduler, options, on_result)
@@ -140,6 +138,35 @@ def train(experiments: Experiments, options: TrainOptions, on_result: OnResult) 
     finally:
         if own_ray:
             ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Ray itself tries for minutes and then ends the process."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" and the like, which Ray looks up
+    try:
+        socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"--ray-address: expected a cluster at {address}, found none ({error}). Start one or correct the address."
+        ) from error
+
+
+def _start_ray(options: TrainOptions) -> None:
+    try:
+        ray.init(
+            address=options.ray_address,
+            num_cpus=options.ray_num_cpus,
+            num_gpus=options.ray_num_gpus,
+            object_store_memory=options.ray_object_store_memory,
+            include_dashboard=None if options.ray_address else False,
+            log_to_driver=options.verbose > 0,
+            logging_level=logging.INFO if options.verbose else logging.ERROR,
+        )
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"ray: expected a cluster that can be used, got: {said} Check the --ray options.") from error
 
 
 def _run(
@@ -173,6 +200,9 @@ def apply_options(experiments: Experiments, options: TrainOptions) -> Experiment
                 spec[key] = {**spec.get("stop", {}), **value} if key == "stop" else value
         if spec.get("restore"):
             spec["restore"] = str(find_checkpoint(spec["restore"]))
+        env_config = spec.get("config", {}).get("env_config")
+        if isinstance(env_config, dict) and os.path.isdir(str(env_config.get("good_policy", ""))):
+            env_config["good_policy"] = os.path.abspath(env_config["good_policy"])  # workers run elsewhere
         spec["storage_path"] = os.path.abspath(os.path.expanduser(spec.get("storage_path", DEFAULT_STORAGE)))
         checkpoint: dict[str, Any] = {
             "checkpoint_frequency": options.checkpoint_freq,
@@ -204,22 +234,39 @@ def _scheduler(options: TrainOptions) -> Any:
 
 def _check_surroundings(name: str, spec: Mapping[str, Any], options: TrainOptions) -> None:
     """What the machine must have before Ray starts."""
+    configs = variants(spec.get("config", {}))
     if options.ray_address is None:
-        available = torch.cuda.device_count() if options.ray_num_gpus is None else options.ray_num_gpus
-        for config in variants(spec.get("config", {})):
-            check_gpus(config, min(available, torch.cuda.device_count()))
+        gpus = torch.cuda.device_count()
+        here = {"GPU": gpus if options.ray_num_gpus is None else min(gpus, options.ray_num_gpus), "CPU": math.inf}
+        for config in configs:
+            check_resources(resources_of(spec["run"], spec["env"], config), here)
     if spec.get("restore"):
         policies = load_policies(Path(spec["restore"]))
-        for config in variants(spec.get("config", {})):
+        for config in configs:
             _check_architecture(config, policies, spec["restore"])
+    folder = experiment_folder(name, spec)
     if options.resume:
-        folder = experiment_folder(name, spec)
         if not list(folder.glob("experiment_state-*.json")):
             raise ConfigError(
                 f"--resume: expected an experiment begun before in {folder}, found none. "
                 "Give its --storage-path and name, or leave --resume out."
             )
-    check_writable(spec["storage_path"])
+        _check_unchanged(folder, spec)
+    check_writable(folder)
+
+
+def _check_unchanged(folder: Path, spec: Mapping[str, Any]) -> None:
+    """Tune goes on with what it stored, whatever it is given now."""
+    records = sorted(folder.glob("run_*.json"))
+    if not records:
+        return
+    before, now = json.loads(records[-1].read_text())["experiment"], json.loads(as_json(spec))
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if changed:
+        raise ConfigError(
+            f"--resume: expected the experiment as it was begun, got another {', '.join(changed)}. Use the same file "
+            "and options, or start a new run from its checkpoint with --restore."
+        )
 
 
 def _check_architecture(config: Mapping[str, Any], policies: Mapping[str, Any], source: str) -> None:
@@ -230,10 +277,23 @@ def _check_architecture(config: Mapping[str, Any], policies: Mapping[str, Any], 
             f"{source}: expected policies {sorted(expected)}, got {sorted(policies)}. Use another checkpoint."
         )
     comm = CommConfig.from_mapping(model.get("custom_model_config", {}))
-    for name, policy in policies.items():
+    for policy in policies.values():
+        net = getattr(policy.model, "net", None)
+        if net is None:
+            raise ConfigError(f"{source}: expected policies with rllib_tag.CommModel, got another model. Use another.")
+        for field in dataclasses.fields(comm):
+            trained, asked = getattr(net.config, field.name), getattr(comm, field.name)
+            if trained != asked:
+                raise ConfigError(
+                    f"{source}: expected the configured architecture ({field.name}: {asked}), got {trained}. "
+                    "Use the custom_model_config that it was trained with."
+                )
         continuous = bool(config.get("env_config", {}).get("continuous_actions", False))
-        net = getattr(policy.model, "net", policy.model)
-        load_weights(build_net(name, comm, continuous), net.state_dict(), source)
+        if net.continuous != continuous:
+            raise ConfigError(
+                f"{source}: expected a team for continuous_actions: {str(continuous).lower()}, got one for "
+                f"{str(net.continuous).lower()}. Use another checkpoint."
+            )
 
 
 def _quiet(verbose: int) -> None:

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from rllib_tag.world.roster import CLASS_A, Roster
+from rllib_tag.world.roster import CLASS_A, CLASS_B, Roster
 
 
 def raw_size(num_adversaries: int, num_good: int, num_obstacles: int, *, good: bool) -> int:
@@ -67,20 +67,13 @@ def class_view(fields: RawFields, adversary_class: int) -> np.ndarray:
     Class A: own position, own velocity, position of every landmark, (1, 0): (..., 6 + 2z).
     Class B: own position, own velocity, position and velocity of every good agent, (0, 1): (..., 6 + 4y).
     """
-    lead = fields.position.shape[:-1]
-    seen = _landmarks(fields) if adversary_class == CLASS_A else _good(fields)
+    lead, own = fields.position.shape[:-1], fields.position[..., None, :]
+    if adversary_class == CLASS_A:
+        seen = fields.landmarks + own
+    else:
+        seen = np.concatenate([fields.good + own, fields.good_velocities], axis=-1)
     one_hot = np.broadcast_to(np.eye(2, dtype=fields.position.dtype)[adversary_class], (*lead, 2))
-    return np.concatenate([fields.position, fields.velocity, seen, one_hot], axis=-1)
-
-
-def _landmarks(fields: RawFields) -> np.ndarray:
-    absolute = fields.landmarks + fields.position[..., None, :]
-    return absolute.reshape(*fields.position.shape[:-1], -1)  # (..., 2z)
-
-
-def _good(fields: RawFields) -> np.ndarray:
-    absolute = np.concatenate([fields.good + fields.position[..., None, :], fields.good_velocities], axis=-1)
-    return absolute.reshape(*fields.position.shape[:-1], -1)  # (..., 4y)
+    return np.concatenate([fields.position, fields.velocity, seen.reshape(*lead, -1), one_hot], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,13 +142,14 @@ def messages(raw: np.ndarray, roster: Roster, num_obstacles: int, *, full_observ
     """
     fields = decode(raw, roster, num_obstacles, good=False)
     layout = MessageLayout(roster.num_good, num_obstacles)
+    view_a, view_b = class_view(fields, CLASS_A), class_view(fields, CLASS_B)
     is_a = (roster.classes == CLASS_A).astype(raw.dtype)
     sees_landmarks = np.ones_like(is_a) if full_observation else is_a
     sees_good = np.ones_like(is_a) if full_observation else 1 - is_a
     out = np.empty((*raw.shape[:-1], layout.width), raw.dtype)
-    out[..., layout.own] = np.concatenate([fields.position, fields.velocity], axis=-1)
-    out[..., layout.landmarks] = _landmarks(fields) * sees_landmarks[:, None]
-    out[..., layout.good] = _good(fields) * sees_good[:, None]
+    out[..., layout.own] = view_a[..., :4]
+    out[..., layout.landmarks] = view_a[..., 4:-2] * sees_landmarks[:, None]
+    out[..., layout.good] = view_b[..., 4:-2] * sees_good[:, None]
     out[..., layout.sees_landmarks] = sees_landmarks
     out[..., layout.sees_good] = sees_good
     out[..., layout.one_hot] = np.stack([is_a, 1 - is_a], axis=-1)

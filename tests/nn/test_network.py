@@ -218,7 +218,8 @@ def test_the_critic_sees_the_state_from_its_own_place() -> None:
     ("options", "message"),
     [
         ({"hidden_dims": 3}, "unknown key 'hidden_dims'. Did you mean 'hidden_dim'?"),
-        ({"hidden_dim": 30, "num_heads": 4}, "multiple of twice num_heads = 8, got 30"),
+        ({"hidden_dim": 30, "num_heads": 4}, "even multiple of num_heads = 4, got 30"),
+        ({"hidden_dim": 9, "num_heads": 3}, "even multiple of num_heads = 3, got 9"),
         ({"hidden_dim": 0}, "hidden_dim: expected an integer of at least 1, got 0"),
         ({"gnn": "sage"}, "gnn: expected one of gat, gatv2, gcn, none, got 'sage'"),
         ({"temporal": "lstm"}, "temporal: expected one of"),

@@ -229,5 +229,5 @@ def test_bad_configurations_are_named(keys: dict, message: str) -> None:
 
 
 def test_a_key_given_twice_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="given twice"):
+    with pytest.raises(ConfigError, match="expected each key once, got num_good"):
         TagEnv({"num_good": 1}, num_good=1)

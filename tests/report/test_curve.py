@@ -23,7 +23,7 @@ def test_what_is_not_a_curve_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"expected one progress\.csv"):
         read_curve(tmp_path)
     (tmp_path / "progress.csv").write_text(f"{X}\n100\n")
-    with pytest.raises(ConfigError, match="expected a column"):
+    with pytest.raises(ConfigError, match="expected figures under"):
         read_curve(tmp_path)
     (tmp_path / "progress.csv").write_text(f"{X},{Y}\n100,1\n")
     with pytest.raises(ConfigError, match="expected a writable image"):

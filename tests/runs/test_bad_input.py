@@ -12,8 +12,8 @@ import yaml
 
 from rllib_tag.cli import main
 from rllib_tag.errors import ConfigError
-from rllib_tag.runs.config_check import check_cpus, check_gpus
-from rllib_tag.runs.experiment import check_experiments, load_experiments
+from rllib_tag.runs.config_check import check_resources, resources_of
+from rllib_tag.runs.experiment import check_experiments, check_shape, load_experiments
 
 from .conftest import EXPERIMENTS
 
@@ -50,7 +50,7 @@ CASES: list[tuple[Change, str]] = [
     (lambda spec: spec.update(stop={"timestep_total": 5}), "Did you mean 'timesteps_total'?"),
     (
         lambda spec: spec.update(stop={"timesteps_total": "many"}),
-        "stop: timesteps_total: expected a number above 0, got 'many'",
+        "stop: timesteps_total: expected a finite number above 0, got 'many'",
     ),
     (lambda spec: spec.pop("run"), "run: expected a name"),
     (lambda spec: spec.update(run="PP0"), "run: expected one of"),
@@ -70,10 +70,13 @@ CASES: list[tuple[Change, str]] = [
     (config(use_kl_loss=1), "use_kl_loss: expected true or false, got 1"),
     (config(gamma=[1]), "gamma: expected a number, got [1]"),
     (config(enable_rl_module_and_learner=True), "TorchModelV2 runs on RLlib's old API stack only"),
-    (config(framework="tf2"), "framework: expected one of torch"),
+    (config(framework="tf2"), "framework: expected torch, got 'tf2'"),
     (config(callbacks="rllib_tag.TagEnv"), "expected a subclass of"),
     (config(callbacks="os.system"), "config: callbacks: expected a subclass of"),
-    (config(env_runner_cls="os.system"), "env_runner_cls: expected the import path of a class"),
+    (
+        config(env_runner_cls="os.system"),
+        "env_runner_cls: expected None, got 'os.system'",
+    ),
     (config(exploration_config={"type": "os.system"}), "expected a subclass of Exploration"),
     (config(tf_session_args={"type": "os.system"}), "expected no 'type' here, got 'os.system'"),
     (config(lr={"eval": "__import__('os').system('true')"}), "'eval' key, which Tune would run as code"),
@@ -82,7 +85,7 @@ CASES: list[tuple[Change, str]] = [
     (config(model={"custom_modle": "rllib_tag.CommModel"}), "Did you mean 'custom_model'?"),
     (config(model={}), "expected custom_model: rllib_tag.CommModel"),
     (model(hidden_dims=3), "Did you mean 'hidden_dim'?"),
-    (model(num_heads=3), "multiple of twice num_heads = 6, got 32"),
+    (model(num_heads=3), "even multiple of num_heads = 3, got 32"),
     (model(gnn="sage"), "gnn: expected one of"),
     (env_config(com_range=1), "Did you mean 'comm_range'?"),
     (env_config(comm_range=-1), "comm_range: expected a number of at least 0, got -1"),
@@ -97,14 +100,61 @@ CASES: list[tuple[Change, str]] = [
     (env_config(num_class_a=3), "disagree on (num_class_a, num_class_b): expected (3, 2) as in env_config, got (2, 2)"),
     (mapping(num_class_b=3), "disagree on"),
     (mapping(num_classes=3), "num_classes"),
-    (mapping(type="os.system"), "expected a class whose instances map agents to policies, got 'os.system'"),
-    (mapping(type="rllib_tag.TagEnv"), "expected a class whose instances map agents"),
+    (mapping(type="os.system"), "expected a subclass of ClassPolicyMapping, got 'os.system'"),
+    (mapping(type="rllib_tag.TagEnv"), "expected a subclass of ClassPolicyMapping, got 'rllib_tag.TagEnv'"),
     (multiagent(policies=["class_a"]), "policies: expected exactly those"),
     (multiagent(policies_to_train=["class_c"]), "policies_to_train: unknown key 'class_c'"),
     (multiagent(policy_maping_fn=1), "Did you mean 'policy_mapping_fn'?"),
     (lambda spec: spec["config"]["multiagent"].pop("policy_mapping_fn"), "expected policy_mapping_fn"),
+    (lambda spec: spec.update(num_samples=-1), "num_samples: expected an integer of at least 1, got -1"),
+    (lambda spec: spec.update(storage_path=3), "storage_path: expected a local path, got 3"),
+    (lambda spec: spec.update(restore=None), "restore: expected a local path, got None"),
+    (lambda spec: spec.update(max_failures="x"), "max_failures: expected an integer"),
+    (lambda spec: spec.update(time_budget_s="x"), "time_budget_s: expected a number"),
+    (lambda spec: spec.update(stop={"timesteps_total": float("inf")}), "expected a finite number above 0, got inf"),
+    (lambda spec: spec.update(checkpoint_config=[1]), "checkpoint_config: expected a mapping"),
+    (
+        lambda spec: spec.update(checkpoint_config={"checkpoint_score_order": "up"}),
+        "expected one of max, min",
+    ),
+    (lambda spec: spec.update(resources_per_trial={"cpu": {"eval": "1"}}), "got an 'eval' key, which Tune would run"),
+    (lambda spec: spec.update(resources_per_trial={"cpu": 1}), "unknown key 'resources_per_trial'"),
+    (lambda spec: spec.update(env=".rllib_tag.TagEnv"), "expected an import path such as package.module.Name"),
+    (config(num_gpus=None), "num_gpus: expected a number, got None"),
+    (config(num_env_runners=1.5), "expected one that RLlib accepts"),
+    (config(minibatch_size=99999), "expected one that RLlib accepts, got: `minibatch_size` (99999) must be <="),
+    (config(rollout_fragment_length=77), "expected one that RLlib accepts, got: Your desired"),
+    (config(gamma=1.5), "gamma: expected a number between 0 and 1, got 1.5"),
+    (config(lr=["a"]), "lr: expected a number, got ['a']"),
+    (config(batch_mode=3), "batch_mode: expected one of truncate_episodes, complete_episodes, got 3"),
+    (config(observation_filter="MeanStdFilter"), "observation_filter: expected NoFilter"),
+    (config(normalize_actions=False), "normalize_actions: expected True"),
+    (config(input="os.system"), "input: expected sampler, got 'os.system'"),
+    (config(framework_str="tf2"), "unknown key 'framework_str'"),
+    (config(sample_collector="subprocess.Popen"), "expected a subclass of SampleCollector, got 'subprocess.Popen'"),
+    (config(exploration_config={"type": "Nope"}), "exploration_config: type: expected one of"),
+    (config(exploration_config={"type": "Curiosity", "sub": {"type": "os.system"}}), "expected no 'type' here"),
+    (config(tf_session_args=[{"type": "os.system"}]), "tf_session_args: expected no 'type' here"),
+    (config(evaluation_config={"gama": 1}), "evaluation_config: unknown key 'gama'. Did you mean 'gamma'?"),
+    (config(evaluation_config={"num_sgd_iter": 1}), "evaluation_config: old key 'num_sgd_iter'"),
+    (config(evaluation_config={"env_config": {"num_clas_a": 2}}), "Did you mean 'num_class_a'?"),
+    (config(gamma=0.9), "shaping_gamma: expected the training's gamma, 0.9, got 0.99"),
+    (lambda spec: spec["config"]["model"].update(use_lstm=True), "use_lstm: expected False, got True"),
+    (env_config(wrappers=[{"type": "supersuit.delay_observations_v0", "delay": "x"}]), "wrappers"),
+    (env_config(wrappers=["pettingzoo.test.parallel_api_test"]), "expected a wrapper of SuperSuit"),
+    (mapping(type="functools.partial"), "expected a subclass of ClassPolicyMapping, got 'functools.partial'"),
+    (multiagent(policies=[1, "class_b"]), "policies: expected a list of names"),
+    (multiagent(policies={"class_a": ["os.system", None, None, {}], "class_b": None}), "RLlib resolves no class path"),
+    (multiagent(policies={"class_a": [None, None, None, {"lr_": 1}], "class_b": None}), "class_a: unknown key 'lr_'"),
+    (multiagent(policies={name: [None, None, None, {"lr": 0.1}] for name in ("class_a", "class_b")}), ""),
+    (lambda spec: (model(critic="shared")(spec), config(num_gpus=2)(spec)), "critic: shared: expected at most one GPU"),
     (model(critic="shared"), ""),
 ]
+
+
+def check(experiments: dict[str, Any]) -> None:
+    check_shape(experiments)
+    check_experiments(experiments)
 
 
 @pytest.mark.parametrize(("change", "message"), CASES, ids=[message[:40] or "valid" for _, message in CASES])
@@ -112,10 +162,10 @@ def test_one_clear_error(change: Change, message: str) -> None:
     experiments = copy.deepcopy(QUICK)
     change(experiments["tag_quick"])
     if not message:
-        check_experiments(experiments)
+        check(experiments)
         return
     with pytest.raises(ConfigError) as error:
-        check_experiments(experiments)
+        check(experiments)
     assert str(error.value).startswith("tag_quick: ")
     assert message in str(error.value)
 
@@ -123,10 +173,10 @@ def test_one_clear_error(change: Change, message: str) -> None:
 def test_a_grid_is_checked_in_every_variant() -> None:
     experiments = copy.deepcopy(QUICK)
     experiments["tag_quick"]["config"]["lr"] = {"grid_search": [0.1, 0.2]}
-    check_experiments(experiments)
+    check(experiments)
     experiments["tag_quick"]["config"]["env_config"]["comm_range"] = {"grid_search": [1.0, -2.0]}
     with pytest.raises(ConfigError, match=r"comm_range: expected a number of at least 0, got -2\.0"):
-        check_experiments(experiments)
+        check(experiments)
 
 
 @pytest.mark.parametrize(
@@ -137,6 +187,10 @@ def test_a_grid_is_checked_in_every_variant() -> None:
         ("", "expected a mapping of experiment names"),
         ("[1, 2]", "expected a mapping of experiment names"),
         ("name: 3", "expected a name and a mapping"),
+        ("a: 2024-99-99", "expected plain YAML"),
+        ("[" * 3000, "expected plain YAML"),
+        ("name: &me {x: *me}", "expected plain YAML"),
+        ("name: {stop: 1, stop: 2}", "key 'stop' twice"),
     ],
 )
 def test_files_that_are_no_experiments(text: str, message: str, tmp_path: Path) -> None:
@@ -150,11 +204,24 @@ def test_a_missing_file_is_named() -> None:
         load_experiments("no_such.yaml")
 
 
+def test_names_stay_inside_the_storage_folder() -> None:
+    with pytest.raises(ConfigError, match="expected letters, digits"):
+        check_shape({"../out": QUICK["tag_quick"]})
+
+
 def test_what_the_machine_lacks_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"expected at most the 1 GPUs that are here, got 1\.5"):
-        check_gpus({"num_gpus": 1, "num_gpus_per_env_runner": 0.25, "num_env_runners": 2}, 1)
-    with pytest.raises(ConfigError, match="expected at most the 2 CPUs that are here, got 9"):
-        check_cpus({"num_env_runners": 8}, 2)
+    spec = copy.deepcopy(QUICK["tag_quick"])
+    spec["config"].update(evaluation_interval=1, evaluation_num_env_runners=3)
+    asked = resources_of(spec["run"], spec["env"], spec["config"])
+    assert asked["CPU"] == 1 + 2 * 0.5 + 3 * 0.5
+    with pytest.raises(ConfigError, match=r"at most the 2 CPUs that are here, got 3\.5\. Lower num_env_runners"):
+        check_resources(asked, {"CPU": 2})
+    gpu = load_experiments(EXPERIMENTS / "tag_ppo_gpu.yaml")["tag_ppo_gpu"]
+    asked = resources_of(gpu["run"], gpu["env"], gpu["config"])
+    assert asked["GPU"] == 1
+    with pytest.raises(ConfigError, match=r"at most the 0\.5 GPUs that are here, got 1"):
+        check_resources(asked, {"CPU": 9, "GPU": 0.5})
+    check_resources(asked, {"CPU": 9, "GPU": 1})
 
 
 def command(
@@ -191,6 +258,12 @@ COMMANDS = [
     (["rollout", "{tmp}", "--video", "avi"], "--video: expected one of gif, mp4, none"),
     (["export", "{tmp}"], "found neither"),
     (["plot", "{tmp}"], "expected one progress.csv"),
+    (["plot", "{bad}"], "expected figures under"),
+    (["plot", "{tmp}", "{tmp}"], "--label: expected different labels"),
+    (["rollout", "{tmp}", "--seed", "-1"], "found neither"),
+    (["train", "file", "{gpu}"], "expected a trial that asks for at most the 0 GPUs that are here, got 1"),
+    (["train", "file", "{quick}", "--num-samples", "0"], "num_samples: expected an integer of at least 1, got 0"),
+    (["train", "file", "{quick}", "--ray-address", "127.0.0.1:1"], "--ray-address: expected a cluster at 127.0.0.1:1"),
     (["plot", "{tmp}", "--label", "a", "--label", "b"], "--label: expected one for each of the 1 runs, got 2"),
 ]
 
@@ -206,14 +279,18 @@ def test_the_command_line_gives_one_line_and_no_traceback(
     bad = copy.deepcopy(QUICK)
     bad["tag_quick"]["config"]["gama"] = 1
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(bad))
-    names = {"tmp": tmp_path, "quick": EXPERIMENTS / "tag_quick.yaml", "bad": tmp_path / "bad.yaml"}
+    names = {
+        "tmp": tmp_path,
+        "quick": EXPERIMENTS / "tag_quick.yaml",
+        "gpu": EXPERIMENTS / "tag_ppo_gpu.yaml",
+        "bad": tmp_path / "bad.yaml",
+    }
     monkeypatch.chdir(tmp_path)
     status, stderr = command([argument.format(**names) for argument in arguments], monkeypatch, capsys)
     assert status == 2
     assert message in stderr
     assert len(stderr.strip().splitlines()) == 1
-    left = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert left == {"bad.yaml"}
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.yaml"]
 
 
 def test_unknown_options_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,12 +7,14 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 import imageio.v2 as imageio
 import numpy as np
 import pytest
 import torch
 from conftest import play_on
+from ray import cloudpickle
 
 from rllib_tag import TagEnv, evaluate, restore
 from rllib_tag.errors import ConfigError
@@ -49,12 +51,12 @@ def test_the_same_seeds_give_the_same_episodes(team: TrainedTeam) -> None:
     assert first.summary() != evaluate(team, episodes=5, first_seed=7).summary()
 
 
-def test_episodes_do_not_depend_on_how_many_are_played_at_once(team: TrainedTeam) -> None:
-    together, alone = (
-        evaluate(team, episodes=3),
-        [evaluate(team, episodes=1, first_seed=1_000_000 + i) for i in range(3)],
-    )
-    assert together.rows == [each.rows[0] for each in alone]
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_episodes_do_not_depend_on_how_many_are_played_at_once(team: TrainedTeam, deterministic: bool) -> None:
+    how: dict[str, Any] = {"deterministic": deterministic, "yardsticks": ("random",)}
+    together = evaluate(team, episodes=3, **how).rows
+    alone = [evaluate(team, episodes=1, first_seed=1_000_000 + i, **how).rows for i in range(3)]
+    assert together == [rows[0] for rows in alone] + [rows[1] for rows in alone]
 
 
 @pytest.mark.parametrize("changes", TEAMS, ids=str)
@@ -74,7 +76,7 @@ def test_sampled_actions_repeat_with_the_seed_and_differ_from_the_likeliest(team
 def test_sampling_follows_the_distribution(team: TrainedTeam) -> None:
     env = TagEnv(team.env_config)
     row = play_on(env, 3)[-1]["adversary_0"]
-    drawn = team.actions("class_a", [row] * 4000, torch.Generator().manual_seed(0))
+    drawn = team.actions("class_a", [row] * 4000, [np.random.default_rng(0)] * 4000)
     with torch.no_grad():
         logits, _ = team.nets["class_a"]({key: torch.from_numpy(value[None]) for key, value in row.items()})
     expected = logits.softmax(-1)[0].numpy()
@@ -163,11 +165,35 @@ def test_a_checkpoint_of_another_architecture_is_refused_before_training(
     trained: TrialEnd, ray_session: None, tmp_path: Path
 ) -> None:
     options = TrainOptions(storage_path=str(tmp_path), restore=str(trained.folder), stop={"training_iteration": 9})
-    with pytest.raises(ConfigError, match="expected weights of the configured architecture"):
+    with pytest.raises(ConfigError, match=r"configured architecture \(hidden_dim: 64\), got 32"):
         train(small("tag_quick", hidden_dim=64), options, lambda *_: None)
     with pytest.raises(ConfigError, match="expected policies"):
         train(small("tag_selfplay", hidden_dim=32, num_layers=1), options, lambda *_: None)
+    with pytest.raises(ConfigError, match=r"configured architecture \(critic: shared\), got class"):
+        train(small("tag_quick", critic="shared"), options, lambda *_: None)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_evaluation_asks_for_no_gpu_because_training_did(
+    team: TrainedTeam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gpus: int
+) -> None:
+    copy = shutil.copytree(team.source, tmp_path / "checkpoint")
+    for name in ("class_a", "class_b"):
+        file = copy / "policies" / name / "policy_state.pkl"
+        state = cloudpickle.loads(file.read_bytes())
+        state["policy_spec"]["config"].update(num_gpus=gpus, num_gpus_per_env_runner=gpus)
+        file.write_bytes(cloudpickle.dumps(state))
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert evaluate(copy, episodes=1).rows == evaluate(team, episodes=1).rows
+
+
+def test_the_newest_checkpoint_is_not_replaced_by_an_older_one(team: TrainedTeam, tmp_path: Path) -> None:
+    for number in (0, 1):
+        shutil.copytree(team.source, tmp_path / "trial" / f"checkpoint_00000{number}")
+    (tmp_path / "trial" / "checkpoint_000001" / "rllib_checkpoint.json").unlink()
+    with pytest.raises(ConfigError, match="checkpoint_000001, the newest, found none"):
+        restore(tmp_path)
 
 
 def test_several_trials_must_be_told_apart(trained: TrialEnd, tmp_path: Path) -> None:
