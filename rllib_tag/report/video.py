@@ -77,7 +77,7 @@ class _Canvas:
         self.positions = np.array(episode["positions"])  # (S + 1, agents, 2)
         self.returns = np.concatenate([[0], np.cumsum(episode["rewards"])])
         num_adversaries = len(episode["classes"])
-        self.figure, self.axes = plt.subplots(figsize=(4.8, 5.2), dpi=100, layout="constrained")
+        self.figure, self.axes = plt.subplots(figsize=(4.8, 5.2), dpi=80, layout="constrained")
         reach = max(1.2, min(2.5, float(np.abs(self.positions[:, :num_adversaries]).max()) + 0.2))
         self.axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
         for place, size in zip(episode["landmarks"], episode["landmark_sizes"], strict=True):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
 import json
-import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+
+from rllib_tag import evaluate
 
 from .conftest import small
 
@@ -24,46 +28,87 @@ def rllib(*arguments: str | Path, cwd: Path, status: int = 0) -> str:
     return done.stdout
 
 
+@dataclasses.dataclass(frozen=True)
+class Interrupted:
+    """A small run that was interrupted from the keyboard and then resumed to its end."""
+
+    folder: Path
+    first: list[str]
+    status: int
+    resumed: subprocess.CompletedProcess[str]
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a small run was interrupted from the keyboard and then resumed to its end."""
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     folder = tmp_path_factory.mktemp("cli")
     experiments = small("tag_quick")
-    spec = experiments["tag_quick"]
-    spec.update(
-        stop={"training_iteration": 8}, checkpoint_config={"checkpoint_frequency": 1, "checkpoint_at_end": True}
-    )
+    checkpoints = {"checkpoint_frequency": 1, "checkpoint_at_end": True}
+    experiments["tag_quick"].update(stop={"training_iteration": 8}, checkpoint_config=checkpoints)
     (folder / "quick.yaml").write_text(yaml.safe_dump(experiments))
-    return folder
-
-
-def test_an_interrupted_run_goes_on_where_it_was(folder: Path) -> None:
     train = [RLLIB, "train", "file", "quick.yaml", "--storage-path", "results"]
-    with subprocess.Popen(
-        train,
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env={**os.environ, "COLUMNS": "200"},
-    ) as process:
+    with subprocess.Popen(train, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         lines = []
         for line in process.stdout:
             lines.append(line)
             if len(lines) == 3:
                 process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=120) == 130, "".join(lines)
-    assert "go on with --resume" in lines[-1]
-    assert "Traceback" not in "".join(lines)
-    done = subprocess.run([*train, "--resume"], cwd=folder, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    first = int(done.stdout.split(" steps")[0].split()[-1].replace(",", ""))
-    assert 400 <= first <= 1400
-    (trial,) = (folder / "results" / "tag_quick").glob("PPO_*")
+        status = process.wait(timeout=120)
+    resumed = subprocess.run([*train, "--resume"], cwd=folder, capture_output=True, text=True, timeout=300)
+    return Interrupted(folder, lines, status, resumed)
+
+
+@pytest.fixture(scope="module")
+def folder(interrupted: Interrupted) -> Path:
+    return interrupted.folder
+
+
+def test_an_interrupted_run_goes_on_where_it_was(interrupted: Interrupted) -> None:
+    assert interrupted.status == 130, interrupted.first
+    assert "go on with --resume" in interrupted.first[-1]
+    assert "Traceback" not in "".join(interrupted.first)
+    resumed = interrupted.resumed
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    begun = int(resumed.stdout.split(" steps")[0].split()[-1].replace(",", ""))
+    assert 400 <= begun <= 1400
+    (trial,) = (interrupted.folder / "results" / "tag_quick").glob("PPO_*")
     steps = [json.loads(line)["timesteps_total"] for line in (trial / "result.json").read_text().splitlines()]
     assert steps[-1] == 1600
     assert sorted(set(steps)) == list(range(200, 1601, 200))
-    assert len(list((folder / "results" / "tag_quick").glob("run_*.json"))) == 2
+    assert len(list((interrupted.folder / "results" / "tag_quick").glob("run_*.json"))) == 2
+
+
+def test_resuming_something_else_is_refused(folder: Path) -> None:
+    arguments = [
+        "train",
+        "file",
+        "quick.yaml",
+        "--storage-path",
+        "results",
+        "--resume",
+        "--stop",
+        '{"training_iteration": 9}',
+    ]
+    done = subprocess.run([RLLIB, *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "expected the experiment as it was begun, got another stop" in done.stderr
+
+
+def test_checkpoints_that_cannot_be_used_are_named(folder: Path, tmp_path: Path) -> None:
+    source = sorted((folder / "results" / "tag_quick").glob("PPO_*/checkpoint_*"))[-1]
+    truncated = shutil.copytree(source, tmp_path / "truncated")
+    file = truncated / "policies" / "class_a" / "policy_state.pkl"
+    file.write_bytes(file.read_bytes()[:1000])
+    other = yaml.safe_load((folder / "quick.yaml").read_text())
+    other["tag_quick"]["config"]["model"]["custom_model_config"]["hidden_dim"] = 64
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    for arguments, message in (
+        (["evaluate", truncated], "expected a whole RLlib checkpoint"),
+        (["train", "file", tmp_path / "other.yaml", "--restore", source], "configured architecture (hidden_dim: 64)"),
+    ):
+        done = subprocess.run([RLLIB, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_a_restored_run_goes_on_from_the_checkpoint(folder: Path) -> None:
@@ -81,6 +126,10 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
     )  # fmt: skip
     assert "return per adversary" in out
     assert "wrote evaluation/episodes.csv and evaluation/summary.json" in out
+    with (folder / "evaluation" / "episodes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    here = evaluate(folder / "results", episodes=4, yardsticks=("random",), num_class_a=3, num_class_b=1)
+    assert rows == [{key: str(value) for key, value in row.items()} for row in here.rows]  # as in this process
     content = json.loads((folder / "evaluation" / "summary.json").read_text())
     assert content["env_config"]["num_class_a"] == 3
     assert content["command"][:2] == ["rllib", "evaluate"]

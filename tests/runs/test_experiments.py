@@ -12,15 +12,15 @@ import pytest
 import ray
 import torch
 import yaml
-from conftest import as_batch, play_on
+from conftest import as_batch, play_on, random_actions
 from ray import tune
-from ray.rllib.policy.policy import Policy
+from ray.rllib.utils.spaces.space_utils import unsquash_action
 
-from rllib_tag import TagEnv
+from rllib_tag import TagEnv, evaluate
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.episode_stats import METRICS
 from rllib_tag.runs.experiment import check_experiments, load_experiments
-from rllib_tag.runs.restore import load_policies, restore
+from rllib_tag.runs.restore import TrainedTeam, export, load_policies, restore
 from rllib_tag.runs.train import TrainOptions, TrialEnd, train
 
 from .conftest import EXPERIMENTS, run, small
@@ -50,6 +50,40 @@ def test_it_trains_one_iteration(name: str, ray_session: None, tmp_path: Path) -
     )
     team = restore(end.folder)
     assert sorted(team.nets) == sorted(end.result["info"]["learner"])
+    check_actions(team)
+    if name == "tag_selfplay":
+        check_prey(team, tmp_path)
+
+
+def check_actions(team: TrainedTeam) -> None:
+    """Restored teams act as RLlib's own policies do, as the environment gets it."""
+    env = TagEnv(team.env_config)
+    steps = play_on(env, 20)
+    for name, policy in load_policies(team.source).items():
+        rows = [step[agent] for step in steps for agent in env.roster.members(name)]
+        batch = as_batch(rows)
+        flat = np.concatenate([batch[key].flatten(1).numpy() for key in sorted(batch)], axis=1)
+        expected, _, _ = policy.compute_actions(flat, explore=False)
+        if env.config.continuous_actions:
+            expected = unsquash_action(expected, policy.action_space_struct)
+        np.testing.assert_allclose(team.actions(name, rows), expected, atol=1e-6)
+
+
+def check_prey(team: TrainedTeam, folder: Path) -> None:
+    """Trained prey plays against yardsticks, and frozen in another game."""
+    rows = evaluate(team, episodes=2, yardsticks=("random",), num_good=2, num_class_a=1).rows
+    assert [row["controller"] for row in rows] == ["team", "team", "random", "random"]
+    weights = export(team.source, folder / "weights")
+    frozen, learned = TagEnv(good_policy=str(weights)), TagEnv(good_policy="learned")
+    rng = np.random.default_rng(0)
+    frozen.reset(seed=3)
+    seen, _ = learned.reset(seed=3)
+    for _ in range(10):
+        actions = random_actions(frozen, rng)
+        frozen.step(actions)
+        prey = team.actions("good", [seen["agent_0"]])[0]
+        seen, *_ = learned.step({**actions, "agent_0": prey})
+        np.testing.assert_array_equal(frozen.positions, learned.positions)
 
 
 def test_the_gpu_experiment_reaches_its_check(ray_session: None, tmp_path: Path) -> None:
@@ -118,17 +152,3 @@ def test_a_shared_critic_stays_shared_through_training_checkpoint_and_restore(
 def test_class_critics_differ(trained: TrialEnd) -> None:
     a, b = critics(sorted(trained.folder.glob("checkpoint_*"))[-1])
     assert any((a[key] != b[key]).any() for key in a)
-
-
-def test_restored_actions_are_rllibs_own(trained: TrialEnd) -> None:
-    """The same deterministic actions as RLlib's policies, from the checkpoint and from exported weights."""
-    team = restore(trained.folder)
-    env = TagEnv(team.env_config)
-    steps = play_on(env, 20)
-    for name, policy in Policy.from_checkpoint(str(team.source)).items():
-        rows = [step[agent] for step in steps for agent in env.roster.members(name)]
-        batch = as_batch(rows)
-        flat = np.concatenate([batch[key].flatten(1).numpy() for key in sorted(batch)], axis=1)
-        expected, _, _ = policy.compute_actions(flat, explore=False)
-        np.testing.assert_array_equal(team.actions(name, rows), expected)
-    assert team.env_config["history_length"] == 2
