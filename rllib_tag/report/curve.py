@@ -41,7 +41,8 @@ def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
         )
     try:
         with files[0].open(newline="") as file:
-            points = [(int(row[X]), float(row[Y])) for row in csv.DictReader(file) if row.get(Y)]
+            # A resumed run writes the steps since its checkpoint again; the later ones count.
+            points = {int(row[X]): float(row[Y]) for row in csv.DictReader(file) if row.get(Y)}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise ConfigError(
             f"curve: expected a readable progress.csv, got {files[0]} ({error!r}). Name another."
@@ -50,7 +51,8 @@ def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
         raise ConfigError(
             f"curve: expected figures under {Y} in {files[0]}, found none. Train with rllib_tag.TagCallbacks."
         )
-    return [step for step, _ in points], [value for _, value in points]
+    steps = sorted(points)
+    return steps, [points[step] for step in steps]
 
 
 def draw_curves(
@@ -83,7 +85,7 @@ def draw_curves(
     drawn = [*levels.values(), *(value for _, values in curves.values() for value in values)]
     axes.set_ylim(bottom=min(0, *drawn), top=max(1, 1.08 * max(drawn)))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper left", frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     path = Path(out)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

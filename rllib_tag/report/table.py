@@ -50,7 +50,7 @@ def summary_table(content: dict[str, Any]) -> Table:
     table = Table(title=f"{content['episodes']} episodes from seed {content['first_seed']}: mean ± standard error")
     table.add_column("")
     for name in summary:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", overflow="fold")
     for key, (label, form) in COLUMNS.items():
         cells = [
             f"{form.format(figures[key]['mean'])} ± {form.format(figures[key]['standard_error'])}"

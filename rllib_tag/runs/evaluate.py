@@ -29,7 +29,7 @@ class Evaluation:
     Args:
         rows: One mapping an episode: controller, seed and the figures of `METRICS`.
         env_config: The game that was played.
-        source: Where the team was restored from.
+        source: What the team was restored from: trial and checkpoint, or the exported folder.
         deterministic: Whether the team took its likeliest actions.
     """
 
@@ -127,7 +127,7 @@ def evaluate(
             rows += [{"controller": name, "seed": s, **stats} for s, stats in zip(chunk, played, strict=True)]
             if on_episodes:
                 on_episodes(len(chunk))
-    return Evaluation(rows, env_config, str(team.source), deterministic)
+    return Evaluation(rows, env_config, "/".join(team.source.parts[-2:]), deterministic)
 
 
 def play(env_config: Mapping[str, Any], controller: Controller, seeds: range) -> list[dict[str, float]]:

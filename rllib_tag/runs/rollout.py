@@ -92,7 +92,7 @@ def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> 
     env.close()
     return {
         "seed": seed,
-        "source": str(team.source),
+        "source": "/".join(team.source.parts[-2:]),
         "env_config": env_config,
         "names": [*env.roster.adversaries, *env.roster.good_agents],
         "classes": env.roster.classes.tolist(),

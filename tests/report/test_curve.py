@@ -11,7 +11,7 @@ from rllib_tag.report.table import read_summary
 
 def test_curves_are_read_and_drawn(tmp_path: Path) -> None:
     (tmp_path / "trial").mkdir()
-    (tmp_path / "trial" / "progress.csv").write_text(f"{X},{Y}\n100,1.5\n200,\n300,4.5\n")
+    (tmp_path / "trial" / "progress.csv").write_text(f"{X},{Y}\n100,1.5\n200,\n300,9.5\n300,4.5\n")
     curve = read_curve(tmp_path)
     assert curve == ([100, 300], [1.5, 4.5])
     for suffix in ("png", "svg"):
