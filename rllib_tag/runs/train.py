@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import logging
-import math
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,22 +13,20 @@ from typing import Any
 
 import gymnasium
 import ray
-import torch
 from ray.tune import Callback, ResumeConfig, run_experiments
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import create_scheduler
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.nn.config import CommConfig
 from rllib_tag.plugin.ray_internals import trial_error, trial_folder, variants
 from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.experiment import Experiments, check_experiments, check_shape
-from rllib_tag.runs.files import as_json, check_writable, provenance, write_json
-from rllib_tag.runs.restore import find_checkpoint, load_policies
+from rllib_tag.runs.files import check_writable, provenance, write_json
+from rllib_tag.runs.preflight import check_address, check_architecture, check_gpus_here, check_resumable
+from rllib_tag.runs.restore import find_checkpoint
 
 DEFAULT_STORAGE = "~/ray_results"
 INTERRUPTED = "INTERRUPTED"
-CONNECT_TIMEOUT_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,11 +110,18 @@ def train(experiments: Experiments, options: TrainOptions, on_result: OnResult) 
     experiments = apply_options(experiments, options)
     check_shape(experiments)
     check_experiments(experiments)
-    scheduler = _scheduler(options)
+    _scheduler(options)
     if options.ray_address is not None:
-        _check_address(options.ray_address)
+        check_address(options.ray_address)
     for name, spec in experiments.items():
-        _check_surroundings(name, spec, options)
+        configs = variants(spec.get("config", {}))
+        if options.ray_address is None:
+            check_gpus_here(spec, configs, options.ray_num_gpus)
+        if spec.get("restore"):
+            check_architecture(Path(spec["restore"]), configs)
+        if options.resume:
+            check_resumable(experiment_folder(name, spec), spec)
+        check_writable(experiment_folder(name, spec))
     _quiet(options.verbose)
     own_ray = not ray.is_initialized()
     if own_ray:
@@ -131,26 +133,13 @@ def train(experiments: Experiments, options: TrainOptions, on_result: OnResult) 
                 check_resources(resources_of(spec["run"], spec["env"], config), available)
         ends: list[TrialEnd] = []
         for name, spec in experiments.items():  # one by one: side by side, all would go into the first one's folder
-            ends += _run(name, spec, scheduler, options, on_result)
+            ends += _run(name, spec, options, on_result)
             if any(end.status == INTERRUPTED for end in ends):
                 break
         return ends
     finally:
         if own_ray:
             ray.shutdown()
-
-
-def _check_address(address: str) -> None:
-    """Ray itself tries for minutes and then ends the process."""
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        return  # "auto" and the like, which Ray looks up
-    try:
-        socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f"--ray-address: expected a cluster at {address}, found none ({error}). Start one or correct the address."
-        ) from error
 
 
 def _start_ray(options: TrainOptions) -> None:
@@ -169,14 +158,12 @@ def _start_ray(options: TrainOptions) -> None:
         raise ConfigError(f"ray: expected a cluster that can be used, got: {said} Check the --ray options.") from error
 
 
-def _run(
-    name: str, spec: Mapping[str, Any], scheduler: Any, options: TrainOptions, on_result: OnResult
-) -> list[TrialEnd]:
+def _run(name: str, spec: Mapping[str, Any], options: TrainOptions, on_result: OnResult) -> list[TrialEnd]:
     record = experiment_folder(name, spec) / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
     write_json(record, {"experiment": spec, **provenance()})
     trials = run_experiments(
         {name: copy.deepcopy(dict(spec))},
-        scheduler=scheduler,
+        scheduler=_scheduler(options),
         resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
         verbose=3 if options.verbose else 0,
         callbacks=[_Progress(on_result)],
@@ -189,7 +176,9 @@ def apply_options(experiments: Experiments, options: TrainOptions) -> Experiment
     """The experiments with what the command line gives put over what the file says."""
     if options.experiment_name is not None:
         if len(experiments) != 1:
-            raise ConfigError(f"--experiment-name: expected a file with one experiment, got {len(experiments)}.")
+            raise ConfigError(
+                f"--experiment-name: expected a file with one experiment, got {len(experiments)}. Leave it out."
+            )
         experiments = {options.experiment_name: next(iter(experiments.values()))}
     out = {}
     for name, spec in experiments.items():
@@ -210,9 +199,8 @@ def apply_options(experiments: Experiments, options: TrainOptions) -> Experiment
             "num_to_keep": options.keep_checkpoints_num,
         }
         if options.checkpoint_score_attr is not None:
-            order, _, metric = options.checkpoint_score_attr.rpartition("min-")
-            checkpoint["checkpoint_score_attribute"] = metric
-            checkpoint["checkpoint_score_order"] = "min" if order or "min-" in options.checkpoint_score_attr else "max"
+            checkpoint["checkpoint_score_attribute"] = options.checkpoint_score_attr.removeprefix("min-")
+            checkpoint["checkpoint_score_order"] = "min" if options.checkpoint_score_attr.startswith("min-") else "max"
         given = {key: value for key, value in checkpoint.items() if value is not None}
         if given:
             spec["checkpoint_config"] = {**(spec.get("checkpoint_config") or {}), **given}
@@ -229,71 +217,9 @@ def _scheduler(options: TrainOptions) -> Any:
     try:
         return create_scheduler(options.scheduler, **options.scheduler_config)
     except (ValueError, TypeError, AssertionError, ImportError) as error:
-        raise ConfigError(f"--scheduler: expected a Tune scheduler and its arguments, got: {error}") from error
-
-
-def _check_surroundings(name: str, spec: Mapping[str, Any], options: TrainOptions) -> None:
-    """What the machine must have before Ray starts."""
-    configs = variants(spec.get("config", {}))
-    if options.ray_address is None:
-        gpus = torch.cuda.device_count()
-        here = {"GPU": gpus if options.ray_num_gpus is None else min(gpus, options.ray_num_gpus), "CPU": math.inf}
-        for config in configs:
-            check_resources(resources_of(spec["run"], spec["env"], config), here)
-    if spec.get("restore"):
-        policies = load_policies(Path(spec["restore"]))
-        for config in configs:
-            _check_architecture(config, policies, spec["restore"])
-    folder = experiment_folder(name, spec)
-    if options.resume:
-        if not list(folder.glob("experiment_state-*.json")):
-            raise ConfigError(
-                f"--resume: expected an experiment begun before in {folder}, found none. "
-                "Give its --storage-path and name, or leave --resume out."
-            )
-        _check_unchanged(folder, spec)
-    check_writable(folder)
-
-
-def _check_unchanged(folder: Path, spec: Mapping[str, Any]) -> None:
-    """Tune goes on with what it stored, whatever it is given now."""
-    records = sorted(folder.glob("run_*.json"))
-    if not records:
-        return
-    before, now = json.loads(records[-1].read_text())["experiment"], json.loads(as_json(spec))
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-    if changed:
         raise ConfigError(
-            f"--resume: expected the experiment as it was begun, got another {', '.join(changed)}. Use the same file "
-            "and options, or start a new run from its checkpoint with --restore."
-        )
-
-
-def _check_architecture(config: Mapping[str, Any], policies: Mapping[str, Any], source: str) -> None:
-    model = config.get("model", {})
-    expected = set(config.get("multiagent", {}).get("policies", []))
-    if expected != set(policies):
-        raise ConfigError(
-            f"{source}: expected policies {sorted(expected)}, got {sorted(policies)}. Use another checkpoint."
-        )
-    comm = CommConfig.from_mapping(model.get("custom_model_config", {}))
-    for policy in policies.values():
-        net = getattr(policy.model, "net", None)
-        if net is None:
-            raise ConfigError(f"{source}: expected policies with rllib_tag.CommModel, got another model. Use another.")
-        for field in dataclasses.fields(comm):
-            trained, asked = getattr(net.config, field.name), getattr(comm, field.name)
-            if trained != asked:
-                raise ConfigError(
-                    f"{source}: expected the configured architecture ({field.name}: {asked}), got {trained}. "
-                    "Use the custom_model_config that it was trained with."
-                )
-        continuous = bool(config.get("env_config", {}).get("continuous_actions", False))
-        if net.continuous != continuous:
-            raise ConfigError(
-                f"{source}: expected a team for continuous_actions: {str(continuous).lower()}, got one for "
-                f"{str(net.continuous).lower()}. Use another checkpoint."
-            )
+            f"--scheduler: expected a Tune scheduler and its arguments, got: {error}. Use one."
+        ) from error
 
 
 def _quiet(verbose: int) -> None:

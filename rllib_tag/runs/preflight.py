@@ -1,0 +1,113 @@
+"""What a run needs around it: a GPU, a cluster, a checkpoint that fits, a run to go on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.nn.config import CommConfig
+from rllib_tag.runs.config_check import check_resources, resources_of
+from rllib_tag.runs.files import as_json
+from rllib_tag.runs.restore import load_policies
+
+CONNECT_TIMEOUT_S = 5.0
+
+
+def check_address(address: str) -> None:
+    """Raises where no cluster answers; Ray itself would try for minutes and then end the process.
+
+    Raises:
+        ConfigError: If nothing listens at `host:port`. Words such as `auto` are left to Ray.
+    """
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return  # "auto" and the like, which Ray looks up
+    try:
+        socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"--ray-address: expected a cluster at {address}, found none ({error}). Start one or correct the address."
+        ) from error
+
+
+def check_gpus_here(spec: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], limit: int | None) -> None:
+    """Raises where a trial asks for more GPUs than this machine has, or than `limit`.
+
+    Raises:
+        ConfigError: If one does.
+    """
+    gpus = torch.cuda.device_count()
+    here = {"GPU": gpus if limit is None else min(gpus, limit), "CPU": math.inf}
+    for config in configs:
+        check_resources(resources_of(spec["run"], spec["env"], config), here)
+
+
+def check_resumable(folder: Path, spec: Mapping[str, Any]) -> None:
+    """Raises unless an experiment was begun in a folder, and with the same specification.
+
+    Tune goes on with what it stored, whatever it is given now.
+
+    Raises:
+        ConfigError: If none was, or with another specification.
+    """
+    if not list(folder.glob("experiment_state-*.json")):
+        raise ConfigError(
+            f"--resume: expected an experiment begun before in {folder}, found none. "
+            "Give its --storage-path and name, or leave --resume out."
+        )
+    records = sorted(folder.glob("run_*.json"))
+    if not records:
+        return
+    before, now = json.loads(records[-1].read_text())["experiment"], json.loads(as_json(spec))
+    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    if changed:
+        raise ConfigError(
+            f"--resume: expected the experiment as it was begun, got another {', '.join(changed)}. Use the same file "
+            "and options, or start a new run from its checkpoint with --restore."
+        )
+
+
+def check_architecture(checkpoint: Path, configs: Sequence[Mapping[str, Any]]) -> None:
+    """Raises where a checkpoint is of another model or team than a config asks for.
+
+    Raises:
+        ConfigError: If it is, or if it is not whole.
+    """
+    policies = load_policies(checkpoint)
+    for config in configs:
+        _check_architecture(config, policies, str(checkpoint))
+
+
+def _check_architecture(config: Mapping[str, Any], policies: Mapping[str, Any], source: str) -> None:
+    model = config.get("model", {})
+    expected = set(config.get("multiagent", {}).get("policies", []))
+    if expected != set(policies):
+        raise ConfigError(
+            f"{source}: expected policies {sorted(expected)}, got {sorted(policies)}. Use another checkpoint."
+        )
+    comm = CommConfig.from_mapping(model.get("custom_model_config", {}))
+    for policy in policies.values():
+        net = getattr(policy.model, "net", None)
+        if net is None:
+            raise ConfigError(f"{source}: expected policies with rllib_tag.CommModel, got another model. Use another.")
+        for field in dataclasses.fields(comm):
+            trained, asked = getattr(net.config, field.name), getattr(comm, field.name)
+            if trained != asked:
+                raise ConfigError(
+                    f"{source}: expected the configured architecture ({field.name}: {asked}), got {trained}. "
+                    "Use the custom_model_config that it was trained with."
+                )
+        continuous = bool(config.get("env_config", {}).get("continuous_actions", False))
+        if net.continuous != continuous:
+            raise ConfigError(
+                f"{source}: expected a team for continuous_actions: {str(continuous).lower()}, got one for "
+                f"{str(net.continuous).lower()}. Use another checkpoint."
+            )
