@@ -201,4 +201,5 @@ class TagEnv(MultiAgentEnv):
 
 
 def _by_agent(arrays: dict[str, np.ndarray], agents: tuple[str, ...]) -> Observations:
-    return {agent: {key: value[i] for key, value in arrays.items()} for i, agent in enumerate(agents)}
+    # Copies, since the observer's arrays share memory among receivers.
+    return {agent: {key: np.array(value[i]) for key, value in arrays.items()} for i, agent in enumerate(agents)}
