@@ -6,7 +6,7 @@ DEMO := out/demo
 .PHONY: help install demo test check format clean
 
 help:
-	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 7 minutes on 2 cores)"
+	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 8 minutes on 2 cores)"
 	@echo "make test   run all tests"
 	@echo "make check  format, lint, types, fast tests"
 
