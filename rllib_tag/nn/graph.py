@@ -44,17 +44,18 @@ class GraphEncoder(nn.Module):
                 kind = GATConv if gnn == "gat" else GATv2Conv
                 self.convs.append(kind(before, after // num_heads, heads=num_heads, add_self_loops=False, bias=False))
 
-    def forward(self, nodes: Tensor, edges: Tensor) -> Tensor:
+    def forward(self, nodes: Tensor, edges: Tensor, answers: Tensor | None = None) -> Tensor:
         """Passes messages.
 
         Args:
             nodes: (M, in_dim).
             edges: (2, E) indices, senders over receivers; every node is linked to itself.
+            answers: (P,) indices of the nodes whose results are asked for. Default: all.
 
         Returns:
-            (M, H).
+            (P, H), or (M, H) for all.
         """
-        return self._run(nodes, edges, None)
+        return self._run(nodes, edges, answers, None)
 
     def attention(self, nodes: Tensor, edges: Tensor) -> list[Tensor]:
         """The attention of each layer on each edge, mean over the heads: `num_layers` times (E,).
@@ -62,25 +63,32 @@ class GraphEncoder(nn.Module):
         Without attention in the layer: the weight that the edge has in the mean (`gcn`), or nothing (`none`).
         """
         weights: list[Tensor] = []
-        self._run(nodes, edges, weights)
+        self._run(nodes, edges, None, weights)
         return weights
 
-    def _run(self, nodes: Tensor, edges: Tensor, weights: list[Tensor] | None) -> Tensor:
+    def _run(self, nodes: Tensor, edges: Tensor, answers: Tensor | None, weights: list[Tensor] | None) -> Tensor:
+        for i, skip in enumerate(self.skips):
+            asked = answers if i == len(self.skips) - 1 else None
+            out = skip(nodes if asked is None else nodes[asked])
+            if self.gnn != "none":
+                if asked is not None:
+                    is_asked = torch.zeros(len(nodes), dtype=torch.bool, device=nodes.device)
+                    is_asked[asked] = True
+                    edges = edges[:, is_asked[edges[1]]]
+                passed, weight = self._pass(self.convs[i], nodes, edges)
+                out = out + (passed if asked is None else passed[asked])
+                if weights is not None:
+                    weights.append(weight)
+            nodes = nn.functional.elu(out)
+        return nodes
+
+    def _pass(self, conv: nn.Module, nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
+        """What a convolution gives (M, H), and the weight of each edge (E,)."""
         if self.gnn == "gcn":
             degree = torch.zeros(len(nodes), device=nodes.device).index_add_(
                 0, edges[1], torch.ones(edges.shape[1], device=nodes.device)
             )
-            mean = 1 / degree[edges[1]]  # (E,)
-        for i, skip in enumerate(self.skips):
-            out = skip(nodes)  # (M, H)
-            if self.gnn == "gcn":
-                out = out + self.convs[i](nodes, edges, mean)
-                if weights is not None:
-                    weights.append(mean)
-            elif self.gnn != "none":
-                passed, (_, alpha) = self.convs[i](nodes, edges, return_attention_weights=True)
-                out = out + passed
-                if weights is not None:
-                    weights.append(alpha.mean(-1))
-            nodes = nn.functional.elu(out)
-        return nodes
+            mean = 1 / degree[edges[1]]
+            return conv(nodes, edges, mean), mean
+        passed, (_, alpha) = conv(nodes, edges, return_attention_weights=True)
+        return passed, alpha.mean(-1)

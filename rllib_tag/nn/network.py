@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.entities import EntityEncoder, relative
 from rllib_tag.nn.graph import GraphEncoder
-from rllib_tag.nn.temporal import GRUReader, TransformerReader, age_encoding
+from rllib_tag.nn.temporal import GRUReader, TransformerReader, age_encoding, windows
 from rllib_tag.world.observations import MessageLayout
 
 Observation = Mapping[str, Tensor]
@@ -62,7 +62,57 @@ class CommEncoder(nn.Module):
             (B, H), the receivers' nodes.
         """
         nodes, edges, _, receivers = self._nodes(obs)
-        return self.graph(nodes, edges)[receivers]
+        return self.graph(nodes, edges, receivers)
+
+    def team(self, obs: Observation, receivers: Sequence[int]) -> Tensor:
+        """Encodes receivers of the same team states, each state once for all of them.
+
+        Equal to `forward` on each receiver's own observation, where `shares_states` says so. R stretches of C
+        consecutive steps are read, so that a message that several windows of T steps hold is projected once.
+
+        Args:
+            obs: `messages` (R, C + T - 1, N, F) as sent, `history` (R, C) steps since the reset, at least 1,
+                `links` (R, C, N, N) and `good` (R, C, y, 4), of which only the shape is read.
+            receivers: n places in the team.
+
+        Returns:
+            (R, C, n, H).
+        """
+        messages, links = obs["messages"], obs["links"] > 0
+        R, C, N, _ = links.shape
+        T = messages.shape[1] - C + 1
+        members = list(receivers)
+        if self.config.gnn == "none":  # nobody else is heard
+            messages, links = messages[:, :, members], links[:, :, members][:, :, :, members]
+            members, N = list(range(len(members))), len(members)
+        num_good = obs["good"].shape[2]
+        layout = MessageLayout(num_good, (messages.shape[-1] - 8 - 4 * num_good) // 2)
+        if self.config.temporal == "none":
+            messages, T = messages[:, T - 1 :], 1
+        tokens = self._project(messages.flatten(0, 2), layout).view(R, C + T - 1, N, -1)
+        nodes = tokens[:, T - 1 :].reshape(R * C * N, -1)  # (M, H)
+        if self.config.temporal != "none":
+            ages = torch.arange(T - 1, -1, -1, device=messages.device)
+            valid = ages < obs["history"].unsqueeze(-1)  # (R, C, T)
+            nodes = torch.cat([nodes, self._read_windows(tokens, valid)], dim=-1)  # (M, 2H)
+        state, receiver, sender = links.flatten(0, 1).nonzero(as_tuple=True)
+        edges = torch.stack([state * N + sender, state * N + receiver])
+        index = torch.arange(R * C * N, device=messages.device).view(R, C, N)
+        return self.graph(nodes, edges, index[..., members].flatten()).view(R, C, len(members), -1)
+
+    def shares_states(self, comm_hops: int) -> bool:
+        """Whether `team` gives what `forward` gives: when no message is cut off within the graph layers' reach."""
+        if self.config.sequence == "neighbors":
+            return False
+        return self.config.gnn == "none" or comm_hops >= self.config.gnn_layers
+
+    def _read_windows(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """The temporal output for every window of the tokens (R, C + T - 1, N, H): (R * C * N, H)."""
+        R, C, T = valid.shape
+        N, H = tokens.shape[2:]
+        if self.config.temporal == "transformer":
+            return self.temporal.over_windows(tokens, valid, age_encoding(T, H, tokens.device))
+        return self.temporal(windows(tokens, T).reshape(-1, T, H), valid.unsqueeze(2).expand(R, C, N, T).reshape(-1, T))
 
     def attention(self, obs: Observation) -> Tensor:
         """Attention of every graph layer on every link, as each receiver computes it.
@@ -125,9 +175,9 @@ class CommEncoder(nn.Module):
             return torch.cat([current, self.temporal(sequence, known, place)], dim=-1)
         if config.temporal == "gru":
             return torch.cat([current, self.temporal(tokens, valid)], dim=-1)
-        tokens = tokens + age_encoding(T, config.hidden_dim, tokens.device)
         place = torch.full((M,), T - 1, device=tokens.device)
-        return torch.cat([current, self.temporal(tokens, valid, place)], dim=-1)
+        ages = age_encoding(T, config.hidden_dim, tokens.device)
+        return torch.cat([current, self.temporal(tokens, valid, place, ages)], dim=-1)
 
     def _project(self, messages: Tensor, layout: MessageLayout) -> Tensor:
         """Class-specific projection of messages (M, F): (M, H)."""
@@ -145,7 +195,8 @@ class CommEncoder(nn.Module):
         out = own.new_empty(len(messages), self.config.hidden_dim)
         for encoder, rows in zip(self.classes, (~is_b, is_b), strict=True):
             chosen = {kind: (values[rows], counts[rows]) for kind, (values, counts) in entities.items()}
-            out[rows] = encoder(own[rows], chosen)
+            seen = {kind: pair for kind, pair in chosen.items() if pair[1].any()}  # an unseen set adds nothing
+            out[rows] = encoder(own[rows], seen)
         return out.relu()
 
 
@@ -208,6 +259,26 @@ class AdversaryNet(nn.Module):
         """Action-distribution inputs (B, num_outputs) and the receivers' features (B, H)."""
         features = self.encoder(obs)
         return bounded(self.actor(features), self.continuous), features
+
+    def team(self, obs: Observation, receivers: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Action-distribution inputs (R, C, n, num_outputs) and features (R, C, n, H), as `CommEncoder.team`."""
+        features = self.encoder.team(obs, receivers)
+        return bounded(self.actor(features), self.continuous), features
+
+    def team_value(self, obs: Observation, receivers: Sequence[int], features: Tensor) -> Tensor:
+        """Values (R, C, n) of `team` (R, C, N, 6), `good` (R, C, y, 4) and `landmarks` (R, C, z, 2) if any."""
+        if self.config.critic == "local":
+            return self.value(obs, features)
+        R, C, N, _ = obs["team"].shape
+        n = len(receivers)
+        rows = {
+            key: obs[key].unsqueeze(2).expand(R, C, n, *obs[key].shape[2:]).flatten(0, 2)
+            for key in ("team", "good", "landmarks")
+            if key in obs
+        }
+        places = torch.eye(N, device=obs["team"].device)[list(receivers)]
+        rows["self"] = places.expand(R, C, n, N).flatten(0, 2)
+        return self.value(rows, features).view(R, C, n)
 
     def value(self, obs: Observation, features: Tensor) -> Tensor:
         """Values (B,): of the global state, or with `critic: local` of the actor's features."""

@@ -13,16 +13,19 @@ class TransformerLayer(nn.Module):
     r"""A pre-norm transformer layer that answers for some of the tokens.
 
     .. math::
-        y = q + W_O\,\mathrm{Attention}(\mathrm{LN}(q), \mathrm{LN}(x)), \qquad
+        y = q + W_O\,\mathrm{Attention}(\mathrm{LN}(q) + a_q, \mathrm{LN}(x) + a), \qquad
         z = y + W_2\,\mathrm{ReLU}(W_1 \mathrm{LN}(y))
 
-    With q = x this is `torch.nn.TransformerEncoderLayer(norm_first=True)` without dropout.
+    where a encodes the tokens' ages. Without ages and with q = x this is
+    `torch.nn.TransformerEncoderLayer(norm_first=True)` without dropout. Ages come after the norm, in every layer,
+    so that what a token is projected to does not depend on when it is read.
 
     Args:
         hidden_dim: H, a multiple of `num_heads`.
         num_heads: Attention heads.
 
-    Source: Vaswani et al. 2017; Xiong et al. 2020 for the place of the norms.
+    Source: Vaswani et al. 2017; Xiong et al. 2020 for the place of the norms; Carion et al. 2020 for positions
+    that are added in every layer.
     """
 
     def __init__(self, hidden_dim: int, num_heads: int) -> None:
@@ -37,27 +40,56 @@ class TransformerLayer(nn.Module):
             nn.Linear(hidden_dim, 2 * hidden_dim), nn.ReLU(), nn.Linear(2 * hidden_dim, hidden_dim)
         )
 
-    def forward(self, tokens: Tensor, valid: Tensor, place: Tensor | None = None) -> Tensor:
+    def forward(self, tokens: Tensor, valid: Tensor, ages: Tensor | None = None, place: Tensor | None = None) -> Tensor:
         """Attends among the valid tokens.
 
         Args:
             tokens: (M, S, H).
             valid: (M, S) booleans; at least one of each row is true.
-            place: (M,) indices of the one token to answer for; None answers for all.
+            ages: (S, H) encodings of the tokens' ages. Default: none.
+            place: (M,) indices of the one token to answer for. Default: all.
 
         Returns:
             (M, S, H), or (M, 1, H) with `place`.
         """
         normed = self.norm_attention(tokens)  # (M, S, H)
-        if place is None:
-            residual, asking = tokens, normed
-        else:
+        if ages is not None:
+            normed = normed + ages
+        residual, asking = tokens, normed
+        if place is not None:
             rows = torch.arange(len(tokens), device=tokens.device)
             residual, asking = tokens[rows, place].unsqueeze(1), normed[rows, place].unsqueeze(1)  # (M, 1, H)
-        query = self._heads(self.query(asking))
-        key, value = (self._heads(part) for part in self.key_value(normed).chunk(2, dim=-1))
+        return self._answer(residual, self.query(asking), self.key_value(normed), valid)
+
+    def over_windows(self, tokens: Tensor, valid: Tensor, ages: Tensor, answer_all: bool) -> Tensor:
+        """What `forward` gives for every window of a stretch of steps, each token projected once.
+
+        Args:
+            tokens: (R, C + T - 1, N, H), steps in a row.
+            valid: (R, C, T) booleans, which tokens of the window that ends at each of the last C steps count.
+            ages: (T, H).
+            answer_all: Whether to answer for all T tokens of a window or for its last one.
+
+        Returns:
+            (R * C * N, T or 1, H).
+        """
+        T, (R, S, N, H) = len(ages), tokens.shape
+        M = R * (S - T + 1) * N
+        normed = self.norm_attention(tokens)
+        key_value = windows(self.key_value(normed), T) + functional.linear(ages, self.key_value.weight)
+        if answer_all:
+            residual = windows(tokens, T)
+            query = windows(self.query(normed), T) + functional.linear(ages, self.query.weight)
+        else:
+            residual = tokens[:, T - 1 :]
+            query = self.query(normed[:, T - 1 :] + ages[-1])
+        valid = valid.unsqueeze(2).expand(-1, -1, N, -1).reshape(M, T)
+        return self._answer(residual.reshape(M, -1, H), query.reshape(M, -1, H), key_value.view(M, T, 2 * H), valid)
+
+    def _answer(self, residual: Tensor, query: Tensor, key_value: Tensor, valid: Tensor) -> Tensor:
+        key, value = (self._heads(part) for part in key_value.chunk(2, dim=-1))
         mask = valid[:, None, None, :]  # (M, 1, 1, S)
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        attended = functional.scaled_dot_product_attention(self._heads(query), key, value, attn_mask=mask)
         out = residual + self.out(attended.transpose(1, 2).flatten(2))
         return out + self.feedforward(self.norm_feedforward(out))
 
@@ -79,12 +111,37 @@ class TransformerReader(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(hidden_dim, num_heads) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_dim)
 
-    def forward(self, tokens: Tensor, valid: Tensor, place: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, valid: Tensor, place: Tensor, ages: Tensor | None = None) -> Tensor:
         """Reads (M, S, H) tokens of which (M, S) are valid, at the indices place (M,): (M, H)."""
         *first, last = self.layers
         for layer in first:
-            tokens = layer(tokens, valid)
-        return self.norm(last(tokens, valid, place).squeeze(1))
+            tokens = layer(tokens, valid, ages)
+        return self.norm(last(tokens, valid, ages, place).squeeze(1))
+
+    def over_windows(self, tokens: Tensor, valid: Tensor, ages: Tensor) -> Tensor:
+        """What `forward` gives at the last place of every window of T = len(ages) steps: (R * C * N, H).
+
+        Args:
+            tokens: (R, C + T - 1, N, H), steps in a row.
+            valid: (R, C, T) booleans.
+            ages: (T, H).
+        """
+        first, *others = self.layers
+        read = first.over_windows(tokens, valid, ages, answer_all=bool(others))
+        if others:
+            M, T = read.shape[:2]
+            valid = valid.unsqueeze(2).expand(-1, -1, tokens.shape[2], -1).reshape(M, T)
+            last = torch.full((M,), T - 1, device=tokens.device)
+            for layer in others[:-1]:
+                read = layer(read, valid, ages)
+            read = others[-1](read, valid, ages, last)
+        return self.norm(read.squeeze(1))
+
+
+def windows(steps: Tensor, length: int) -> Tensor:
+    """All windows of consecutive steps: (R, S, N, H) to (R, S - length + 1, N, length, H)."""
+    count = steps.shape[1] - length + 1
+    return torch.stack([steps[:, t : t + count] for t in range(length)], dim=3)
 
 
 class GRUReader(nn.Module):

@@ -18,8 +18,8 @@ SIZE = {"adversary": 0.075, "good": 0.05, "landmark": 0.2}
 ACCELERATION = {"adversary": 3.0, "good": 4.0}
 MAX_SPEED = {"adversary": 1.0, "good": 1.3}
 CONTACT_REWARD = 10.0
-# Beyond this gap exp(-gap / CONTACT_MARGIN) is zero in float64, and so is the contact force.
-FORCE_GAP = 0.75
+# Beyond this gap a contact pushes with less than 2e-20, which no sum of forces, velocities and positions shows.
+FORCE_GAP = 0.045
 MOVES = np.array([[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
 
 Arrays = dict[str, np.ndarray]
@@ -83,9 +83,13 @@ class SimpleTagVec:
             for i, name in enumerate(self.agents)
         }
         kinds = ["adversary"] * x + ["good"] * y
-        self._sizes = np.array([SIZE[kind] for kind in kinds] + [SIZE["landmark"]] * z)
         self._acceleration = np.array([[ACCELERATION[kind]] for kind in kinds])
         self._max_speed = np.array([MAX_SPEED[kind] for kind in kinds])
+        # Every pair of agents and of an agent and a landmark, in the order in which mpe2 adds their forces.
+        sizes = np.array([SIZE[kind] for kind in kinds] + [SIZE["landmark"]] * z)
+        pairs = [(i, j) for i in range(x + y) for j in range(i + 1, x + y + z)]
+        self._pairs = np.array(pairs, dtype=np.intp).reshape(-1, 2)
+        self._reach = sizes[self._pairs].sum(1)
         self._rngs = [seeding.np_random()[0] for _ in range(num_envs)]
         self.positions = np.zeros((num_envs, x + y, 2))
         self.velocities = np.zeros((num_envs, x + y, 2))
@@ -188,21 +192,20 @@ class SimpleTagVec:
         return out * self._acceleration
 
     def _add_contact_forces(self, forces: np.ndarray) -> None:
-        """Adds what the contacts push with, other by other in mpe2's order, only where any force is left."""
-        num_agents = self.positions.shape[1]
+        """Adds what the contacts push with, pair by pair in mpe2's order, where any force is left."""
         places = np.concatenate([self.positions, self.landmarks], axis=1)  # (B, x + y + z, 2)
-        for other in range(places.shape[1]):
-            offsets = self.positions - places[:, other, None]  # (B, x + y, 2)
-            gaps = np.sqrt(np.square(offsets).sum(-1))
-            smallest = self._sizes[:num_agents] + self._sizes[other]
-            near = gaps - smallest < FORCE_GAP
-            if other < num_agents:
-                near[:, other] = False
-            env, agent = np.nonzero(near)
-            distance = gaps[env, agent]
-            penetration = np.logaddexp(0, -(distance - smallest[agent]) / CONTACT_MARGIN) * CONTACT_MARGIN
-            pushed = CONTACT_FORCE * offsets[env, agent] / distance[:, None] * penetration[:, None]
-            forces[env, agent] += pushed
+        across, along = np.ascontiguousarray(places.transpose(2, 1, 0))  # (x + y + z, B) each
+        first, second = self._pairs.T
+        squares = np.square(across[first] - across[second]) + np.square(along[first] - along[second])  # (pairs, B)
+        pair, env = np.nonzero(squares < np.square(self._reach + FORCE_GAP)[:, None])
+        distance = np.sqrt(squares[pair, env])
+        penetration = np.logaddexp(0, -(distance - self._reach[pair]) / CONTACT_MARGIN) * CONTACT_MARGIN
+        offsets = places[env, first[pair]] - places[env, second[pair]]  # (contacts, 2)
+        pushed = CONTACT_FORCE * offsets / distance[:, None] * penetration[:, None]
+        agents = np.stack([first[pair], second[pair]], axis=1)  # (contacts, 2)
+        both = np.stack([pushed, -pushed], axis=1)
+        moves = agents < self.positions.shape[1]  # landmarks stay
+        np.add.at(forces, (np.broadcast_to(env[:, None], agents.shape)[moves], agents[moves]), both[moves])
 
     def _integrate(self, forces: np.ndarray) -> None:
         self.positions += self.velocities * DT
@@ -215,37 +218,50 @@ class SimpleTagVec:
         self.velocities = velocities
 
     def _touching(self) -> np.ndarray:
-        """Which adversaries touch which good agents: (B, x, y)."""
+        """Which adversaries touch which good agents: (x, y, B)."""
+        across, along = np.ascontiguousarray(self.positions.transpose(2, 1, 0))  # (x + y, B) each
         x = self.num_adversaries
-        offsets = self.positions[:, :x, None] - self.positions[:, None, x:]
-        return np.sqrt(np.square(offsets).sum(-1)) < SIZE["adversary"] + SIZE["good"]
+        squares = np.square(across[:x, None] - across[x:]) + np.square(along[:x, None] - along[x:])
+        return np.sqrt(squares) < SIZE["adversary"] + SIZE["good"]
 
     def _rewards(self, touching: np.ndarray) -> Arrays:
         x = self.num_adversaries
-        hunted = CONTACT_REWARD * touching.sum((1, 2)).astype(float)
+        hunted = CONTACT_REWARD * touching.sum((0, 1)).astype(float)
         out = {agent: hunted.copy() for agent in self.agents[:x]}
         beyond = np.abs(self.positions[:, x:])  # (B, y, 2)
         bound = np.where(beyond < 1, (beyond - 0.9) * 10, np.minimum(np.exp(2 * np.minimum(beyond, 9.0) - 2), 10))
         bound[beyond < 0.9] = 0
         for i, agent in enumerate(self.agents[x:]):
-            out[agent] = -CONTACT_REWARD * touching[:, :, i].sum(1) - bound[:, i, 0] - bound[:, i, 1]
+            out[agent] = -CONTACT_REWARD * touching[:, i].sum(0) - bound[:, i, 0] - bound[:, i, 1]
         return out
 
     def observe(self) -> Arrays:
         """Own velocity, own position, landmarks, others, velocities of other good agents: (B, D) float32."""
-        x = self.num_adversaries
-        B, num_agents, _ = self.positions.shape
-        out = {}
-        for i, agent in enumerate(self.agents):
-            own = self.positions[:, i, None]  # (B, 1, 2)
-            others = [j for j in range(num_agents) if j != i]
-            good = [j for j in range(x, num_agents) if j != i]
-            parts = [
-                self.velocities[:, i, None],
-                own,
-                self.landmarks - own,
-                self.positions[:, others] - own,
-                self.velocities[:, good],
-            ]
-            out[agent] = np.concatenate(parts, axis=1).reshape(B, -1).astype(np.float32)
-        return out
+        adversaries, good = self.observe_all()
+        return dict(zip(self.agents, (*adversaries, *good), strict=True))
+
+    def observe_all(self) -> tuple[np.ndarray, np.ndarray]:
+        """What `observe` gives, stacked: of the adversaries (x, B, D), and of the good agents (y, B, D')."""
+        x, y, z = self.num_adversaries, self.num_good, self.num_obstacles
+        # Environments last, so that each operation runs over all of them: (agents, 2, B) and (z, 2, B).
+        positions, velocities, landmarks = (
+            np.ascontiguousarray(values.transpose(1, 2, 0))
+            for values in (self.positions, self.velocities, self.landmarks)
+        )
+        out = []
+        for agents, good in ((range(x), False), (range(x, x + y), True)):
+            size = raw_size(x, y, z, good=good) if agents else 0
+            rows = np.empty((len(agents), size // 2, 2, self.num_envs), np.float32)
+            for row, i in zip(rows, agents, strict=True):
+                parts = (
+                    velocities[i : i + 1],
+                    positions[i : i + 1],
+                    landmarks - positions[i],
+                    positions[:i] - positions[i],
+                    positions[i + 1 :] - positions[i],
+                    velocities[x : max(i, x)],
+                    velocities[max(i + 1, x) :],
+                )
+                np.concatenate(parts, out=row, casting="same_kind")
+            out.append(np.ascontiguousarray(rows.reshape(len(agents), size, -1).swapaxes(1, 2)))
+        return out[0], out[1]
