@@ -251,8 +251,9 @@ class SimpleTagVec:
         out = []
         for agents, good in ((range(x), False), (range(x, x + y), True)):
             size = raw_size(x, y, z, good=good) if agents else 0
-            rows = np.empty((len(agents), size // 2, 2, self.num_envs), np.float32)
-            for row, i in zip(rows, agents, strict=True):
+            stacked = np.empty((len(agents), self.num_envs, size), np.float32)
+            row = np.empty((size // 2, 2, self.num_envs), np.float32)
+            for of_agent, i in zip(stacked, agents, strict=True):
                 parts = (
                     velocities[i : i + 1],
                     positions[i : i + 1],
@@ -263,5 +264,6 @@ class SimpleTagVec:
                     velocities[max(i + 1, x) :],
                 )
                 np.concatenate(parts, out=row, casting="same_kind")
-            out.append(np.ascontiguousarray(rows.reshape(len(agents), size, -1).swapaxes(1, 2)))
+                of_agent[:] = row.reshape(size, -1).T
+            out.append(stacked)
         return out[0], out[1]
