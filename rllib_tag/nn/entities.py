@@ -44,8 +44,11 @@ class EntityEncoder(nn.Module):
         out = self.own(own)  # (M, H)
         for kind, (values, counts) in entities.items():
             if values.shape[1]:
-                embedded = self.entity[kind](values).relu() * counts.unsqueeze(-1)  # (M, K, H)
-                out = out + self.pooled[kind](embedded.amax(1))
+                embedded = self.entity[kind](values)  # (M, K, H)
+                if not counts.all():
+                    embedded = embedded * counts.unsqueeze(-1)
+                # The ReLU of the maximum, with 0 for what does not count, is the maximum of the ReLUs.
+                out = out + self.pooled[kind](embedded.amax(1).relu())
         return out
 
 

@@ -265,8 +265,11 @@ class AdversaryNet(nn.Module):
         features = self.encoder.team(obs, receivers)
         return bounded(self.actor(features), self.continuous), features
 
-    def team_value(self, obs: Observation, receivers: Sequence[int], features: Tensor) -> Tensor:
-        """Values (R, C, n) of `team` (R, C, N, 6), `good` (R, C, y, 4) and `landmarks` (R, C, z, 2) if any."""
+    def team_value(self, obs: Observation, receivers: Sequence[int], features: Tensor | None = None) -> Tensor:
+        """Values (R, C, n) of `team` (R, C, N, 6), `good` (R, C, y, 4) and `landmarks` (R, C, z, 2) if any.
+
+        With `critic: local` of the features, with their leading axes.
+        """
         if self.config.critic == "local":
             return self.value(obs, features)
         R, C, N, _ = obs["team"].shape

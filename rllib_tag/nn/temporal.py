@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rllib_tag.nn.window_attention import WindowAttention
+
 
 class TransformerLayer(nn.Module):
     r"""A pre-norm transformer layer that answers for some of the tokens.
@@ -61,36 +63,39 @@ class TransformerLayer(nn.Module):
             residual, asking = tokens[rows, place].unsqueeze(1), normed[rows, place].unsqueeze(1)  # (M, 1, H)
         return self._answer(residual, self.query(asking), self.key_value(normed), valid)
 
-    def over_windows(self, tokens: Tensor, valid: Tensor, ages: Tensor, answer_all: bool) -> Tensor:
-        """What `forward` gives for every window of a stretch of steps, each token projected once.
+    def over_windows(self, tokens: Tensor, valid: Tensor, ages: Tensor) -> Tensor:
+        """What `forward` gives for the last token of every window of consecutive steps, each token projected once.
 
         Args:
             tokens: (R, C + T - 1, N, H), steps in a row.
             valid: (R, C, T) booleans, which tokens of the window that ends at each of the last C steps count.
             ages: (T, H).
-            answer_all: Whether to answer for all T tokens of a window or for its last one.
 
         Returns:
-            (R * C * N, T or 1, H).
+            (R * C * N, 1, H).
         """
-        T, (R, S, N, H) = len(ages), tokens.shape
-        M = R * (S - T + 1) * N
+        T, H = ages.shape
         normed = self.norm_attention(tokens)
-        key_value = windows(self.key_value(normed), T) + functional.linear(ages, self.key_value.weight)
-        if answer_all:
-            residual = windows(tokens, T)
-            query = windows(self.query(normed), T) + functional.linear(ages, self.query.weight)
-        else:
-            residual = tokens[:, T - 1 :]
-            query = self.query(normed[:, T - 1 :] + ages[-1])
-        valid = valid.unsqueeze(2).expand(-1, -1, N, -1).reshape(M, T)
-        return self._answer(residual.reshape(M, -1, H), query.reshape(M, -1, H), key_value.view(M, T, 2 * H), valid)
+        heads = (self.num_heads, -1)
+        query = self.query(normed[:, T - 1 :] + ages[-1]).unflatten(-1, heads)
+        # Keys and values apart, so that their gradients need not be joined.
+        weights, biases = self.key_value.weight.chunk(2), self.key_value.bias.chunk(2)
+        projected = [
+            functional.linear(normed, weight, bias).unflatten(-1, heads)
+            for weight, bias in zip(weights, biases, strict=True)
+        ]
+        aged = [functional.linear(ages, weight).unflatten(-1, heads) for weight in weights]
+        attended = WindowAttention.apply(query, *projected, *aged, valid)
+        return self._finish(tokens[:, T - 1 :].reshape(-1, 1, H), attended.reshape(-1, 1, H))
 
     def _answer(self, residual: Tensor, query: Tensor, key_value: Tensor, valid: Tensor) -> Tensor:
         key, value = (self._heads(part) for part in key_value.chunk(2, dim=-1))
         mask = valid[:, None, None, :]  # (M, 1, 1, S)
         attended = functional.scaled_dot_product_attention(self._heads(query), key, value, attn_mask=mask)
-        out = residual + self.out(attended.transpose(1, 2).flatten(2))
+        return self._finish(residual, attended.transpose(1, 2).flatten(2))
+
+    def _finish(self, residual: Tensor, attended: Tensor) -> Tensor:
+        out = residual + self.out(attended)
         return out + self.feedforward(self.norm_feedforward(out))
 
     def _heads(self, values: Tensor) -> Tensor:
@@ -126,16 +131,13 @@ class TransformerReader(nn.Module):
             valid: (R, C, T) booleans.
             ages: (T, H).
         """
-        first, *others = self.layers
-        read = first.over_windows(tokens, valid, ages, answer_all=bool(others))
-        if others:
-            M, T = read.shape[:2]
-            valid = valid.unsqueeze(2).expand(-1, -1, tokens.shape[2], -1).reshape(M, T)
-            last = torch.full((M,), T - 1, device=tokens.device)
-            for layer in others[:-1]:
-                read = layer(read, valid, ages)
-            read = others[-1](read, valid, ages, last)
-        return self.norm(read.squeeze(1))
+        if len(self.layers) == 1:
+            return self.norm(self.layers[0].over_windows(tokens, valid, ages).squeeze(1))
+        # What layers before the last make of a token depends on the window that it stands in.
+        T = len(ages)
+        read = windows(tokens, T).flatten(0, 2)  # (M, T, H)
+        valid = valid.unsqueeze(2).expand(-1, -1, tokens.shape[2], -1).reshape(-1, T)
+        return self(read, valid, torch.full((len(read),), T - 1, device=tokens.device), ages)
 
 
 def windows(steps: Tensor, length: int) -> Tensor:

@@ -13,7 +13,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.env_config import GOOD_POLICIES, TagEnvConfig
 from rllib_tag.plugin.episode_stats import EpisodeStats
-from rllib_tag.plugin.observer import Observer, adversary_space, good_space, potentials
+from rllib_tag.plugin.observer import Observer, adversary_space, good_space, observe_good, potentials
 from rllib_tag.plugin.prey import load_frozen_prey
 from rllib_tag.plugin.recorder import StatsRecorder
 from rllib_tag.plugin.wrappers import wrap
@@ -197,7 +197,7 @@ class TagEnv(MultiAgentEnv):
         return observations
 
     def _observe_good(self) -> dict[str, np.ndarray]:
-        return self._observer.observe_good(np.stack([self._raw[name] for name in self.roster.good_agents]))
+        return observe_good(self.config, np.stack([self._raw[name] for name in self.roster.good_agents]))
 
 
 def _by_agent(arrays: dict[str, np.ndarray], agents: tuple[str, ...]) -> Observations:

@@ -1,4 +1,4 @@
-"""What agents observe, for one game or for many at once."""
+"""What agents observe."""
 
 from __future__ import annotations
 
@@ -12,92 +12,107 @@ from rllib_tag.world.observations import MessageLayout, decode, messages
 Arrays = dict[str, np.ndarray]
 
 
-class Observer:
-    """Keeps the message histories of a team and builds its observations.
+def team_state(
+    config: TagEnvConfig, raw: np.ndarray, positions: np.ndarray, velocities: np.ndarray, landmarks: np.ndarray
+) -> Arrays:
+    """What is said, who is linked to whom, and the critics' state, of one game or of many at once.
 
     Args:
         config: The game.
-        lead: Leading axes of everything: () for one game, (B,) for B games.
+        raw: (..., N, D) the adversaries' raw observations.
+        positions: (..., N + y, 2) true positions, adversaries first.
+        velocities: (..., N + y, 2) true velocities.
+        landmarks: (..., z, 2) true positions.
+
+    Returns:
+        `messages` (..., N, F), `links` (..., N, N) booleans, `team` (..., N, 6), `good` (..., y, 4) and, if z is
+        not 0, `landmarks` (..., z, 2), all float32 but the links.
+    """
+    roster = config.roster
+    x = roster.num_adversaries
+    moving = np.concatenate([positions, velocities], axis=-1).astype(np.float32)
+    one_hot = np.broadcast_to(np.eye(2, dtype=np.float32)[roster.classes], (*moving.shape[:-2], x, 2))
+    out = {
+        "messages": messages(
+            raw.astype(np.float32), roster, config.num_obstacles, full_observation=config.full_observation
+        ),
+        "links": links(positions[..., :x, :], config.comm_range),
+        "team": np.concatenate([moving[..., :x, :], one_hot], axis=-1),
+        "good": moving[..., x:, :],
+    }
+    if config.num_obstacles:
+        out["landmarks"] = landmarks.astype(np.float32)
+    return out
+
+
+class Observer:
+    """Keeps the message histories of a team and builds its adversaries' observations.
+
+    Args:
+        config: The game.
 
     Attributes:
-        linked: (..., N, N) who is linked to whom now.
+        linked: (N, N) who is linked to whom now.
     """
 
-    def __init__(self, config: TagEnvConfig, lead: tuple[int, ...] = ()) -> None:
-        self._config, self._roster, self._lead = config, config.roster, lead
-        N, T = self._roster.num_adversaries, config.history_length
-        width = MessageLayout(config.num_good, config.num_obstacles).width
-        self._history = np.zeros((*lead, N, T, width), np.float32)
-        self._valid = np.zeros((*lead, T), np.float32)
-        self.linked = np.zeros((*lead, N, N), bool)
+    def __init__(self, config: TagEnvConfig) -> None:
+        self._config = config
+        self.restart()
 
-    def restart(self, games: np.ndarray | tuple[()] = ()) -> None:
-        """Forgets the histories of games whose episodes begin: indices, or () for the one game."""
-        self._history[games] = 0
-        self._valid[games] = 0
+    def restart(self) -> None:
+        """Forgets the histories, as an episode begins."""
+        N, T = self._config.roster.num_adversaries, self._config.history_length
+        self._history = np.zeros((N, T, MessageLayout(self._config.num_good, self._config.num_obstacles).width), "f4")
+        self._valid = np.zeros(T, np.float32)
+        self.linked = np.zeros((N, N), bool)
 
     def observe(self, raw: np.ndarray, positions: np.ndarray, velocities: np.ndarray, landmarks: np.ndarray) -> Arrays:
         """Moves the histories on by one step and builds the adversaries' observations.
 
         Args:
-            raw: (..., N, D) the adversaries' raw observations.
-            positions: (..., N + y, 2) true positions, adversaries first.
-            velocities: (..., N + y, 2) true velocities.
-            landmarks: (..., z, 2) true positions.
+            raw: (N, D) the adversaries' raw observations.
+            positions: (N + y, 2) true positions, adversaries first.
+            velocities: (N + y, 2) true velocities.
+            landmarks: (z, 2) true positions.
 
         Returns:
-            By key of `adversary_space`, float32 arrays with the axes (..., N) of the receivers in front.
+            By key of `adversary_space`, float32 arrays with the axis N of the receivers in front.
         """
-        config, x = self._config, self._roster.num_adversaries
-        now = messages(
-            raw.astype(np.float32), self._roster, config.num_obstacles, full_observation=config.full_observation
-        )
-        self._history = np.concatenate([self._history[..., 1:, :], now[..., None, :]], axis=-2)  # (..., N, T, F)
-        ones = np.ones((*self._lead, 1), np.float32)
-        self._valid = np.concatenate([self._valid[..., 1:], ones], axis=-1)  # (..., T)
-        self.linked = links(positions[..., :x, :], config.comm_range)
-        arrived = reach(self.linked, config.comm_hops)
-        known = heard_links(self.linked, arrived).astype(np.float32)  # (..., N, N, N)
+        N = self._config.roster.num_adversaries
+        state = team_state(self._config, raw, positions, velocities, landmarks)
+        self._history = np.concatenate([self._history[:, 1:], state.pop("messages")[:, None]], axis=1)  # (N, T, F)
+        self._valid = np.append(self._valid[1:], np.float32(1))  # (T,)
+        self.linked = state.pop("links")
+        arrived = reach(self.linked, self._config.comm_hops)
+        known = heard_links(self.linked, arrived).astype(np.float32)  # (N, N, N)
         arrived = arrived.astype(np.float32)
-        out = {
-            "messages": arrived[..., None, None] * self._history[..., None, :, :, :],  # (..., N, N, T, F)
-            "message_mask": arrived[..., None] * self._valid[..., None, None, :],  # (..., N, N, T)
+        return {
+            "messages": arrived[..., None, None] * self._history,  # (N, N, T, F)
+            "message_mask": arrived[..., None] * self._valid,  # (N, N, T)
             "links": known,
-            "self": np.broadcast_to(np.eye(x, dtype=np.float32), (*self._lead, x, x)),
-        }
-        moving = np.concatenate([positions, velocities], axis=-1).astype(np.float32)
-        one_hot = np.broadcast_to(np.eye(2, dtype=np.float32)[self._roster.classes], (*self._lead, x, 2))
-        state = {
-            "team": np.concatenate([moving[..., :x, :], one_hot], axis=-1),
-            "good": moving[..., x:, :],
-            "landmarks": landmarks.astype(np.float32),
-        }
-        return out | {key: self._for_all(value) for key, value in state.items() if value.size}
+            "self": np.eye(N, dtype=np.float32),
+        } | {key: np.broadcast_to(value, (N, *value.shape)) for key, value in state.items()}
 
-    def _for_all(self, value: np.ndarray) -> np.ndarray:
-        """The same array for every receiver."""
-        x = self._roster.num_adversaries
-        axis = len(self._lead)
-        return np.broadcast_to(np.expand_dims(value, axis), (*self._lead, x, *value.shape[axis:]))
 
-    def observe_good(self, raw: np.ndarray) -> Arrays:
-        """Builds the observations of good agents that learn.
+def observe_good(config: TagEnvConfig, raw: np.ndarray) -> Arrays:
+    """Builds the observations of good agents that learn.
 
-        Args:
-            raw: (..., y, D) the good agents' raw observations.
+    Args:
+        config: The game.
+        raw: (..., y, D) the good agents' raw observations.
 
-        Returns:
-            By key of `good_space`, float32 arrays with the axes (..., y) in front.
-        """
-        fields = decode(raw.astype(np.float32), self._roster, self._config.num_obstacles, good=True)
-        position = fields.position[..., None, :]
-        out = {
-            "own": np.concatenate([fields.position, fields.velocity], axis=-1),
-            "adversaries": fields.adversaries + position,
-            "good": np.concatenate([fields.good + position, fields.good_velocities], axis=-1),
-            "landmarks": fields.landmarks + position,
-        }
-        return {key: value for key, value in out.items() if value.size}
+    Returns:
+        By key of `good_space`, float32 arrays with the axes (..., y) in front.
+    """
+    fields = decode(raw.astype(np.float32), config.roster, config.num_obstacles, good=True)
+    position = fields.position[..., None, :]
+    out = {
+        "own": np.concatenate([fields.position, fields.velocity], axis=-1),
+        "adversaries": fields.adversaries + position,
+        "good": np.concatenate([fields.good + position, fields.good_velocities], axis=-1),
+        "landmarks": fields.landmarks + position,
+    }
+    return {key: value for key, value in out.items() if value.size}
 
 
 def potentials(positions: np.ndarray, num_adversaries: int) -> np.ndarray:

@@ -1,0 +1,46 @@
+"""Team states, which all receivers of a policy share, as the observations of single receivers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rllib_tag.nn.network import Observation
+from rllib_tag.nn.temporal import windows
+
+
+def receiver_rows(obs: Observation, receivers: Sequence[int], comm_hops: int) -> dict[str, Tensor]:
+    """What each receiver observes of team states, one row a receiver.
+
+    Args:
+        obs: `messages` (R, C + T - 1, N, F) as sent in consecutive steps, `history` (R, C) steps since the reset,
+            at least 1, `links` (R, C, N, N), `team` (R, C, N, 6), `good` (R, C, y, 4), `landmarks` (R, C, z, 2) if any.
+        receivers: n places in the team.
+        comm_hops: Links that information crosses in one step.
+
+    Returns:
+        The keys of `TagEnv`'s observations, with R * C * n rows.
+    """
+    links = obs["links"] > 0
+    R, C, N, _ = links.shape
+    n, members = len(receivers), list(receivers)
+    T = obs["messages"].shape[1] - C + 1
+    arrived = torch.eye(N, dtype=torch.bool, device=links.device).expand_as(links)
+    for _ in range(min(comm_hops, N - 1)):
+        arrived = arrived.float() @ links.float() > 0
+    arrived = arrived[:, :, members]  # (R, C, n, N)
+    ages = torch.arange(T - 1, -1, -1, device=links.device)
+    valid = ages < obs["history"].unsqueeze(-1)  # (R, C, T)
+    mask = arrived.unsqueeze(-1) & valid[:, :, None, None]  # (R, C, n, N, T)
+    out = {
+        "messages": windows(obs["messages"], T).unsqueeze(2) * mask.unsqueeze(-1),  # (R, C, n, N, T, F)
+        "message_mask": mask.float(),
+        "links": (links.unsqueeze(2) & arrived.unsqueeze(-1) & arrived.unsqueeze(-2)).float(),
+        "self": torch.eye(N, device=links.device)[members].expand(R, C, n, N),
+    }
+    for key in ("team", "good", "landmarks"):
+        if key in obs:
+            out[key] = obs[key].unsqueeze(2).expand(R, C, n, *obs[key].shape[2:])
+    return {key: value.flatten(0, 2) for key, value in out.items()}

@@ -1,0 +1,115 @@
+"""PPO that samples on arrays and encodes each team state once."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import tree
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.ppo.ppo import PPO, PPOConfig
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.execution.rollout_ops import standardize_fields, synchronous_parallel_sample
+from ray.rllib.policy.policy import Policy
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import (
+    LEARN_ON_BATCH_TIMER,
+    NUM_AGENT_STEPS_SAMPLED,
+    NUM_AGENT_STEPS_TRAINED,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_TRAINED,
+    SAMPLE_TIMER,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+)
+from ray.rllib.utils.metrics.learner_info import LEARNER_STATS_KEY, LearnerInfoBuilder
+
+from rllib_tag.plugin.sampler import BatchedSampler
+from rllib_tag.plugin.team_policy import TeamPolicy
+
+
+class TeamPPOConfig(PPOConfig):
+    """PPO's config with `BatchedSampler` as the env runner; every key means what it means to PPO."""
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or TeamPPO)
+        self.env_runner_cls = BatchedSampler
+
+
+class TeamPPO(PPO):
+    """RLlib's PPO on rows that hold team states (`TeamPolicy`), sampled by `BatchedSampler`.
+
+    The same objective, hyperparameters, counters and checkpoints. A minibatch holds `minibatch_size` agent steps as
+    whole rows, drawn anew each epoch. Policies without common weights learn side by side, a thread each.
+    """
+
+    @classmethod
+    def get_default_config(cls) -> AlgorithmConfig:
+        """PPO's with the batched sampler."""
+        return TeamPPOConfig()
+
+    @classmethod
+    def get_default_policy_class(cls, config: AlgorithmConfig) -> type[Policy]:
+        """`TeamPolicy`."""
+        return TeamPolicy
+
+    def training_step(self) -> dict[str, Any]:
+        """Samples a train batch, learns from it, and sends the weights to the workers."""
+        with self._timers[SAMPLE_TIMER]:
+            batch = synchronous_parallel_sample(
+                worker_set=self.env_runner_group,
+                max_env_steps=self.config.total_train_batch_size,
+                sample_timeout_s=self.config.sample_timeout_s,
+            )
+        if not batch:  # all workers failed and are being restarted
+            return {}
+        agent_steps = sum(part[SampleBatch.ACTION_LOGP].size for part in batch.policy_batches.values())
+        self._counters[NUM_ENV_STEPS_SAMPLED] += batch.env_steps()
+        self._counters[NUM_AGENT_STEPS_SAMPLED] += agent_steps
+        with self._timers[LEARN_ON_BATCH_TIMER]:
+            results = self._learn(standardize_fields(batch, [Postprocessing.ADVANTAGES]))
+        self._timers[LEARN_ON_BATCH_TIMER].push_units_processed(batch.env_steps())
+        self._counters[NUM_ENV_STEPS_TRAINED] += batch.env_steps()
+        self._counters[NUM_AGENT_STEPS_TRAINED] += agent_steps
+        policies = {name: self.get_policy(name) for name in results}
+        global_vars = {
+            "timestep": self._counters[NUM_AGENT_STEPS_SAMPLED],
+            "num_grad_updates_per_policy": {name: policy.num_grad_updates for name, policy in policies.items()},
+        }
+        with self._timers[SYNCH_WORKER_WEIGHTS_TIMER]:
+            if self.env_runner_group.num_remote_workers() > 0:
+                self.env_runner_group.sync_weights(policies=list(policies), global_vars=global_vars)
+        for name, policy in policies.items():
+            policy.update_kl(results[name][LEARNER_STATS_KEY]["kl"])
+        self.env_runner.set_global_vars(global_vars)
+        return results
+
+    def _learn(self, batch: MultiAgentBatch) -> dict[str, Any]:
+        """All epochs of all policies that are trained: RLlib's statistics by policy."""
+        names = self.env_runner.get_policies_to_train(batch) & batch.policy_batches.keys()
+        jobs = [
+            (self.get_policy(name), batch.policy_batches[name], np.random.default_rng(np.random.randint(2**31)))
+            for name in sorted(names)
+        ]
+        weights = [id(p) for policy, *_ in jobs for p in policy.model.parameters()]
+        side_by_side = len(weights) == len(set(weights))
+        with ThreadPoolExecutor(len(jobs) if side_by_side else 1) as pool:
+            learned = list(pool.map(lambda job: self._epochs(*job), jobs))
+        builder = LearnerInfoBuilder()
+        for name, results in zip(sorted(names), learned, strict=True):
+            for result in results:
+                builder.add_learn_on_batch_results(result, name)
+        return builder.finalize()
+
+    def _epochs(self, policy: TeamPolicy, batch: SampleBatch, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Learns from all minibatches of all epochs: the statistics of the last epoch's."""
+        rows, per_row = len(batch), batch[SampleBatch.ACTION_LOGP][0].size
+        size = max(1, round((self.config.minibatch_size or rows * per_row) / per_row))
+        results: list[dict[str, Any]] = []
+        for _ in range(self.config.num_epochs):
+            order, results = rng.permutation(rows), []
+            for start in range(0, rows, size):
+                chosen = order[start : start + size]
+                taken = tree.map_structure(lambda column: column[chosen], dict(batch))  # noqa: B023
+                results.append(policy.learn_on_batch(SampleBatch(taken)))
+        return results
