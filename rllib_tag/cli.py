@@ -245,7 +245,7 @@ def _train_options(given: Mapping[str, Any]) -> Any:
 def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
     from rllib_tag.runs.train import train
 
-    ends = train(experiments, options, _print_result)
+    ends = train(experiments, options, _print_result, lambda note: console.print(note, highlight=False))
     failed = interrupted = False
     for end in ends:
         if end.status == "TERMINATED":

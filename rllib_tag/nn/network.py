@@ -110,7 +110,7 @@ class CommEncoder(nn.Module):
         """The temporal output for every window of the tokens (R, C + T - 1, N, H): (R * C * N, H)."""
         R, C, T = valid.shape
         N, H = tokens.shape[2:]
-        if self.config.temporal == "transformer":
+        if isinstance(self.temporal, TransformerReader):
             return self.temporal.over_windows(tokens, valid, age_encoding(T, H, tokens.device))
         return self.temporal(windows(tokens, T).reshape(-1, T, H), valid.unsqueeze(2).expand(R, C, N, T).reshape(-1, T))
 
@@ -283,7 +283,7 @@ class AdversaryNet(nn.Module):
         rows["self"] = places.expand(R, C, n, N).flatten(0, 2)
         return self.value(rows, features).view(R, C, n)
 
-    def value(self, obs: Observation, features: Tensor) -> Tensor:
+    def value(self, obs: Observation, features: Tensor | None) -> Tensor:
         """Values (B,): of the global state, or with `critic: local` of the actor's features."""
         value = self.critic(features).squeeze(-1) if self.config.critic == "local" else self.critic(obs)
         return value * self.config.value_scale
@@ -317,7 +317,7 @@ class GoodNet(nn.Module):
         features = self.encoder(obs["own"], entities).relu()
         return bounded(self.actor(features), self.continuous), features
 
-    def value(self, obs: Observation, features: Tensor) -> Tensor:
+    def value(self, obs: Observation, features: Tensor | None) -> Tensor:
         """Values (B,) of the features."""
         del obs
         return self.critic(features).squeeze(-1) * self.config.value_scale

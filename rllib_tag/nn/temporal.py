@@ -131,8 +131,9 @@ class TransformerReader(nn.Module):
             valid: (R, C, T) booleans.
             ages: (T, H).
         """
-        if len(self.layers) == 1:
-            return self.norm(self.layers[0].over_windows(tokens, valid, ages).squeeze(1))
+        only = self.layers[0]
+        if len(self.layers) == 1 and isinstance(only, TransformerLayer):
+            return self.norm(only.over_windows(tokens, valid, ages).squeeze(1))
         # What layers before the last make of a token depends on the window that it stands in.
         T = len(ages)
         read = windows(tokens, T).flatten(0, 2)  # (M, T, H)

@@ -14,6 +14,7 @@ from rllib_tag.world.roster import GOOD_POLICY, POLICIES, Roster
 
 GOOD_POLICIES = ("random", "evasive", "learned")
 RenderMode = Literal["human", "rgb_array"]
+Backend = Literal["auto", "mpe2", "batched"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +38,10 @@ class TagEnvConfig:
             applied to the PettingZoo env in order. Default: none.
         shaping: c, the weight of the potential-based shaping of the adversaries' reward. Default: 0.
         shaping_gamma: The discount in the shaping; use the training's own. Default: 0.99.
+        backend: What plays the game in training by `rllib train`: `mpe2`, one game after the other; `batched`, all
+            games of a runner at once on `SimpleTagVec`; `auto`, `batched` unless something else in the config, such
+            as wrappers, needs mpe2. A `TagEnv` by itself, and any other RLlib process, always plays on mpe2.
+            Default: `auto`.
         render_mode: `human`, `rgb_array` or None. Default: None.
 
     Raises:
@@ -57,6 +62,7 @@ class TagEnvConfig:
     wrappers: tuple[Any, ...] = ()
     shaping: float = 0.0
     shaping_gamma: float = 0.99
+    backend: Backend = "auto"
     render_mode: RenderMode | None = None
 
     def __post_init__(self) -> None:
@@ -74,6 +80,7 @@ class TagEnvConfig:
         if math.isinf(self.shaping):
             raise ConfigError("shaping: expected a finite number, got infinity. Set one.")
         check_number("shaping_gamma", self.shaping_gamma, 0, 1)
+        check_choice("backend", self.backend, get_args(Backend))
         check_choice("render_mode", self.render_mode, (None, *get_args(RenderMode)))
         if isinstance(self.wrappers, (str, Mapping)) or not isinstance(self.wrappers, (list, tuple)):
             raise ConfigError(f"wrappers: expected a list, got {self.wrappers!r}. Write one.")

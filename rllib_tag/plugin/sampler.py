@@ -6,12 +6,12 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import torch
 from ray.rllib.evaluation.metrics import RolloutMetrics
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.evaluation.rollout_worker import RolloutWorker
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
+from torch.utils import deterministic
 
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.observer import Arrays
@@ -38,7 +38,7 @@ class BatchedSampler(RolloutWorker):
         super().__init__(**kwargs)
         # A seed makes RLlib ask torch for deterministic algorithms, which then fills all fresh memory with NaN, a
         # fifth of the time; only code that reads memory before it writes it would show a difference.
-        torch.utils.deterministic.fill_uninitialized_memory = False
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._finished: list[RolloutMetrics] = []
         if self.env is None:
             return

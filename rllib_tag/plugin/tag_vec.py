@@ -110,11 +110,6 @@ class TagVec:
         self._stats.restart(np.arange(self.num_envs))
         if config.shaping:
             self._potential = potentials(self._world.positions, config.roster.num_adversaries)
-        if config.good_policy == "random":
-            # All of an episode's draws at once: the same numbers as one draw a step.
-            shape = (config.max_cycles, config.num_good)
-            draws = [random_actions(rng, shape, config.continuous_actions) for rng in self._prey_rngs]
-            self._prey_plan = np.stack(draws, axis=1)  # (steps, B, y) or (steps, B, y, 5)
         self._look()
 
     def _look(self) -> None:
@@ -140,5 +135,9 @@ class TagVec:
                 world.positions[:, x:], world.positions[:, :x], world.landmarks, config.continuous_actions
             )
         else:
+            if self.view.steps == 0:  # all of an episode's draws at once: the same numbers as one draw a step
+                shape = (config.max_cycles, config.num_good)
+                draws = [random_actions(rng, shape, config.continuous_actions) for rng in self._prey_rngs]
+                self._prey_plan = np.stack(draws, axis=1)  # (steps, B, y) or (steps, B, y, 5)
             chosen = self._prey_plan[self.view.steps]
         return {agent: chosen[:, i] for i, agent in enumerate(names)}

@@ -69,8 +69,8 @@ class TeamPolicy(PPOTorchPolicy):
                 action_distribution=self.dist_class(outputs, self.model), timestep=timestep, explore=explore
             )
         B = len(next(iter(obs.values())))
-        actions, logp, outputs = (value.cpu().numpy() for value in (actions, logp, outputs))
-        return tuple(value.reshape(B, -1, *value.shape[1:]) for value in (actions, logp, outputs))
+        actions, logp, outputs = (value.unflatten(0, (B, -1)).cpu() for value in (actions, logp, outputs))
+        return actions.numpy(), logp.numpy(), outputs.numpy()
 
     def values(self, obs: Arrays) -> np.ndarray:
         """Values (R, C, n)."""

@@ -28,6 +28,7 @@ from rllib_tag.plugin.ray_internals import (
     env_is_registered,
     required_resources,
 )
+from rllib_tag.runs.backend import why_plain
 
 OLD_KEYS = {
     "sgd_minibatch_size": "minibatch_size",
@@ -56,7 +57,7 @@ FIXED: dict[str, tuple[Any, str]] = {
     "observation_filter": ("NoFilter", "masks and links are no quantities to rescale"),
     "normalize_actions": (True, "restored teams act so"),
     "input": ("sampler", "this project samples"),
-    "env_runner_cls": (None, "RLlib takes only a class there, and YAML has none"),
+    "env_runner_cls": (None, "backend in env_config says how to sample"),
 }
 FIXED_MODEL: dict[str, tuple[Any, str]] = {
     "use_lstm": (False, "the model reads histories itself"),
@@ -95,6 +96,13 @@ def check_config(run: str, env: str, config: Mapping[str, Any]) -> None:
     _check_evaluation(config.get("evaluation_config"), defaults, config.get("env_config", {}), env_class)
     _check_model(config, team)
     _check_multiagent(config.get("multiagent", {}), team, defaults)
+    if team is not None and team.config.backend == "batched":
+        reason = why_plain(run, env, config, defaults)
+        if reason is not None:
+            raise ConfigError(
+                f"config: env_config: backend: batched: expected a run that can be sampled on arrays, got {reason}. "
+                "Change that, or set backend: auto."
+            )
     resources_of(run, env, config)
 
 

@@ -18,7 +18,9 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import create_scheduler
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.ray_internals import trial_error, trial_folder, variants
+from rllib_tag.plugin.ray_internals import algorithm_defaults, trial_error, trial_folder, variants
+from rllib_tag.plugin.team_ppo import TeamPPO
+from rllib_tag.runs.backend import why_plain
 from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.experiment import Experiments, check_experiments, check_shape
 from rllib_tag.runs.files import check_writable, provenance, write_json
@@ -92,13 +94,16 @@ class TrialEnd:
 OnResult = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
 
 
-def train(experiments: Experiments, options: TrainOptions, on_result: OnResult) -> list[TrialEnd]:
+def train(
+    experiments: Experiments, options: TrainOptions, on_result: OnResult, on_note: Callable[[str], None] = print
+) -> list[TrialEnd]:
     """Trains every experiment, after everything has been checked.
 
     Args:
         experiments: Specifications by name, as in an experiment file.
         options: What the command line sets.
         on_result: Called with the trial's name, its result and its stop criteria at each iteration.
+        on_note: Called with how each experiment samples, before it starts. Default: prints it.
 
     Returns:
         How each trial ended.
@@ -133,7 +138,7 @@ def train(experiments: Experiments, options: TrainOptions, on_result: OnResult) 
                 check_resources(resources_of(spec["run"], spec["env"], config), available)
         ends: list[TrialEnd] = []
         for name, spec in experiments.items():  # one by one: side by side, all would go into the first one's folder
-            ends += _run(name, spec, options, on_result)
+            ends += _run(name, spec, options, on_result, on_note)
             if any(end.status == INTERRUPTED for end in ends):
                 break
         return ends
@@ -158,11 +163,16 @@ def _start_ray(options: TrainOptions) -> None:
         raise ConfigError(f"ray: expected a cluster that can be used, got: {said} Check the --ray options.") from error
 
 
-def _run(name: str, spec: Mapping[str, Any], options: TrainOptions, on_result: OnResult) -> list[TrialEnd]:
+def _run(
+    name: str, spec: Mapping[str, Any], options: TrainOptions, on_result: OnResult, on_note: Callable[[str], None]
+) -> list[TrialEnd]:
+    reason = _why_plain(spec)
+    sampling = "on arrays" if reason is None else f"plainly, because of {reason}"
+    on_note(f"{name}: samples {sampling}")
     record = experiment_folder(name, spec) / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
-    write_json(record, {"experiment": spec, **provenance()})
+    write_json(record, {"experiment": spec, "sampling": sampling, **provenance()})
     trials = run_experiments(
-        {name: copy.deepcopy(dict(spec))},
+        {name: {**copy.deepcopy(dict(spec)), "run": TeamPPO if reason is None else spec["run"]}},
         scheduler=_scheduler(options),
         resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
         verbose=3 if options.verbose else 0,
@@ -170,6 +180,13 @@ def _run(name: str, spec: Mapping[str, Any], options: TrainOptions, on_result: O
         raise_on_failed_trial=False,
     )
     return [_trial_end(trial) for trial in trials]
+
+
+def _why_plain(spec: Mapping[str, Any]) -> str | None:
+    """What keeps any of an experiment's variants from being sampled on arrays."""
+    run, env, defaults = spec["run"], spec["env"], algorithm_defaults(spec["run"])
+    reasons = (why_plain(run, env, config, defaults) for config in variants(spec.get("config", {})))
+    return next((reason for reason in reasons if reason is not None), None)
 
 
 def apply_options(experiments: Experiments, options: TrainOptions) -> Experiments:

@@ -1,0 +1,245 @@
+"""Sampling on arrays and learning on team states, against RLlib's own PPO from the same files."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import EXPERIMENTS
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.policy.sample_batch import SampleBatch, concat_samples
+from torch.utils import deterministic
+
+from rllib_tag.nn.team import receiver_rows
+from rllib_tag.plugin.sampler import STRETCH, BatchedSampler, generalized_advantages
+from rllib_tag.plugin.team_ppo import TeamPPO, TeamPPOConfig
+
+COLUMNS = (
+    SampleBatch.ACTIONS, SampleBatch.REWARDS, SampleBatch.ACTION_LOGP, SampleBatch.ACTION_DIST_INPUTS,
+    SampleBatch.VF_PREDS, Postprocessing.ADVANTAGES, Postprocessing.VALUE_TARGETS,
+)  # fmt: skip
+NUM_ENVS, CYCLES, FRAGMENT = 3, 7, 5
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_before() -> Iterator[None]:
+    """A seeded worker in this process sets torch's determinism for the whole process."""
+    before = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    deterministic.fill_uninitialized_memory = before[1]
+
+
+def build(batched: bool, env_config: dict[str, Any], **options: Any) -> PPO:
+    """An algorithm in this process, small, greedy so that both ways act alike."""
+    config = yaml.safe_load((EXPERIMENTS / "tag_ppo.yaml").read_text())["tag_ppo"]["config"]
+    config["env_config"].update({"max_cycles": CYCLES, "comm_range": 0.8, **env_config})
+    config["model"]["custom_model_config"].update(hidden_dim=28, **options.pop("model", {}))
+    game = config["env_config"]
+    config["multiagent"]["policy_mapping_fn"].update({key: game[key] for key in ("num_class_a", "num_class_b")})
+    config["multiagent"]["policies"] = options.pop("policies", ["class_a", "class_b"])
+    config.update(
+        num_env_runners=0, num_envs_per_env_runner=NUM_ENVS, rollout_fragment_length=FRAGMENT,
+        train_batch_size=NUM_ENVS * FRAGMENT, minibatch_size=12, num_epochs=2, explore=False,
+    )  # fmt: skip
+    config.update(copy.deepcopy(options))
+    kind = TeamPPOConfig if batched else PPOConfig
+    return kind().update_from_dict({**config, "env": "rllib_tag.TagEnv"}).build_algo()
+
+
+def pair(env_config: dict[str, Any], **options: Any) -> tuple[PPO, TeamPPO]:
+    """RLlib's own and ours, with the same weights; actors that are not near zero."""
+    plain, ours = build(False, env_config, **options), build(True, env_config, **options)
+    generator = torch.Generator().manual_seed(0)
+    for name, policy in plain.env_runner.policy_map.items():
+        for parameter in policy.model.net.actor.parameters():
+            parameter.data.normal_(generator=generator)
+        ours.get_policy(name).set_weights(policy.get_weights())
+    return plain, ours
+
+
+def plain_trajectories(batch: SampleBatch) -> list[dict[str, np.ndarray]]:
+    """The parts of a plain batch that belong to one agent and one episode, in order of appearance."""
+    keys = list(zip(batch[SampleBatch.EPS_ID].tolist(), batch[SampleBatch.AGENT_INDEX].tolist(), strict=True))
+    order = list(dict.fromkeys(keys))
+    return [
+        {column: np.stack([row for row, key in zip(batch[column], keys, strict=True) if key == wanted])
+         for column in (*COLUMNS, SampleBatch.OBS)}
+        for wanted in order
+    ]  # fmt: skip
+
+
+GAMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "default": ({}, {}),
+    "one_layer": ({"num_class_a": 3, "num_class_b": 1}, {"model": {"num_layers": 1}}),
+    "cut_off": ({"comm_hops": 1, "good_policy": "evasive"}, {}),
+    "neighbors": ({"history_length": 2}, {"model": {"sequence": "neighbors"}}),
+    "continuous": ({"continuous_actions": True}, {"model": {"gnn": "gatv2", "temporal": "gru"}}),
+    "local_critic": ({"num_class_a": 1, "num_class_b": 2}, {"model": {"critic": "local", "gnn": "none"}}),
+    "self_play": ({"good_policy": "learned", "num_good": 2}, {"policies": ["class_a", "class_b", "good"]}),
+    "complete": ({"shaping": 3.0}, {"batch_mode": "complete_episodes", "model": {"critic": "shared"}}),
+}
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_the_same_samples(game: str, ray_session: None) -> None:
+    """Observations, actions, rewards, logits, values and advantages of two fragments, a reset among them."""
+    plain, ours = pair(*GAMES[game][:1], **GAMES[game][1])
+    for _ in range(2):
+        expected = plain.env_runner.sample()
+        batch = ours.env_runner.sample()
+        while expected.env_steps() < batch.env_steps():  # whole episodes come as they end, ours all at once
+            expected = concat_samples([expected, plain.env_runner.sample()])
+        assert batch.env_steps() == expected.env_steps()
+        assert batch.policy_batches.keys() == expected.policy_batches.keys()
+        for name, part in batch.policy_batches.items():
+            trajectories = plain_trajectories(expected.policy_batches[name])
+            columns = {column: np.asarray(part[column]) for column in COLUMNS}
+            n = columns[SampleBatch.REWARDS].shape[2]
+            seen = flat_observations(ours, name, part)
+            steps = len(columns[SampleBatch.REWARDS]) * columns[SampleBatch.REWARDS].shape[1] // NUM_ENVS
+            by_agent = {
+                column: array.reshape(NUM_ENVS, steps, n, *array.shape[3:]) for column, array in columns.items()
+            }
+            matched = 0
+            for trajectory in trajectories:
+                env, start, agent = find(seen.reshape(NUM_ENVS, steps, n, -1), trajectory[SampleBatch.OBS])
+                length = len(trajectory[SampleBatch.REWARDS])
+                matched += length
+                for column in COLUMNS:
+                    np.testing.assert_allclose(
+                        by_agent[column][env, start : start + length, agent], trajectory[column],
+                        rtol=1e-3, atol=2e-4, err_msg=column,
+                    )  # fmt: skip
+            assert matched == NUM_ENVS * steps * n
+
+
+def flat_observations(algorithm: TeamPPO, name: str, part: SampleBatch) -> np.ndarray:
+    """Rows as RLlib's preprocessor would flatten them: (agent steps, D)."""
+    policy, obs = algorithm.get_policy(name), {key: torch.from_numpy(v) for key, v in part[SampleBatch.OBS].items()}
+    if "receivers" in obs:
+        rows = receiver_rows(obs, obs["receivers"][0].tolist(), policy.config["env_config"].get("comm_hops", 2))
+    else:
+        rows = {key: value.flatten(0, 2) for key, value in obs.items()}
+    order = policy.observation_space.original_space.spaces
+    return torch.cat([rows[key].flatten(1) for key in order], dim=1).numpy()
+
+
+def find(seen: np.ndarray, trajectory: np.ndarray) -> tuple[int, int, int]:
+    """Where a trajectory's observations stand in (envs, steps, agents, D); they differ by rounding alone."""
+    length = len(trajectory)
+    envs, steps, agents, _ = seen.shape
+    places = [(e, t, a) for e in range(envs) for t in range(steps - length + 1) for a in range(agents)]
+    gaps = [np.abs(seen[e, t : t + length, a] - trajectory).max() for e, t, a in places]
+    best = int(np.argmin(gaps))
+    assert gaps[best] < 1e-4
+    return places[best]
+
+
+@pytest.mark.parametrize("game", ["default", "one_layer", "cut_off", "continuous", "self_play"])
+def test_an_update_gives_the_same_weights(game: str, ray_session: None) -> None:
+    """One gradient step of RLlib's policy on its rows, of ours on team states: the same weights after it."""
+    plain, ours = pair(*GAMES[game][:1], **GAMES[game][1])
+    expected, batch = plain.env_runner.sample(), ours.env_runner.sample()
+    for name, part in batch.policy_batches.items():
+        before = copy.deepcopy(ours.get_policy(name).get_weights())
+        for algorithm in (plain, ours):  # Adam's first step is the sign of a gradient, even of one that is rounding
+            algorithm.get_policy(name)._optimizers[0].param_groups[0]["eps"] = 1e-2
+        plain.get_policy(name).learn_on_batch(expected.policy_batches[name])
+        ours.get_policy(name).learn_on_batch(part)
+        after, wanted = ours.get_policy(name).get_weights(), plain.get_policy(name).get_weights()
+        moved = max(np.abs(after[key] - before[key]).max() for key in after)
+        assert moved > 1e-4
+        for key, value in wanted.items():
+            np.testing.assert_allclose(after[key], value, rtol=0, atol=1e-3 * moved, err_msg=key)
+
+
+def test_counters_and_figures_are_rllibs(ray_session: None) -> None:
+    plain, ours = pair({}, rollout_fragment_length=CYCLES, train_batch_size=NUM_ENVS * CYCLES)
+    expected, result = plain.train(), ours.train()
+    for key in ("timesteps_total", "num_env_steps_sampled", "num_agent_steps_sampled", "num_agent_steps_trained"):
+        assert result[key] == expected[key], key
+    assert result["env_runners"]["custom_metrics"].keys() == expected["env_runners"]["custom_metrics"].keys()
+    for key, value in expected["env_runners"]["custom_metrics"].items():
+        assert result["env_runners"]["custom_metrics"][key] == pytest.approx(value, abs=1e-6), key
+    assert result["env_runners"]["episode_return_mean"] == pytest.approx(expected["env_runners"]["episode_return_mean"])
+    for name, learned in expected["info"]["learner"].items():
+        assert result["info"]["learner"][name].keys() >= {"learner_stats", "num_agent_steps_trained"}
+        assert result["info"]["learner"][name]["learner_stats"].keys() == learned["learner_stats"].keys()
+
+
+def test_a_minibatch_holds_its_agent_steps(ray_session: None) -> None:
+    """12 agent steps: with stretches of 5 and 2 agents a class, rows of 10; the nearest is one row."""
+    ours = build(True, {})
+    seen: list[int] = []
+    policy = ours.get_policy("class_a")
+    learn = policy.learn_on_batch
+    policy.learn_on_batch = lambda batch: (seen.append(batch[SampleBatch.ACTION_LOGP].size), learn(batch))[1]
+    ours.train()
+    assert seen == [10] * NUM_ENVS * 2  # every row in each of the two epochs
+
+
+def test_checkpoints_go_both_ways(ray_session: None, tmp_path: Any) -> None:
+    plain, ours = pair({})
+    ours.train()
+    ours.save(str(tmp_path / "ours"))
+    plain.restore(str(tmp_path / "ours"))
+    for name in ("class_a", "class_b"):
+        for key, value in ours.get_policy(name).get_weights().items():
+            np.testing.assert_array_equal(plain.get_policy(name).get_weights()[key], value)
+    plain.train()
+    plain.save(str(tmp_path / "plain"))
+    ours.restore(str(tmp_path / "plain"))
+    assert ours.iteration == 2
+    ours.train()
+
+
+def test_evaluation_and_several_runners(ray_session: None) -> None:
+    """RLlib's own evaluation workers and remote runners sample on arrays, too."""
+    ours = build(
+        True, {}, num_env_runners=1, num_cpus_per_env_runner=0.5, train_batch_size=2 * NUM_ENVS * FRAGMENT,
+        evaluation_interval=1, evaluation_duration=4, evaluation_config={"env_config": {"max_cycles": 3}},
+    )  # fmt: skip
+    try:
+        result = ours.train()
+        assert result["num_env_steps_sampled"] == 2 * NUM_ENVS * FRAGMENT
+        assert result["evaluation"]["env_runners"]["episode_len_mean"] == 3
+        assert result["evaluation"]["env_runners"]["num_episodes"] >= 4
+        assert (
+            ours.env_runner_group.foreach_env_runner(lambda worker: type(worker).__name__)
+            == [BatchedSampler.__name__] * 2
+        )
+        weights = ours.env_runner_group.foreach_env_runner(lambda worker: worker.get_weights()["class_a"])
+        for key, value in weights[0].items():
+            np.testing.assert_array_equal(value, weights[1][key])
+    finally:
+        ours.stop()
+
+
+def test_stretches_divide_a_fragment(ray_session: None) -> None:
+    for fragment, stretch in ((FRAGMENT, 5), (11, 1), (2 * STRETCH, STRETCH), (9, 9)):
+        ours = build(True, {}, rollout_fragment_length=fragment, train_batch_size=NUM_ENVS * fragment)
+        part = ours.env_runner.sample().policy_batches["class_b"]
+        assert part[SampleBatch.REWARDS].shape == (NUM_ENVS * fragment // stretch, stretch, 2)
+        assert part[SampleBatch.OBS]["messages"].shape[:2] == (NUM_ENVS * fragment // stretch, stretch + 3)
+
+
+def test_advantages_are_sums_of_discounted_errors() -> None:
+    """Against the plain double sum, with a cut in the middle."""
+    B, T, n, gamma, lam = 2, 7, 3, 0.9, 0.8
+    rng = np.random.default_rng(0)
+    rewards, values = rng.normal(size=(B, T, n)), rng.normal(size=(B, T, n))
+    cuts = {3: rng.normal(size=(B, n)), 6: rng.normal(size=(B, n))}
+    out = generalized_advantages(rewards, values, cuts, gamma, lam)
+    for start, end in ((0, 3), (4, 6)):
+        following = np.concatenate([values[:, start + 1 : end + 1], cuts[end][:, None]], axis=1)
+        errors = rewards[:, start : end + 1] + gamma * following - values[:, start : end + 1]
+        for t in range(end - start + 1):
+            expected = sum((gamma * lam) ** k * errors[:, t + k] for k in range(end - start + 1 - t))
+            np.testing.assert_allclose(out[:, start + t], expected, rtol=1e-5)
