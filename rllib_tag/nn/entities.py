@@ -52,6 +52,9 @@ class EntityEncoder(nn.Module):
         return out
 
 
-def relative(positions: Tensor, entities: Tensor) -> Tensor:
-    """Entities (M, K, 2 or more) with their first two numbers taken relative to positions (M, 2)."""
-    return torch.cat([entities[..., :2] - positions.unsqueeze(1), entities[..., 2:]], dim=-1)
+def placed(positions: Tensor, entities: Tensor) -> Tensor:
+    """Entities (M, K, D), whose first two numbers are a position, with where they are from (M, 2): (M, K, 2 + D).
+
+    The observer acts by what is relative to itself; who hears of it stands elsewhere and needs the absolute position.
+    """
+    return torch.cat([entities[..., :2] - positions.unsqueeze(1), entities], dim=-1)

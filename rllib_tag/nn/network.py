@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rllib_tag.nn.config import CommConfig
-from rllib_tag.nn.entities import EntityEncoder, relative
+from rllib_tag.nn.entities import EntityEncoder, placed
 from rllib_tag.nn.graph import GraphEncoder
 from rllib_tag.nn.temporal import GRUReader, TransformerReader, age_encoding, windows
 from rllib_tag.world.observations import MessageLayout
@@ -40,7 +40,7 @@ class CommEncoder(nn.Module):
         super().__init__()
         self.config = config
         hidden = config.hidden_dim
-        kinds = {"landmarks": 2, "good": 4}
+        kinds = {"landmarks": 4, "good": 6}
         self.classes = nn.ModuleList(EntityEncoder(6, kinds, hidden) for _ in range(2))
         node_dim = hidden if config.temporal == "none" else 2 * hidden
         if config.temporal == "transformer":
@@ -183,8 +183,8 @@ class CommEncoder(nn.Module):
         """Class-specific projection of messages (M, F): (M, H)."""
         position = messages[:, :2]
         own = torch.cat([messages[:, layout.own], messages[:, layout.one_hot]], dim=-1)
-        landmarks = relative(position, messages[:, layout.landmarks].unflatten(1, (layout.num_obstacles, 2)))
-        good = relative(position, messages[:, layout.good].unflatten(1, (layout.num_good, 4)))
+        landmarks = placed(position, messages[:, layout.landmarks].unflatten(1, (layout.num_obstacles, 2)))
+        good = placed(position, messages[:, layout.good].unflatten(1, (layout.num_good, 4)))
         entities = {}
         for kind, values, flag in (
             ("landmarks", landmarks, layout.sees_landmarks),
@@ -210,7 +210,7 @@ class CentralCritic(nn.Module):
     def __init__(self, config: CommConfig) -> None:
         super().__init__()
         hidden = config.hidden_dim
-        self.encoder = EntityEncoder(6, {"team": 6, "good": 4, "landmarks": 2}, hidden)
+        self.encoder = EntityEncoder(6, {"team": 8, "good": 6, "landmarks": 4}, hidden)
         self.value = head(hidden, hidden, 1, gain=1.0)
 
     def forward(self, obs: Observation) -> Tensor:
@@ -219,16 +219,16 @@ class CentralCritic(nn.Module):
         own = team[torch.arange(len(team), device=team.device), me]  # (B, 6)
         others = torch.ones(team.shape[:2], dtype=torch.bool, device=team.device)
         others[torch.arange(len(team), device=team.device), me] = False
-        entities = {"team": (relative(own[:, :2], team), others)} | surroundings(own[:, :2], obs, "good", "landmarks")
+        entities = {"team": (placed(own[:, :2], team), others)} | surroundings(own[:, :2], obs, "good", "landmarks")
         return self.value(self.encoder(own, entities).relu()).squeeze(-1)
 
 
 def surroundings(position: Tensor, obs: Observation, *kinds: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """The observation's entities of some kinds, where there are any, relative to (B, 2) and all counted."""
+    """The observation's entities of some kinds, where there are any, seen from (B, 2) and all counted."""
     out = {}
     for kind in kinds:
         if kind in obs:
-            values = relative(position, obs[kind])
+            values = placed(position, obs[kind])
             out[kind] = values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
     return out
 
@@ -302,7 +302,7 @@ class GoodNet(nn.Module):
         super().__init__()
         self.config, self.continuous = config, continuous
         hidden = config.hidden_dim
-        self.encoder = EntityEncoder(4, {"adversaries": 2, "good": 4, "landmarks": 2}, hidden)
+        self.encoder = EntityEncoder(4, {"adversaries": 4, "good": 6, "landmarks": 4}, hidden)
         self.actor = head(hidden, hidden, num_outputs, gain=0.01)
         self.critic = head(hidden, hidden, 1, gain=1.0)
 

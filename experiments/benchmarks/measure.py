@@ -1,0 +1,147 @@
+"""One measurement in a process of its own: prints what it found as one line of JSON.
+
+python experiments/benchmarks/measure.py simulator '{"num_envs": 1024, "num_adversaries": 4, "num_good": 1}'
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray gives every actor with one CPU
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+warnings.filterwarnings("ignore")
+
+import numpy as np  # noqa: E402
+
+TAG_PPO = Path(__file__).parents[1] / "tag_ppo.yaml"
+Figures = dict[str, float]
+
+
+def rate(play: Callable[[], None], units: int, seconds: float = 3.0) -> float:
+    """Units a second of something played over and over for some seconds, after one round that does not count."""
+    play()
+    rounds, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        play()
+        rounds += 1
+    return rounds * units / (time.perf_counter() - start)
+
+
+def simulator(num_envs: int, num_adversaries: int, num_good: int) -> Figures:
+    """Environment steps a second of `SimpleTagVec` under random actions, resets included."""
+    from rllib_tag import SimpleTagVec
+
+    games = SimpleTagVec(num_envs, num_good, num_adversaries, num_obstacles=2, max_cycles=100)
+    games.reset(list(range(num_envs)))
+    actions = np.random.default_rng(0).integers(5, size=(100, len(games.agents), num_envs))
+
+    def episode() -> None:
+        for step in actions:
+            games.step(dict(zip(games.agents, step, strict=True)))
+
+    return {"env_steps_per_s": rate(episode, 100 * num_envs)}
+
+
+def mpe2(num_adversaries: int, num_good: int) -> Figures:
+    """Environment steps a second of mpe2's parallel env under random actions, resets included."""
+    from mpe2 import simple_tag_v3
+
+    env = simple_tag_v3.parallel_env(
+        num_good=num_good, num_adversaries=num_adversaries, num_obstacles=2, max_cycles=100
+    )
+    actions = np.random.default_rng(0).integers(5, size=(100, num_adversaries + num_good))
+
+    def episode() -> None:
+        env.reset(seed=0)
+        for step in actions:
+            env.step(dict(zip(env.agents, step.tolist(), strict=True)))
+
+    return {"env_steps_per_s": rate(episode, 100)}
+
+
+def algorithm(batched: bool, env: dict[str, Any], model: dict[str, Any], **options: Any) -> Any:
+    """RLlib's PPO or `TeamPPO` from `tag_ppo.yaml`, with some of its values replaced."""
+    import ray
+    import yaml
+    from ray.rllib.algorithms.ppo import PPOConfig
+
+    from rllib_tag.plugin.team_ppo import TeamPPOConfig
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    config = yaml.safe_load(TAG_PPO.read_text())["tag_ppo"]["config"]
+    config["env_config"].update(env)
+    for key in ("num_class_a", "num_class_b"):
+        config["multiagent"]["policy_mapping_fn"][key] = config["env_config"][key]
+    config["model"]["custom_model_config"].update(model)
+    kind = TeamPPOConfig if batched else PPOConfig
+    return kind().update_from_dict({**config, **options, "env": "rllib_tag.TagEnv"}).build_algo()
+
+
+def sampling(batched: bool, num_envs: int, model: dict[str, Any]) -> Figures:
+    """Environment steps a second that one env runner samples."""
+    steps = 100 * num_envs
+    worker = algorithm(
+        batched, {}, model, num_env_runners=0, num_envs_per_env_runner=num_envs, rollout_fragment_length=100,
+        train_batch_size=steps,
+    ).env_runner  # fmt: skip
+    return {"env_steps_per_s": rate(lambda: worker.sample(), steps, seconds=6.0)}
+
+
+def training(batched: bool, iterations: int, env: dict[str, Any], model: dict[str, Any], **options: Any) -> Figures:
+    """Environment steps a second of whole training iterations after the first, and the return at the end."""
+    trained = algorithm(batched, env, model, **options)
+    trained.train()
+    start, before = time.perf_counter(), trained.iteration
+    result: dict[str, Any] = {}
+    for _ in range(iterations - before):
+        result = trained.train()
+    seconds = time.perf_counter() - start
+    timers = {key: result["timers"][f"{key}_time_ms"] / 1000 for key in ("sample", "learn")}
+    steps = (trained.iteration - before) * trained.config.total_train_batch_size
+    metrics = result["env_runners"]["custom_metrics"]
+    return {"env_steps_per_s": steps / seconds, "return": metrics.get("return_adversary_mean", np.nan), **timers}
+
+
+def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Figures:
+    """Cost of learning and memory of a batch: GFLOP/s in matrix products, against what this machine does at best."""
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    trained = algorithm(True, env, model, num_env_runners=0, **options)
+    batch = trained.env_runner.sample()
+    memory = sum(part.size_bytes() for part in batch.policy_batches.values())
+    with FlopCounterMode(display=False) as counter:
+        for name, part in batch.policy_batches.items():
+            trained._epochs(trained.get_policy(name), part, np.random.default_rng(0))
+    flops = counter.get_total_flops()
+    trained._learn(batch)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        trained._learn(batch)
+        times.append(time.perf_counter() - start)
+    seconds = float(np.median(times))
+    torch.set_num_threads(os.cpu_count() or 1)
+    square = torch.randn(2048, 2048)
+    best = rate(lambda: square @ square, 2 * 2048**3) / 1e9
+    return {
+        "env_steps_per_s": batch.env_steps() / seconds,
+        "gflop_per_s": flops / seconds / 1e9,
+        "matmul_gflop_per_s": best,
+        "batch_bytes_per_env_step": memory / batch.env_steps(),
+    }
+
+
+if __name__ == "__main__":
+    measured = {f.__name__: f for f in (simulator, mpe2, sampling, training, learning)}[sys.argv[1]]
+    print(json.dumps(measured(**json.loads(sys.argv[2]))), flush=True)
+    os._exit(0)  # without Ray's farewell
