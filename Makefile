@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := out/demo
 
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test check bench format clean
 
 help:
 	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 8 minutes on 2 cores)"
 	@echo "make test   run all tests"
+	@echo "make bench  measure all speeds beside other libraries' (about 40 minutes on 2 cores)"
 	@echo "make check  format, lint, types, fast tests"
 
 install: .venv/installed
@@ -40,9 +41,13 @@ check: install
 	$(BIN)/mypy
 	$(BIN)/pytest tests/test_structure.py tests/world tests/nn tests/plugin tests/report
 
+# The other libraries get environments of their own in .bench.
+bench: install
+	$(BIN)/python experiments/benchmarks/bench.py --out out/benchmarks
+
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv out build *.egg-info
+	rm -rf .venv .bench out build *.egg-info

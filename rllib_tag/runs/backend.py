@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.callbacks import DefaultCallbacks
 
 from rllib_tag.plugin.callbacks import TagCallbacks
@@ -14,7 +13,7 @@ from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.model import CommModel
 
-# Keys of RLlib's PPO that the batched sampler has no part in: each with the only value that it knows.
+# Keys of RLlib that the batched sampler has no part in, each with the only value that it knows; all are defaults.
 PLAIN_ONLY: dict[str, Any] = {
     "count_steps_by": "env_steps",
     "sample_collector": None,
@@ -32,14 +31,13 @@ EPISODE_HOOKS = (
 )  # fmt: skip
 
 
-def why_plain(run: str, env: str, config: Mapping[str, Any], defaults: AlgorithmConfig) -> str | None:
+def why_plain(run: str, env: str, config: Mapping[str, Any]) -> str | None:
     """What keeps a checked config from being sampled on arrays; None if nothing does.
 
     Args:
         run: The algorithm's name.
         env: The environment's import path or registered name.
         config: RLlib's config, without unresolved search values.
-        defaults: The algorithm's defaults.
     """
     if run != "PPO":
         return f"run: {run}"
@@ -61,7 +59,7 @@ def why_plain(run: str, env: str, config: Mapping[str, Any], defaults: Algorithm
         if getattr(callbacks, hook) not in (getattr(DefaultCallbacks, hook), getattr(TagCallbacks, hook)):
             return f"callbacks: {config['callbacks']}, which has {hook}"
     for key, value in PLAIN_ONLY.items():
-        given = config.get(key, config.get("multiagent", {}).get(key, getattr(defaults, key, value)))
+        given = config.get(key, config.get("multiagent", {}).get(key, value))
         if given != value:
             return f"{key}: {given}"
     if config.get("num_gpus", 0) > 1:

@@ -97,7 +97,7 @@ def check_config(run: str, env: str, config: Mapping[str, Any]) -> None:
     _check_model(config, team)
     _check_multiagent(config.get("multiagent", {}), team, defaults)
     if team is not None and team.config.backend == "batched":
-        reason = why_plain(run, env, config, defaults)
+        reason = why_plain(run, env, config)
         if reason is not None:
             raise ConfigError(
                 f"config: env_config: backend: batched: expected a run that can be sampled on arrays, got {reason}. "

@@ -18,7 +18,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import create_scheduler
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.ray_internals import algorithm_defaults, trial_error, trial_folder, variants
+from rllib_tag.plugin.ray_internals import trial_error, trial_folder, variants
 from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.runs.backend import why_plain
 from rllib_tag.runs.config_check import check_resources, resources_of
@@ -184,8 +184,7 @@ def _run(
 
 def _why_plain(spec: Mapping[str, Any]) -> str | None:
     """What keeps any of an experiment's variants from being sampled on arrays."""
-    run, env, defaults = spec["run"], spec["env"], algorithm_defaults(spec["run"])
-    reasons = (why_plain(run, env, config, defaults) for config in variants(spec.get("config", {})))
+    reasons = (why_plain(spec["run"], spec["env"], config) for config in variants(spec.get("config", {})))
     return next((reason for reason in reasons if reason is not None), None)
 
 
