@@ -102,12 +102,12 @@ class TeamPPO(PPO):
         return builder.finalize()
 
     def _epochs(self, policy: TeamPolicy, batch: SampleBatch, rng: np.random.Generator) -> list[dict[str, Any]]:
-        """Learns from all minibatches of all epochs: the statistics of the last epoch's."""
+        """Learns from all minibatches of all epochs: the statistics of each."""
         rows, per_row = len(batch), batch[SampleBatch.ACTION_LOGP][0].size
         size = max(1, round((self.config.minibatch_size or rows * per_row) / per_row))
-        results: list[dict[str, Any]] = []
+        results = []
         for _ in range(self.config.num_epochs):
-            order, results = rng.permutation(rows), []
+            order = rng.permutation(rows)
             for start in range(0, rows, size):
                 chosen = order[start : start + size]
                 taken = tree.map_structure(lambda column: column[chosen], dict(batch))  # noqa: B023
