@@ -13,7 +13,7 @@ import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,9 +32,10 @@ PACKAGES = {
     "jaxmarl": [["jaxmarl"]],
     "benchmarl": [["torch==2.13.0"], ["torch==2.13.0", "benchmarl", "vmas", "torch-geometric"]],
 }
-BENCHMARL = {"batch": 6400, "num_envs": 64, "minibatch": 800, "epochs": 5, "hidden_dim": 128}
-# The same for ours: one minibatch of 800 environment steps is 1,600 rows of each of two policies.
-OURS = {"train_batch_size": 6400, "minibatch_size": 1600, "num_epochs": 5}
+BENCHMARL = {"batch": 6400, "minibatch": 800, "epochs": 5, "hidden_dim": 128}
+# The same for ours: one minibatch of 800 environment steps is 1,600 agent steps of each of two policies.
+OURS = {"num_envs_per_env_runner": 32, "train_batch_size": 6400, "minibatch_size": 1600, "num_epochs": 5}
+FULL_GRAPH = {"history_length": 1, "comm_range": "inf"}  # as BenchMARL's
 GATV2 = {"gnn": "gatv2", "gnn_layers": 1, "temporal": "none", "hidden_dim": 128}
 DEFAULT_MODEL = {"hidden_dim": 128, "num_layers": 2}
 console = Console(soft_wrap=True)
@@ -42,17 +43,19 @@ Figures = dict[str, float]
 Row = dict[str, Any]
 
 
-def run(python: str, script: str, *arguments: str) -> Figures:
+def run(python: str, script: str, *arguments: str, threads: int | None = None) -> Figures:
     """What a script prints as its last line."""
-    done = subprocess.run([python, str(HERE / script), *arguments], capture_output=True, text=True, check=False)
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    command = [python, str(HERE / script), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
-        raise RuntimeError(f"{script} {' '.join(arguments)}: {done.stderr.strip().splitlines()[-1]}")
+        raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def ours(what: str, **settings: Any) -> Callable[[], Figures]:
+def ours(what: str, threads: int = 1, **settings: Any) -> Callable[[], Figures]:
     """A measurement of `measure.py`."""
-    return lambda: run(sys.executable, "measure.py", what, json.dumps(settings))
+    return lambda: run(sys.executable, "measure.py", what, json.dumps(settings), threads=threads)
 
 
 def other(name: str, **settings: Any) -> Callable[[], Figures]:
@@ -104,10 +107,9 @@ def compare(repeats: int, seeds: int, rows: list[Row]) -> list[Row]:
         a, b = (medians[side]["env_steps_per_s"] for side in ("ours", "other"))
         summary.append({"figure": name, "ours": a, "other": b, "ratio": a / b, "goal": goal})
 
-    def best(name: str, sizes: Iterable[int], batched: bool) -> int:
-        sides = {str(size): ours("sampling", batched=batched, num_envs=size, model=DEFAULT_MODEL) for size in sizes}
-        medians = repeat(name, sides, 1, rows)
-        return int(max(medians, key=lambda size: medians[size]["env_steps_per_s"]))
+    def best(name: str, choices: dict[str, Callable[[], Figures]]) -> str:
+        medians = repeat(name, choices, 1, rows)
+        return max(medians, key=lambda choice: medians[choice]["env_steps_per_s"])
 
     vec4, vec16 = (ours("simulator", num_envs=1024, num_adversaries=x, num_good=y) for x, y in ((4, 1), (16, 4)))
     pair("simulator 4+1, against mpe2", 150, vec4, ours("mpe2", num_adversaries=4, num_good=1), repeats)
@@ -115,24 +117,35 @@ def compare(repeats: int, seeds: int, rows: list[Row]) -> list[Row]:
     if install("jaxmarl"):
         jax = other("jaxmarl", num_envs=1024, num_adversaries=4, num_good=1)
         pair("simulator 4+1, against JaxMARL", 1.0, vec4, jax, repeats)
-    sizes = [best(f"sampling, {side} envs", (1, 16, 64, 256), side == "our") for side in ("our", "plain")]
-    sides = [
-        ours("sampling", batched=batched, num_envs=size, model=DEFAULT_MODEL)
-        for batched, size in zip((True, False), sizes, strict=True)
-    ]
-    pair(f"sampling, {sizes[0]} envs against plain RLlib's {sizes[1]}", 10, *sides, times=repeats)
+    chosen = {}
+    for batched in (True, False):
+        choices = {
+            str(size): ours("sampling", batched=batched, num_envs=size, model=DEFAULT_MODEL)
+            for size in (1, 16, 64, 256)
+        }
+        size = best(f"sampling, how many envs, {'ours' if batched else 'plain'}", choices)
+        chosen[batched] = size, choices[size]
+    name = f"sampling, {chosen[True][0]} envs against plain RLlib's {chosen[False][0]}"
+    pair(name, 10, chosen[True][1], chosen[False][1], repeats)
+    threads = best(
+        "training, how many threads, plain",
+        {str(n): ours("training", n, batched=False, iterations=2, env={}, model={}) for n in (1, 2)},
+    )
     name = "training tag_ppo.yaml, against plain RLlib"
     for seed in range(1, seeds + 1):
         sides = {
-            side: ours("training", batched=side == "ours", iterations=4, env={}, model={}, seed=seed)
-            for side in ("ours", "other")
+            "ours": ours("training", batched=True, iterations=3, env={}, model={}, seed=seed),
+            "other": ours("training", int(threads), batched=False, iterations=3, env={}, model={}, seed=seed),
         }
         medians = repeat(name, sides, 1, rows, first=seed)
     a, b = (medians[side]["env_steps_per_s"] for side in ("ours", "other"))
     summary.append({"figure": name, "ours": a, "other": b, "ratio": a / b, "goal": 8})
     if install("benchmarl"):
-        mine = ours("training", batched=True, iterations=5, env={"history_length": 1}, model=GATV2, **OURS)
-        pair("training GATv2, against BenchMARL", 1.5, mine, other("benchmarl", iterations=4, **BENCHMARL), repeats)
+        others = {str(n): other("benchmarl", iterations=2, **BENCHMARL | {"num_envs": n}) for n in (64, 320)}
+        size = int(best("training, how many envs, BenchMARL", others))
+        theirs = other("benchmarl", iterations=4, **BENCHMARL | {"num_envs": size})
+        mine = ours("training", batched=True, iterations=5, env=FULL_GRAPH, model=GATV2, **OURS)
+        pair(f"training GATv2, against BenchMARL's {size} envs", 1.5, mine, theirs, repeats)
     medians = repeat("learning", {"ours": ours("learning", env={}, model={})}, repeats, rows)["ours"]
     a, b = medians["gflop_per_s"], medians["matmul_gflop_per_s"]
     summary.append({"figure": "learning, GFLOP/s of the machine's", "ours": a, "other": b, "ratio": a / b, "goal": 0.4})
@@ -144,7 +157,13 @@ def growth(rows: list[Row]) -> list[Row]:
     summary = []
     for n in (4, 8, 16, 32):
         env = {"num_class_a": n // 2, "num_class_b": n // 2}
-        small = {"num_envs_per_env_runner": 64, "rollout_fragment_length": 10, "train_batch_size": 640, "num_epochs": 1}
+        small = {
+            "num_envs_per_env_runner": 64,
+            "rollout_fragment_length": 10,
+            "train_batch_size": 640,
+            "minibatch_size": 640,
+            "num_epochs": 1,
+        }
         physics = ours("simulator", num_envs=64, num_adversaries=n, num_good=1)()
         learn = ours("learning", env=env, model={}, **small)()
         train = ours("training", batched=True, iterations=3, env=env, model={}, num_env_runners=0, **small)()

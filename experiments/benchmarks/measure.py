@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray gives every actor with one CPU
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # as Ray gives every actor with one CPU; bench.py also tries more
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
 warnings.filterwarnings("ignore")
@@ -73,9 +73,12 @@ def algorithm(batched: bool, env: dict[str, Any], model: dict[str, Any], **optio
     import ray
     import yaml
     from ray.rllib.algorithms.ppo import PPOConfig
+    from torch.utils import deterministic
 
     from rllib_tag.plugin.team_ppo import TeamPPOConfig
 
+    # RLlib's seed would have torch fill fresh memory with NaN, which costs both sides alike; ours switches it off.
+    deterministic.fill_uninitialized_memory = False
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     config = yaml.safe_load(TAG_PPO.read_text())["tag_ppo"]["config"]
     config["env_config"].update(env)
@@ -100,12 +103,14 @@ def training(batched: bool, iterations: int, env: dict[str, Any], model: dict[st
     """Environment steps a second of whole training iterations after the first, and the return at the end."""
     trained = algorithm(batched, env, model, **options)
     trained.train()
+    for timer in trained._timers.values():
+        timer.reset()
     start, before = time.perf_counter(), trained.iteration
     result: dict[str, Any] = {}
     for _ in range(iterations - before):
         result = trained.train()
     seconds = time.perf_counter() - start
-    timers = {key: result["timers"][f"{key}_time_ms"] / 1000 for key in ("sample", "learn")}
+    timers = {key: trained._timers[key].mean for key in ("sample", "learn")}
     steps = (trained.iteration - before) * trained.config.total_train_batch_size
     metrics = result["env_runners"]["custom_metrics"]
     return {"env_steps_per_s": steps / seconds, "return": metrics.get("return_adversary_mean", np.nan), **timers}

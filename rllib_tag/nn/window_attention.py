@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class WindowAttention(torch.autograd.Function):
@@ -50,6 +51,7 @@ class WindowAttention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         """The gradients of query, key, value, age_key and age_value."""
         query, key, value, age_key, age_value, weights = ctx.saved_tensors

@@ -8,19 +8,27 @@ from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.registry import ALGORITHMS
+from ray.rllib.evaluation.metrics import RolloutMetrics
 from ray.rllib.evaluation.rollout_worker import get_global_worker
+from ray.rllib.execution.rollout_ops import standardize_fields, synchronous_parallel_sample
 from ray.rllib.models import MODEL_DEFAULTS
+from ray.rllib.utils.metrics.learner_info import LEARNER_STATS_KEY, LearnerInfoBuilder
 from ray.tune.experiment import Trial
 from ray.tune.registry import ENV_CREATOR, _global_registry
 from ray.tune.search.variant_generator import generate_variants
 
 __all__ = [
+    "LEARNER_STATS_KEY",
     "MODEL_DEFAULTS",
+    "LearnerInfoBuilder",
+    "RolloutMetrics",
     "algorithm_defaults",
     "algorithm_names",
     "env_is_registered",
     "get_global_worker",
     "required_resources",
+    "standardize_fields",
+    "synchronous_parallel_sample",
     "trial_error",
     "trial_folder",
     "variants",

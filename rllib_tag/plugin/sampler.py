@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
-from ray.rllib.evaluation.metrics import RolloutMetrics
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.evaluation.rollout_worker import RolloutWorker
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
 from torch.utils import deterministic
 
+from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.observer import Arrays
+from rllib_tag.plugin.ray_internals import RolloutMetrics
 from rllib_tag.plugin.tag_vec import TagVec, TeamView
 from rllib_tag.plugin.team_policy import TeamPolicy
 from rllib_tag.world.roster import GOOD_POLICY
@@ -24,40 +26,88 @@ from rllib_tag.world.roster import GOOD_POLICY
 STRETCH = 10
 
 
+class TeamBatch(MultiAgentBatch):
+    """A batch whose rows hold stretches of several agents' steps."""
+
+    def agent_steps(self) -> int:
+        """The number of agent steps in all rows."""
+        return sum(part[SampleBatch.ACTION_LOGP].size for part in self.policy_batches.values())
+
+
 class BatchedSampler(RolloutWorker):
     """Samples `num_envs_per_env_runner` games at once: one forward a policy a step, advantages on arrays.
 
     Everything else, weights, metrics, checkpoints, evaluation workers, restarts, is RLlib's own. Observations,
     rewards, values and advantages are those of RLlib's plain sampling for the same seeds and actions. The figures
-    that `TagCallbacks` reports are there without it; callbacks for episodes are not called.
+    that `TagCallbacks` reports are there without it; callbacks for episodes and samples are not called.
 
     For `TeamPPO`: the batches' rows are those of `TeamPolicy`.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        # A seed makes RLlib ask torch for deterministic algorithms, which then fills all fresh memory with NaN, a
-        # fifth of the time; only code that reads memory before it writes it would show a difference.
-        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        if self.seed is not None:
+            # A seed makes RLlib ask torch for deterministic algorithms, which on a CPU also fills all fresh memory
+            # with NaN, a fifth of the time; only code that reads memory before it writes it would show a difference.
+            deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._finished: list[RolloutMetrics] = []
+        self._waiting: list[tuple[MultiAgentBatch, RolloutMetrics]] = []
         if self.env is None:
             return
-        assert isinstance(self.env, TagEnv)
-        self._games = TagVec(self.env.config, self.config.num_envs_per_env_runner)
+        if not isinstance(self.env, TagEnv):
+            raise ConfigError(f"BatchedSampler: expected rllib_tag.TagEnv, got {type(self.env).__name__}. Use PPO.")
+        config, num_envs = self.config, self.config.num_envs_per_env_runner
+        # RLlib's evaluation takes one episode a call until it has as many as were asked for.
+        self._one_by_one = config.in_evaluation and config.evaluation_duration_unit == "episodes"
+        if self._one_by_one and config.evaluation_duration != "auto":
+            runners = max(1, config.evaluation_num_env_runners)
+            num_envs = min(num_envs, math.ceil(config.evaluation_duration / runners))
+        self._games = TagVec(self.env.config, num_envs)
         places: dict[str, list[int]] = {}
         for place, agent in enumerate(self._games.agents):
             places.setdefault(self.policy_mapping_fn(agent, None, worker=self), []).append(place)
         self._places = places
         if self.seed is not None:  # the seeds that RLlib gives its sub-environments, which it resets once more
-            self._games.reset([self.worker_index * 1000 + i + self.seed for i in range(self._games.num_envs)])
+            self._games.reset([self.worker_index * 1000 + i + self.seed for i in range(num_envs)])
             self._games.reset()
-        self._returns = np.zeros((self._games.num_envs, len(self._games.agents)))
-        config = self._games.config
+        self._returns = np.zeros((num_envs, len(self._games.agents)))
         silence = np.zeros_like(self._games.view.adversaries["messages"])
-        self._recent = [silence] * (config.history_length - 1)  # the messages before the next step
+        self._recent = [silence] * (self._games.config.history_length - 1)  # the messages before the next step
+        self._stretch = self._common_stretch()
+
+    def _common_stretch(self) -> int:
+        """Steps in a row of a batch: they must divide the fragments of all runners, and suit a minibatch."""
+        config = self.config
+        if config.batch_mode == "complete_episodes":
+            length = self._games.config.max_cycles
+        else:
+            runners = range(1, config.num_env_runners + 1) if config.num_env_runners else [0]
+            length = math.gcd(*(config.get_rollout_fragment_length(worker_index=i) for i in runners))
+        largest = max(len(places) for places in self._places.values())
+        limit = min(STRETCH, max(1, (config.minibatch_size or STRETCH * largest) // largest))
+        return max(size for size in range(1, limit + 1) if length % size == 0)
 
     def sample(self, **kwargs: Any) -> MultiAgentBatch:
-        """One fragment of every game: `rollout_fragment_length` steps, or whole episodes in evaluation."""
+        """One fragment of every game: `rollout_fragment_length` steps, or whole episodes.
+
+        Where evaluation counts episodes, one episode a call.
+        """
+        if not self._one_by_one:
+            return self._play()
+        if not self._waiting:
+            batch, B = self._play(), self._games.num_envs
+            ended, self._finished = self._finished[-B:], self._finished[:-B]
+            for i in range(B):
+                parts = {}
+                for name, part in batch.policy_batches.items():
+                    rows = len(part) // B
+                    parts[name] = part[i * rows : (i + 1) * rows]
+                self._waiting.append((TeamBatch(parts, batch.count // B), ended[i]))
+        batch, metrics = self._waiting.pop(0)
+        self._finished.append(metrics)
+        return batch
+
+    def _play(self) -> MultiAgentBatch:
         num_steps = self.config.get_rollout_fragment_length(worker_index=self.worker_index)
         if self.config.batch_mode == "complete_episodes":
             num_steps = self._games.config.max_cycles - self._games.view.steps
@@ -66,12 +116,7 @@ class BatchedSampler(RolloutWorker):
             self._step(fragment)
         if not fragment.cuts or fragment.cuts[-1][0] != num_steps - 1:
             fragment.cuts.append((num_steps - 1, self._recent, self._games.view))
-        batch = MultiAgentBatch(
-            {name: self._batch(name, fragment) for name in self._places}, num_steps * self._games.num_envs
-        )
-        self.callbacks.on_sample_end(worker=self, samples=batch)
-        self.output_writer.write(batch)
-        return batch
+        return TeamBatch({name: self._batch(name, fragment) for name in self._places}, num_steps * self._games.num_envs)
 
     def get_metrics(self) -> list[RolloutMetrics]:
         """The episodes that have ended since the last call."""
@@ -123,6 +168,7 @@ class BatchedSampler(RolloutWorker):
             for key in views[0].adversaries
             if key != "messages"
         }
+        out["links"] = np.packbits(out["links"], axis=-1)
         said = np.stack(
             [*recent, *(view.adversaries["messages"] for view in views)], axis=1
         )  # (B, T - 1 + steps, N, F)
@@ -137,8 +183,7 @@ class BatchedSampler(RolloutWorker):
 
     def _batch(self, name: str, fragment: _Fragment) -> SampleBatch:
         policy: TeamPolicy = self.policy_map[name]
-        num_steps, places = len(fragment.views), self._places[name]
-        stretch = max(size for size in range(1, STRETCH + 1) if num_steps % size == 0)
+        num_steps, places, stretch = len(fragment.views), self._places[name], self._stretch
         obs = self._observation(name, fragment.views, fragment.recent, stretch)
         B, n = self._games.num_envs, len(places)
         values = policy.values(obs).reshape(B, num_steps, n)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.env_config import GOOD_POLICIES, TagEnvConfig
 from rllib_tag.plugin.episode_stats import EpisodeStats
 from rllib_tag.plugin.observer import Arrays, observe_good, potentials, team_state
@@ -45,19 +46,36 @@ class VecStep:
     stats: list[dict[str, float]]
 
 
+def mpe2_needed(config: TagEnvConfig) -> str | None:
+    """What in a game's config only mpe2 can do; None if nothing."""
+    if config.backend == "mpe2":
+        return "backend: mpe2"
+    if config.wrappers:
+        return "wrappers"
+    return f"render_mode: {config.render_mode}" if config.render_mode else None
+
+
 class TagVec:
     """B games of `TagEnv` in lockstep: the same observations, rewards and episodes for the same seeds and actions.
 
     Args:
-        config: The game, without wrappers and rendering, which need mpe2.
+        config: The game.
         num_envs: B.
 
     Attributes:
         agents: Those that act by a policy, in `TagEnv`'s order.
         view: What the games show now.
+
+    Raises:
+        ConfigError: If the game needs mpe2.
     """
 
     def __init__(self, config: TagEnvConfig, num_envs: int) -> None:
+        if mpe2_needed(config) is not None:
+            raise ConfigError(
+                f"env_config: expected a game that can be played on arrays, got {mpe2_needed(config)}. "
+                "Remove it, or train with run: PPO by plain RLlib."
+            )
         self.config, self.num_envs, roster = config, num_envs, config.roster
         self._world = SimpleTagVec(
             num_envs, config.num_good, roster.num_adversaries, config.num_obstacles, config.max_cycles,

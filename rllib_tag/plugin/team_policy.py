@@ -29,10 +29,10 @@ PER_AGENT = (
 class TeamPolicy(PPOTorchPolicy):
     """RLlib's PPO policy, which also reads rows that hold a stretch of C steps of one game for its n agents.
 
-    Such a row's `obs` is a mapping: for adversaries what `CommEncoder.team` takes, with `receivers` (n,), the
-    places of the policy's agents in the team; for good agents `TagEnv`'s keys with the axes (C, n) in front.
-    Other columns have the axes (C, n) in front. The loss is PPO's own over all R * C * n agent steps; a team state
-    is encoded once for all of them. Plain RLlib batches are read as ever.
+    Such a row's `obs` is a mapping: for adversaries what `CommEncoder.team` takes, but `links` packed by
+    `numpy.packbits`, and `receivers` (n,), the places of the policy's agents in the team; for good agents `TagEnv`'s
+    keys with the axes (C, n) in front. Other columns have the axes (C, n) in front. The loss is PPO's own over all
+    R * C * n agent steps; a team state is encoded once for all of them. Plain RLlib batches are read as ever.
     """
 
     def loss(self, model: TorchModelV2, dist_class: type, train_batch: SampleBatch) -> Tensor | list[Tensor]:
@@ -68,6 +68,7 @@ class TeamPolicy(PPOTorchPolicy):
             actions, logp = self.exploration.get_exploration_action(
                 action_distribution=self.dist_class(outputs, self.model), timestep=timestep, explore=explore
             )
+        self.global_timestep += len(outputs)
         B = len(next(iter(obs.values())))
         actions, logp, outputs = (value.unflatten(0, (B, -1)).cpu() for value in (actions, logp, outputs))
         return actions.numpy(), logp.numpy(), outputs.numpy()
@@ -95,6 +96,7 @@ class TeamPolicy(PPOTorchPolicy):
         if isinstance(net, GoodNet):
             return net({key: value.flatten(0, 2) for key, value in obs.items()})
         receivers = obs["receivers"][0].tolist()
+        obs = {**obs, "links": unpack(obs["links"], obs["messages"].shape[2])}
         if net.encoder.shares_states(self._comm_hops):
             outputs, features = net.team(obs, receivers)
             return outputs.flatten(0, 2), features.flatten(0, 2)
@@ -110,6 +112,12 @@ class TeamPolicy(PPOTorchPolicy):
     @functools.cached_property
     def _comm_hops(self) -> int:
         return TagEnvConfig.from_mapping(self.config["env_config"]).comm_hops
+
+
+def unpack(packed: Tensor, length: int) -> Tensor:
+    """What `numpy.packbits` packed along the last axis: booleans (..., length)."""
+    places = torch.arange(7, -1, -1, device=packed.device, dtype=packed.dtype)
+    return ((packed.unsqueeze(-1) >> places) & 1).flatten(-2)[..., :length] > 0
 
 
 class _Encoded:

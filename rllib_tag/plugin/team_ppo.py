@@ -10,7 +10,6 @@ import tree
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo.ppo import PPO, PPOConfig
 from ray.rllib.evaluation.postprocessing import Postprocessing
-from ray.rllib.execution.rollout_ops import standardize_fields, synchronous_parallel_sample
 from ray.rllib.policy.policy import Policy
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import (
@@ -22,14 +21,23 @@ from ray.rllib.utils.metrics import (
     SAMPLE_TIMER,
     SYNCH_WORKER_WEIGHTS_TIMER,
 )
-from ray.rllib.utils.metrics.learner_info import LEARNER_STATS_KEY, LearnerInfoBuilder
 
-from rllib_tag.plugin.sampler import BatchedSampler
+from rllib_tag.plugin.ray_internals import (
+    LEARNER_STATS_KEY,
+    LearnerInfoBuilder,
+    standardize_fields,
+    synchronous_parallel_sample,
+)
+from rllib_tag.plugin.sampler import BatchedSampler, TeamBatch
 from rllib_tag.plugin.team_policy import TeamPolicy
 
 
 class TeamPPOConfig(PPOConfig):
-    """PPO's config with `BatchedSampler` as the env runner; every key means what it means to PPO."""
+    """PPO's config with `BatchedSampler` as the env runner.
+
+    Every key means what it means to PPO, but those that `runs.backend.why_plain` finds a reason in: `rllib train`
+    samples such a config plainly, and a config built by hand must keep to the others.
+    """
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or TeamPPO)
@@ -39,8 +47,9 @@ class TeamPPOConfig(PPOConfig):
 class TeamPPO(PPO):
     """RLlib's PPO on rows that hold team states (`TeamPolicy`), sampled by `BatchedSampler`.
 
-    The same objective, hyperparameters, counters and checkpoints. A minibatch holds `minibatch_size` agent steps as
-    whole rows, drawn anew each epoch. Policies without common weights learn side by side, a thread each.
+    The same objective, hyperparameters, counters and checkpoints; PPO's warnings of badly scaled losses are left
+    out. The minibatches of an epoch are equal parts, of whole rows and about `minibatch_size` agent steps each, drawn
+    anew. Policies without common weights learn side by side, a thread each.
     """
 
     @classmethod
@@ -63,7 +72,7 @@ class TeamPPO(PPO):
             )
         if not batch:  # all workers failed and are being restarted
             return {}
-        agent_steps = sum(part[SampleBatch.ACTION_LOGP].size for part in batch.policy_batches.values())
+        agent_steps = TeamBatch(batch.policy_batches, batch.count).agent_steps()
         self._counters[NUM_ENV_STEPS_SAMPLED] += batch.env_steps()
         self._counters[NUM_AGENT_STEPS_SAMPLED] += agent_steps
         with self._timers[LEARN_ON_BATCH_TIMER]:
@@ -93,7 +102,7 @@ class TeamPPO(PPO):
         ]
         weights = [id(p) for policy, *_ in jobs for p in policy.model.parameters()]
         side_by_side = len(weights) == len(set(weights))
-        with ThreadPoolExecutor(len(jobs) if side_by_side else 1) as pool:
+        with ThreadPoolExecutor(max(1, len(jobs)) if side_by_side else 1) as pool:
             learned = list(pool.map(lambda job: self._epochs(*job), jobs))
         builder = LearnerInfoBuilder()
         for name, results in zip(sorted(names), learned, strict=True):
@@ -104,12 +113,13 @@ class TeamPPO(PPO):
     def _epochs(self, policy: TeamPolicy, batch: SampleBatch, rng: np.random.Generator) -> list[dict[str, Any]]:
         """Learns from all minibatches of all epochs: the statistics of each."""
         rows, per_row = len(batch), batch[SampleBatch.ACTION_LOGP][0].size
-        size = max(1, round((self.config.minibatch_size or rows * per_row) / per_row))
-        results = []
+        parts = max(1, round(rows * per_row / (self.config.minibatch_size or rows * per_row)))
+        updates_before, results = policy.num_grad_updates, []
         for _ in range(self.config.num_epochs):
-            order = rng.permutation(rows)
-            for start in range(0, rows, size):
-                chosen = order[start : start + size]
+            for chosen in np.array_split(rng.permutation(rows), min(parts, rows)):
                 taken = tree.map_structure(lambda column: column[chosen], dict(batch))  # noqa: B023
-                results.append(policy.learn_on_batch(SampleBatch(taken)))
+                minibatch = SampleBatch(taken)
+                minibatch.num_grad_updates = updates_before
+                learned = policy.learn_on_batch(minibatch)
+                results.append({**learned, NUM_AGENT_STEPS_TRAINED: len(chosen) * per_row})
         return results

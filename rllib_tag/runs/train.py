@@ -124,6 +124,7 @@ def train(
             check_gpus_here(spec, configs, options.ray_num_gpus)
         if spec.get("restore"):
             check_architecture(Path(spec["restore"]), configs)
+        _why_plain(spec)
         if options.resume:
             check_resumable(experiment_folder(name, spec), spec)
         check_writable(experiment_folder(name, spec))
@@ -183,9 +184,20 @@ def _run(
 
 
 def _why_plain(spec: Mapping[str, Any]) -> str | None:
-    """What keeps any of an experiment's variants from being sampled on arrays."""
-    reasons = (why_plain(spec["run"], spec["env"], config) for config in variants(spec.get("config", {})))
-    return next((reason for reason in reasons if reason is not None), None)
+    """What keeps any of an experiment's variants from being sampled on arrays.
+
+    Raises:
+        ConfigError: If another variant demands it.
+    """
+    configs = variants(spec.get("config", {}))
+    reasons = [why_plain(spec["run"], spec["env"], config) for config in configs]
+    reason = next((reason for reason in reasons if reason is not None), None)
+    if reason is not None and any(config.get("env_config", {}).get("backend") == "batched" for config in configs):
+        raise ConfigError(
+            f"config: env_config: backend: batched: expected all variants sampled on arrays, got one with {reason}. "
+            "An experiment's variants sample alike: put them into two experiments."
+        )
+    return reason
 
 
 def apply_options(experiments: Experiments, options: TrainOptions) -> Experiments:

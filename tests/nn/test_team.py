@@ -83,6 +83,25 @@ def gradients(network: AdversaryNet, outputs: torch.Tensor, values: torch.Tensor
     return list(torch.autograd.grad(loss, list(network.parameters()), allow_unused=True, materialize_grads=True))
 
 
+@pytest.mark.parametrize("config", SHARED, ids=str)
+def test_a_shared_state_leaks_nothing(config: CommConfig) -> None:
+    """What did not arrive at a receiver has exactly no gradient in its outputs, though the state holds it."""
+    obs = stretches({"num_class_a": 3, "num_class_b": 2, "comm_range": 0.7, "history_length": 3}, steps=7)
+    network, receiver = net(config).eval(), 1
+    arrived = receiver_rows(obs, [receiver], comm_hops=2)["message_mask"].view(3, 7, 5, 3)
+    messages = obs["messages"].requires_grad_()
+    outputs, _ = network.team({**obs, "messages": messages}, (0, receiver, 3))
+    unheard = 0
+    for row in range(3):
+        for step in range(7):
+            (gradient,) = torch.autograd.grad(outputs[row, step, 1].sum(), messages, retain_graph=True)
+            heard = torch.zeros(3, 9, 5, dtype=torch.bool)
+            heard[row, step : step + 3] = arrived[row, step].T > 0
+            assert (gradient[~heard] == 0).all()
+            unheard += int((arrived[row, step, :, -1] == 0).sum())
+    assert unheard > 0
+
+
 @pytest.mark.parametrize(
     ("options", "hops", "shares"),
     [({}, 2, True), ({}, 1, False), ({"gnn_layers": 1}, 1, True), ({"gnn": "none"}, 0, True),

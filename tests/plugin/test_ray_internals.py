@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 from ray.rllib.evaluation import rollout_worker
 from ray.tune.experiment import Trial
 from ray.tune.registry import register_env
@@ -43,3 +45,13 @@ def test_the_worker_being_built_is_known() -> None:
 
 def test_trials_tell_how_they_ended() -> None:
     assert isinstance(Trial.error_file, property)
+
+
+def test_what_batched_sampling_relies_on() -> None:
+    assert ray_internals.RolloutMetrics(custom_metrics={"a": 1.0}).custom_metrics == {"a": 1.0}
+    builder = ray_internals.LearnerInfoBuilder()
+    for loss in (1.0, 3.0):
+        builder.add_learn_on_batch_results({ray_internals.LEARNER_STATS_KEY: {"loss": loss}}, "class_a")
+    assert builder.finalize()["class_a"][ray_internals.LEARNER_STATS_KEY]["loss"] == 2.0
+    parameters = inspect.signature(ray_internals.synchronous_parallel_sample).parameters
+    assert {"worker_set", "max_env_steps", "sample_timeout_s"} <= set(parameters)

@@ -9,11 +9,13 @@ import pytest
 import torch
 from conftest import as_batch
 
+from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.network import GoodNet
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.nn.weights import Exported, save_exported
 from rllib_tag.plugin.env import STATS_KEY, TagEnv
+from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.tag_vec import TagVec
 
 GAMES = {
@@ -61,6 +63,19 @@ def test_the_same_games(game: str, tmp_path: Path) -> None:
                     )
                     assert result.final.adversaries["links"][i][place].tolist() == env.linked[place].tolist()
             observed = [env.reset()[0] for env in envs]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"backend": "mpe2"},
+        {"render_mode": "rgb_array"},
+        {"wrappers": [{"type": "supersuit.frame_skip_v0", "num_frames": 2}]},
+    ],
+)
+def test_what_needs_mpe2_is_refused(settings: dict) -> None:
+    with pytest.raises(ConfigError, match="expected a game that can be played on arrays, got"):
+        TagVec(TagEnvConfig.from_mapping(settings), 2)
 
 
 def check_view(games: TagVec, said: list[np.ndarray], observed: list[dict], env: TagEnv) -> None:

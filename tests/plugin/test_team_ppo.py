@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +20,7 @@ from torch.utils import deterministic
 
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.sampler import STRETCH, BatchedSampler, generalized_advantages
+from rllib_tag.plugin.team_policy import unpack
 from rllib_tag.plugin.team_ppo import TeamPPO, TeamPPOConfig
 
 COLUMNS = (
@@ -124,6 +127,7 @@ def flat_observations(algorithm: TeamPPO, name: str, part: SampleBatch) -> np.nd
     """Rows as RLlib's preprocessor would flatten them: (agent steps, D)."""
     policy, obs = algorithm.get_policy(name), {key: torch.from_numpy(v) for key, v in part[SampleBatch.OBS].items()}
     if "receivers" in obs:
+        obs["links"] = unpack(obs["links"], obs["messages"].shape[2])
         rows = receiver_rows(obs, obs["receivers"][0].tolist(), policy.config["env_config"].get("comm_hops", 2))
     else:
         rows = {key: value.flatten(0, 2) for key, value in obs.items()}
@@ -151,13 +155,56 @@ def test_an_update_gives_the_same_weights(game: str, ray_session: None) -> None:
         before = copy.deepcopy(ours.get_policy(name).get_weights())
         for algorithm in (plain, ours):  # Adam's first step is the sign of a gradient, even of one that is rounding
             algorithm.get_policy(name)._optimizers[0].param_groups[0]["eps"] = 1e-2
-        plain.get_policy(name).learn_on_batch(expected.policy_batches[name])
-        ours.get_policy(name).learn_on_batch(part)
+            rows = part if algorithm is ours else expected.policy_batches[name]
+            rows[SampleBatch.ACTION_LOGP] = log_probabilities(algorithm.get_policy(name), rows)  # 0 of greedy actions
+            algorithm.get_policy(name).learn_on_batch(rows)
         after, wanted = ours.get_policy(name).get_weights(), plain.get_policy(name).get_weights()
         moved = max(np.abs(after[key] - before[key]).max() for key in after)
         assert moved > 1e-4
         for key, value in wanted.items():
-            np.testing.assert_allclose(after[key], value, rtol=0, atol=1e-3 * moved, err_msg=key)
+            # Sums of float32 in another order: within half a per cent of the step that was taken.
+            np.testing.assert_allclose(after[key], value, rtol=0, atol=5e-3 * moved, err_msg=key)
+
+
+def log_probabilities(policy: Any, rows: SampleBatch) -> np.ndarray:
+    """Of a batch's actions, plain or ours, by its own inputs of the action distribution."""
+    inputs, actions = (torch.from_numpy(rows[key]) for key in ("action_dist_inputs", "actions"))
+    lead = inputs.shape[:-1]
+    logp = policy.dist_class(inputs.view(-1, inputs.shape[-1]), policy.model).logp(actions.flatten(0, len(lead) - 1))
+    return logp.view(lead).numpy()
+
+
+def test_a_training_step_gives_the_same_weights(ray_session: None) -> None:
+    """Standardised advantages, KL loss and its coefficient, schedules and counters, by whole training iterations."""
+    plain, ours = pair(
+        {}, minibatch_size=0, num_epochs=1, use_kl_loss=True, kl_coeff=0.3, lr_schedule=[[0, 1e-3], [90, 1e-5]],
+        entropy_coeff_schedule=[[0, 0.1], [90, 0.0]], policies_to_train=["class_b"],
+    )  # fmt: skip
+    for algorithm in (plain, ours):
+        algorithm.get_policy("class_b")._optimizers[0].param_groups[0]["eps"] = 1e-2
+    learned, wanted = train_both(plain, ours)
+    for key, value in wanted["learner_stats"].items():
+        assert learned["learner_stats"][key] == pytest.approx(value, rel=1e-3, abs=1e-5), key
+    for key, value in plain.get_policy("class_b").get_weights().items():
+        np.testing.assert_allclose(ours.get_policy("class_b").get_weights()[key], value, rtol=0, atol=1e-4, err_msg=key)
+    # From here on the samples differ: plain RLlib has chosen a fragment's first actions before it learned.
+    learned, wanted = train_both(plain, ours)
+    for key in ("cur_kl_coeff", "cur_lr", "entropy_coeff"):
+        assert learned["learner_stats"][key] == pytest.approx(wanted["learner_stats"][key]), key
+    assert learned["learner_stats"]["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def train_both(plain: PPO, ours: TeamPPO) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What class B, which alone is trained, learned in an iteration of ours and of RLlib's own."""
+    found = []
+    for algorithm in (ours, plain):
+        learned = algorithm.train()["info"]["learner"]
+        assert list(learned) == ["class_b"]
+        found.append(learned["class_b"])
+    assert found[0]["learner_stats"].keys() == found[1]["learner_stats"].keys()
+    for key in ("num_agent_steps_trained", "diff_num_grad_updates_vs_sampler_policy"):
+        assert found[0][key] == found[1][key]
+    return found[0], found[1]
 
 
 def test_counters_and_figures_are_rllibs(ray_session: None) -> None:
@@ -169,20 +216,35 @@ def test_counters_and_figures_are_rllibs(ray_session: None) -> None:
     for key, value in expected["env_runners"]["custom_metrics"].items():
         assert result["env_runners"]["custom_metrics"][key] == pytest.approx(value, abs=1e-6), key
     assert result["env_runners"]["episode_return_mean"] == pytest.approx(expected["env_runners"]["episode_return_mean"])
-    for name, learned in expected["info"]["learner"].items():
-        assert result["info"]["learner"][name].keys() >= {"learner_stats", "num_agent_steps_trained"}
-        assert result["info"]["learner"][name]["learner_stats"].keys() == learned["learner_stats"].keys()
 
 
-def test_a_minibatch_holds_its_agent_steps(ray_session: None) -> None:
-    """12 agent steps: with stretches of 5 and 2 agents a class, rows of 10; the nearest is one row."""
-    ours = build(True, {})
+@pytest.mark.parametrize("continuous", [False, True])
+def test_log_probabilities_are_those_of_the_actions(continuous: bool, ray_session: None) -> None:
+    ours = build(True, {"continuous_actions": continuous}, explore=True)
+    part, policy = ours.env_runner.sample().policy_batches["class_a"], ours.get_policy("class_a")
+    np.testing.assert_allclose(part[SampleBatch.ACTION_LOGP], log_probabilities(policy, part), rtol=1e-5, atol=1e-5)
+    assert len(np.unique(part[SampleBatch.ACTIONS])) > 3
+
+
+@pytest.mark.parametrize(("minibatch_size", "parts"), [(10, 3), (15, 2), (4, 9), (0, 1)])
+def test_minibatches_are_equal_parts(minibatch_size: int, parts: int, ray_session: None) -> None:
+    """30 agent steps of a policy; a row holds 10 of them, or fewer where a minibatch is smaller."""
+    ours = build(True, {}, minibatch_size=minibatch_size)
     seen: list[int] = []
     policy = ours.get_policy("class_a")
     learn = policy.learn_on_batch
     policy.learn_on_batch = lambda batch: (seen.append(batch[SampleBatch.ACTION_LOGP].size), learn(batch))[1]
     ours.train()
-    assert seen == [10] * NUM_ENVS * 2  # every row in each of the two epochs
+    assert len(seen) == 2 * (parts if minibatch_size != 4 else round(30 / 4))  # two epochs
+    assert sum(seen) == 2 * 30
+
+
+def test_nothing_to_train(ray_session: None) -> None:
+    ours = build(True, {}, policies_to_train=[])
+    before = copy.deepcopy(ours.get_policy("class_a").get_weights())
+    assert ours.train()["num_env_steps_sampled"] == NUM_ENVS * FRAGMENT
+    for key, value in ours.get_policy("class_a").get_weights().items():
+        np.testing.assert_array_equal(value, before[key])
 
 
 def test_checkpoints_go_both_ways(ray_session: None, tmp_path: Any) -> None:
@@ -200,31 +262,58 @@ def test_checkpoints_go_both_ways(ray_session: None, tmp_path: Any) -> None:
     ours.train()
 
 
-def test_evaluation_and_several_runners(ray_session: None) -> None:
-    """RLlib's own evaluation workers and remote runners sample on arrays, too."""
+@pytest.mark.parametrize("fragment", [FRAGMENT, "auto"])
+def test_several_runners(fragment: Any, ray_session: None) -> None:
+    """Remote runners sample on arrays, also fragments of different lengths, and get the learned weights."""
     ours = build(
-        True, {}, num_env_runners=1, num_cpus_per_env_runner=0.5, train_batch_size=2 * NUM_ENVS * FRAGMENT,
-        evaluation_interval=1, evaluation_duration=4, evaluation_config={"env_config": {"max_cycles": 3}},
+        True, {}, num_env_runners=2, num_cpus_per_env_runner=0.5, rollout_fragment_length=fragment,
+        train_batch_size=2 * NUM_ENVS * FRAGMENT if fragment == FRAGMENT else 37,
     )  # fmt: skip
     try:
-        result = ours.train()
-        assert result["num_env_steps_sampled"] == 2 * NUM_ENVS * FRAGMENT
-        assert result["evaluation"]["env_runners"]["episode_len_mean"] == 3
-        assert result["evaluation"]["env_runners"]["num_episodes"] >= 4
-        assert (
-            ours.env_runner_group.foreach_env_runner(lambda worker: type(worker).__name__)
-            == [BatchedSampler.__name__] * 2
+        assert ours.train()["num_env_steps_sampled"] >= 2 * NUM_ENVS * FRAGMENT
+        workers = ours.env_runner_group.foreach_env_runner(
+            lambda worker: (isinstance(worker, BatchedSampler), worker.get_weights())
         )
-        weights = ours.env_runner_group.foreach_env_runner(lambda worker: worker.get_weights()["class_a"])
-        for key, value in weights[0].items():
-            np.testing.assert_array_equal(value, weights[1][key])
+        assert [batched for batched, _ in workers] == [True] * 3
+        for _, weights in workers[1:]:
+            for key, value in workers[0][1]["class_a"].items():
+                np.testing.assert_array_equal(value, weights["class_a"][key])
     finally:
         ours.stop()
 
 
+def test_a_lost_runner_is_replaced(ray_session: None) -> None:
+    ours = build(
+        True, {}, num_env_runners=2, num_cpus_per_env_runner=0.5, train_batch_size=2 * NUM_ENVS * FRAGMENT,
+        restart_failed_env_runners=True,
+    )  # fmt: skip
+    try:
+        ours.train()
+        ours.env_runner_group.foreach_env_runner(
+            lambda worker: os._exit(1), local_env_runner=False, remote_worker_ids=[1]
+        )
+        before, deadline = ours.iteration, time.monotonic() + 120
+        while ours.env_runner_group.num_healthy_remote_workers() < 2 or ours.iteration < before + 3:
+            assert time.monotonic() < deadline
+            ours.train()
+    finally:
+        ours.stop()
+
+
+def test_evaluation_plays_the_episodes_asked_for(ray_session: None) -> None:
+    ours = build(
+        True, {}, evaluation_interval=1, evaluation_duration=5, evaluation_config={"env_config": {"max_cycles": 3}},
+    )  # fmt: skip
+    result = ours.train()["evaluation"]
+    assert result["env_runners"]["num_episodes"] == 5
+    assert result["env_runners"]["episode_len_mean"] == 3
+    assert result["num_env_steps_sampled_this_iter"] == 15
+    assert result["num_agent_steps_sampled_this_iter"] == 60
+
+
 def test_stretches_divide_a_fragment(ray_session: None) -> None:
     for fragment, stretch in ((FRAGMENT, 5), (11, 1), (2 * STRETCH, STRETCH), (9, 9)):
-        ours = build(True, {}, rollout_fragment_length=fragment, train_batch_size=NUM_ENVS * fragment)
+        ours = build(True, {}, rollout_fragment_length=fragment, train_batch_size=NUM_ENVS * fragment, minibatch_size=0)
         part = ours.env_runner.sample().policy_batches["class_b"]
         assert part[SampleBatch.REWARDS].shape == (NUM_ENVS * fragment // stretch, stretch, 2)
         assert part[SampleBatch.OBS]["messages"].shape[:2] == (NUM_ENVS * fragment // stretch, stretch + 3)
@@ -243,3 +332,19 @@ def test_advantages_are_sums_of_discounted_errors() -> None:
         for t in range(end - start + 1):
             expected = sum((gamma * lam) ** k * errors[:, t + k] for k in range(end - start + 1 - t))
             np.testing.assert_allclose(out[:, start + t], expected, rtol=1e-5)
+
+
+def test_a_batch_grows_with_the_team_and_not_with_its_square(ray_session: None) -> None:
+    """A plain row holds the whole team's messages, so that 16 adversaries take about four times the bytes of 4 each."""
+    sizes = {}
+    for n in (4, 16):
+        plain, ours = (
+            build(batched, {"num_class_a": n // 2, "num_class_b": n // 2}, minibatch_size=0)
+            for batched in (False, True)
+        )
+        sizes[n] = [
+            sum(part.size_bytes() for part in algorithm.env_runner.sample().policy_batches.values()) / n
+            for algorithm in (plain, ours)
+        ]
+    assert sizes[16][0] > 3 * sizes[4][0]
+    assert sizes[16][1] < 1.3 * sizes[4][1]

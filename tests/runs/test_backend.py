@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rllib_tag import TagCallbacks
+from rllib_tag import ClassPolicyMapping, TagCallbacks
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.ray_internals import algorithm_defaults
 from rllib_tag.runs.backend import PLAIN_ONLY, why_plain
@@ -23,6 +23,10 @@ class Watching(TagCallbacks):
 
     def on_episode_step(self, **kwargs: Any) -> None:
         """Would watch."""
+
+
+class Mapping(ClassPolicyMapping):
+    """May map by episode."""
 
 
 def spec() -> dict[str, Any]:
@@ -49,6 +53,19 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "steps": ({"count_steps_by": "agent_steps"}, "count_steps_by: agent_steps"),
     "output": ({"output": "logdir"}, "output: logdir"),
     "gae": ({"use_gae": False}, "use_gae: False"),
+    "rewards": ({"clip_rewards": True}, "clip_rewards: True"),
+    "exploration": ({"exploration_config": {"type": "EpsilonGreedy"}}, "exploration_config: EpsilonGreedy"),
+    "evaluated": ({"evaluation_config": {"clip_rewards": True}}, "clip_rewards: True"),
+    "elsewhere": ({"evaluation_config": {"env": "CartPole-v1"}}, "env: CartPole-v1"),
+    "own": (
+        {"multiagent": {"policies": {"class_a": [None, None, None, {"use_gae": False}], "class_b": [None] * 3 + [{}]}}},
+        "use_gae: False",
+    ),
+    "capacity": ({"multiagent": {"policy_map_capacity": 1}}, "policy_map_capacity: 1"),
+    "mapping": (
+        {"multiagent": {"policy_mapping_fn": {"type": f"{__name__}.Mapping"}}},
+        f"policy_mapping_fn: {__name__}.Mapping",
+    ),
     "gpus": ({"num_gpus": 2}, "num_gpus: 2"),
 }
 
@@ -74,6 +91,14 @@ def test_another_algorithm_is_plain() -> None:
     given = spec()
     assert why_plain("APPO", given["env"], given["config"]) == "run: APPO"
     assert why_plain("PPO", "registered", given["config"]) == "env: registered"
+
+
+def test_variants_sample_alike(tmp_path: Path) -> None:
+    given = spec()
+    given["config"]["env_config"]["backend"] = {"grid_search": ["batched", "mpe2"]}
+    with pytest.raises(ConfigError, match="expected all variants sampled on arrays, got one with backend: mpe2"):
+        train({"tag_ppo": given}, TrainOptions(storage_path=str(tmp_path / "out")), lambda *_: None)
+    assert not (tmp_path / "out").exists()
 
 
 def test_keys_are_rllibs() -> None:
