@@ -6,7 +6,7 @@ DEMO := out/demo
 .PHONY: help install demo test check bench format clean
 
 help:
-	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 8 minutes on 2 cores)"
+	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 6 minutes on 2 cores)"
 	@echo "make test   run all tests"
 	@echo "make bench  measure all speeds beside other libraries' (about 40 minutes on 2 cores)"
 	@echo "make check  format, lint, types, fast tests"

@@ -38,9 +38,12 @@ OURS = {"num_envs_per_env_runner": 32, "train_batch_size": 6400, "minibatch_size
 FULL_GRAPH = {"history_length": 1, "comm_range": "inf"}  # as BenchMARL's
 GATV2 = {"gnn": "gatv2", "gnn_layers": 1, "temporal": "none", "hidden_dim": 128}
 DEFAULT_MODEL = {"hidden_dim": 128, "num_layers": 2}
+ITERATIONS = 9  # of 12,800 steps: far enough that the team has learned to hunt
 console = Console(soft_wrap=True)
 Figures = dict[str, float]
+Sides = dict[str, Callable[[], Figures]]
 Row = dict[str, Any]
+TRAINING = "training tag_ppo.yaml, against plain RLlib"
 
 
 def run(python: str, script: str, *arguments: str, threads: int | None = None) -> Figures:
@@ -81,120 +84,140 @@ def install(name: str) -> bool:
     return True
 
 
-def repeat(
-    name: str, sides: dict[str, Callable[[], Figures]], repeats: int, rows: list[Row], first: int = 1
-) -> dict[str, Figures]:
-    """Measures the sides in turn: the median of each figure of each side, over all its rows."""
-    for i in range(first, first + repeats):
-        for side, measure in sides.items():
-            figures = measure()
-            rows.append({"figure": name, "side": side, "repeat": i, **figures})
-            console.print(f"{name}  {side}  {figures.get('env_steps_per_s', 0):,.0f} env steps/s", highlight=False)
-    medians = {}
-    for side in sides:
-        found = [row for row in rows if row["figure"] == name and row["side"] == side]
-        keys = found[0].keys() - {"figure", "side", "repeat"}
-        medians[side] = {key: statistics.median(row[key] for row in found) for key in keys}
-    return medians
+class Ledger:
+    """Every measurement, written as it comes; what stands there already is not measured again.
+
+    Args:
+        path: A CSV file with one figure a line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._found: dict[tuple[str, str, int], Figures] = {}
+        if path.exists():
+            with path.open(newline="") as file:
+                for row in csv.DictReader(file):
+                    key = row["measurement"], row["side"], int(row["repeat"])
+                    self._found.setdefault(key, {})[row["figure"]] = float(row["value"])
+            console.print(f"goes on with {path}; delete it to measure anew", highlight=False)
+
+    def figures(self, measurement: str, side: str, repeat: int, measure: Callable[[], Figures]) -> Figures:
+        """What was measured, now or before."""
+        key = measurement, side, repeat
+        if key not in self._found:
+            self._found[key] = measure()
+            new = not self._path.exists()
+            with self._path.open("a", newline="") as file:
+                writer = csv.writer(file)
+                if new:
+                    writer.writerow(["measurement", "side", "repeat", "figure", "value", "machine"])
+                writer.writerows([*key, figure, value, machine()] for figure, value in self._found[key].items())
+            said = ", ".join(f"{figure} {value:,.4g}" for figure, value in self._found[key].items())
+            console.print(f"{measurement} | {side} | {said}", highlight=False)
+        return self._found[key]
+
+    def medians(self, measurement: str, sides: Sides, repeats: int) -> dict[str, Figures]:
+        """Measures the sides in turn: the median of each figure of each side."""
+        found: dict[str, list[Figures]] = {side: [] for side in sides}
+        for i in range(1, repeats + 1):
+            for side, measure in sides.items():
+                found[side].append(self.figures(measurement, side, i, measure))
+        return {
+            side: {name: statistics.median(figures[name] for figures in many) for name in many[0]}
+            for side, many in found.items()
+        }
 
 
-def compare(repeats: int, seeds: int, rows: list[Row]) -> list[Row]:
+def compare(ledger: Ledger, repeats: int, seeds: int) -> list[Row]:
     """Every pair with its goal: a row of the summary each."""
     summary: list[Row] = []
 
-    def pair(name: str, goal: float, mine: Callable[[], Figures], theirs: Callable[[], Figures], times: int) -> None:
-        medians = repeat(name, {"ours": mine, "other": theirs}, times, rows)
-        a, b = (medians[side]["env_steps_per_s"] for side in ("ours", "other"))
+    def note(name: str, goal: float, a: float, b: float) -> None:
         summary.append({"figure": name, "ours": a, "other": b, "ratio": a / b, "goal": goal})
 
-    def best(name: str, choices: dict[str, Callable[[], Figures]]) -> str:
-        medians = repeat(name, choices, 1, rows)
+    def pair(name: str, goal: float, mine: Callable[[], Figures], theirs: Callable[[], Figures]) -> None:
+        medians = ledger.medians(name, {"ours": mine, "other": theirs}, repeats)
+        note(name, goal, *(medians[side]["env_steps_per_s"] for side in ("ours", "other")))
+
+    def best(name: str, choices: Sides) -> str:
+        medians = ledger.medians(name, choices, 1)
         return max(medians, key=lambda choice: medians[choice]["env_steps_per_s"])
 
     vec4, vec16 = (ours("simulator", num_envs=1024, num_adversaries=x, num_good=y) for x, y in ((4, 1), (16, 4)))
-    pair("simulator 4+1, against mpe2", 150, vec4, ours("mpe2", num_adversaries=4, num_good=1), repeats)
-    pair("simulator 16+4, against mpe2", 500, vec16, ours("mpe2", num_adversaries=16, num_good=4), repeats)
+    pair("simulator 4+1, against mpe2", 150, vec4, ours("mpe2", num_adversaries=4, num_good=1))
+    pair("simulator 16+4, against mpe2", 500, vec16, ours("mpe2", num_adversaries=16, num_good=4))
     if install("jaxmarl"):
         jax = other("jaxmarl", num_envs=1024, num_adversaries=4, num_good=1)
-        pair("simulator 4+1, against JaxMARL", 1.0, vec4, jax, repeats)
-    chosen = {}
-    for batched in (True, False):
-        choices = {
-            str(size): ours("sampling", batched=batched, num_envs=size, model=DEFAULT_MODEL)
-            for size in (1, 16, 64, 256)
-        }
-        size = best(f"sampling, how many envs, {'ours' if batched else 'plain'}", choices)
-        chosen[batched] = size, choices[size]
-    name = f"sampling, {chosen[True][0]} envs against plain RLlib's {chosen[False][0]}"
-    pair(name, 10, chosen[True][1], chosen[False][1], repeats)
-    threads = best(
-        "training, how many threads, plain",
-        {str(n): ours("training", n, batched=False, iterations=2, env={}, model={}) for n in (1, 2)},
-    )
-    name = "training tag_ppo.yaml, against plain RLlib"
-    for seed in range(1, seeds + 1):
-        sides = {
-            "ours": ours("training", batched=True, iterations=3, env={}, model={}, seed=seed),
-            "other": ours("training", int(threads), batched=False, iterations=3, env={}, model={}, seed=seed),
-        }
-        medians = repeat(name, sides, 1, rows, first=seed)
-    a, b = (medians[side]["env_steps_per_s"] for side in ("ours", "other"))
-    summary.append({"figure": name, "ours": a, "other": b, "ratio": a / b, "goal": 8})
+        pair("simulator 4+1, against JaxMARL", 1.0, vec4, jax)
     if install("benchmarl"):
-        others = {str(n): other("benchmarl", iterations=2, **BENCHMARL | {"num_envs": n}) for n in (64, 320)}
-        size = int(best("training, how many envs, BenchMARL", others))
+        sides = {str(n): other("benchmarl", iterations=2, **BENCHMARL | {"num_envs": n}) for n in (64, 320)}
+        size = int(best("how many envs, BenchMARL", sides))
         theirs = other("benchmarl", iterations=4, **BENCHMARL | {"num_envs": size})
         mine = ours("training", batched=True, iterations=5, env=FULL_GRAPH, model=GATV2, **OURS)
-        pair(f"training GATv2, against BenchMARL's {size} envs", 1.5, mine, theirs, repeats)
-    medians = repeat("learning", {"ours": ours("learning", env={}, model={})}, repeats, rows)["ours"]
-    a, b = medians["gflop_per_s"], medians["matmul_gflop_per_s"]
-    summary.append({"figure": "learning, GFLOP/s of the machine's", "ours": a, "other": b, "ratio": a / b, "goal": 0.4})
+        pair(f"training GATv2, against BenchMARL's {size} envs", 1.5, mine, theirs)
+    learned = ledger.medians("learning", {"ours": ours("learning", env={}, model={})}, repeats)["ours"]
+    note("learning, GFLOP/s of the machine's", 0.4, learned["gflop_per_s"], learned["matmul_gflop_per_s"])
+    chosen = {}
+    for batched, side in ((True, "ours"), (False, "plain")):
+        sides = {str(n): ours("sampling", batched=batched, num_envs=n, model=DEFAULT_MODEL) for n in (1, 16, 64, 256)}
+        size = best(f"how many envs, {side}", sides)
+        chosen[batched] = size, sides[size]
+    name = f"sampling, {chosen[True][0]} envs against plain RLlib's {chosen[False][0]}"
+    pair(name, 10, chosen[True][1], chosen[False][1])
+    sides = {str(n): ours("training", n, batched=False, iterations=2, env={}, model={}) for n in (1, 2)}
+    threads = int(best("how many threads, plain", sides))
+    rates: dict[str, list[float]] = {"ours": [], "other": []}
+    for seed in range(1, seeds + 1):
+        sides = {
+            "ours": ours("training", batched=True, iterations=ITERATIONS, env={}, model={}, seed=seed),
+            "other": ours("training", threads, batched=False, iterations=ITERATIONS, env={}, model={}, seed=seed),
+        }
+        for side, measure in sides.items():
+            rates[side].append(ledger.figures(TRAINING, side, seed, measure)["env_steps_per_s"])
+    note(TRAINING, 8, statistics.median(rates["ours"]), statistics.median(rates["other"]))
     return summary
 
 
-def growth(rows: list[Row]) -> list[Row]:
-    """Cost of an agent step in microseconds and bytes of a batch, by team size."""
+def returns(ledger: Ledger, seeds: int) -> list[Row]:
+    """The return after the same steps, of the training runs: the mean over seeds and half its 95 % interval."""
+    out = []
+    for side in ("ours", "other"):
+        found = [ledger.figures(TRAINING, side, seed, dict)["return"] for seed in range(1, seeds + 1)]
+        half = stats.t.ppf(0.975, seeds - 1) * stats.sem(found)
+        out.append({"side": side, "seeds": seeds, "return": float(np.mean(found)), "interval": float(half)})
+    return out
+
+
+def growth(ledger: Ledger, repeats: int) -> list[Row]:
+    """Cost of an agent step in microseconds, bytes of it in a batch, and links of an adversary, by team size."""
     summary = []
     for n in (4, 8, 16, 32):
         env = {"num_class_a": n // 2, "num_class_b": n // 2}
         small = {
-            "num_envs_per_env_runner": 64,
-            "rollout_fragment_length": 10,
-            "train_batch_size": 640,
-            "minibatch_size": 640,
-            "num_epochs": 1,
+            "num_envs_per_env_runner": 64, "rollout_fragment_length": 10, "train_batch_size": 640,
+            "minibatch_size": 640, "num_epochs": 1, "num_env_runners": 0,
+        }  # fmt: skip
+        sides = {
+            "physics": ours("simulator", num_envs=64, num_adversaries=n, num_good=1),
+            "sampling": ours("training", batched=True, iterations=12, env=env, model={}, **small),
+            "learning": ours("learning", env=env, model={}, **small),
         }
-        physics = ours("simulator", num_envs=64, num_adversaries=n, num_good=1)()
-        learn = ours("learning", env=env, model={}, **small)()
-        train = ours("training", batched=True, iterations=3, env=env, model={}, num_env_runners=0, **small)()
-        row = {
+        medians = ledger.medians(f"growth, {n} adversaries", sides, repeats)
+        summary.append({
             "adversaries": n,
-            "physics": 1e6 / physics["env_steps_per_s"] / (n + 1),
-            "sampling": 1e6 * train["sample"] / 640 / n,
-            "learning": 1e6 / learn["env_steps_per_s"] / n,
-            "batch bytes": learn["batch_bytes_per_env_step"] / n,
-        }
-        rows += [{"figure": f"growth, {n} adversaries", "side": key, "repeat": 0, "value": row[key]} for key in row]
-        console.print(row)
-        summary.append(row)
+            "links": medians["sampling"]["links"],
+            "physics": 1e6 / medians["physics"]["env_steps_per_s"] / (n + 1),
+            "sampling": 1e6 * medians["sampling"]["sample"] / 640 / n,
+            "learning": 1e6 / medians["learning"]["env_steps_per_s"] / n,
+            "bytes": medians["learning"]["batch_bytes_per_env_step"] / n,
+        })  # fmt: skip
     return summary
 
 
-def returns(rows: list[Row]) -> list[Row]:
-    """The return after the same number of steps, batched and plain: the mean over seeds and its 95 % interval."""
-    out = []
-    for side in ("ours", "other"):
-        found = [row["return"] for row in rows if row["side"] == side and row["figure"].startswith("training tag_ppo")]
-        half = stats.t.ppf(0.975, len(found) - 1) * stats.sem(found)
-        out.append({"side": side, "seeds": len(found), "return": float(np.mean(found)), "interval": float(half)})
-    return out
-
-
 def write(path: Path, rows: list[Row]) -> None:
-    """Writes rows, which may differ in their columns, as CSV."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
+    """Writes rows as CSV."""
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, names)
+        writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
     console.print(f"wrote {path}")
@@ -238,18 +261,18 @@ def main(
     repeats: Annotated[int, typer.Option(help="Measurements of each side of a pair.", min=1)] = 5,
     seeds: Annotated[int, typer.Option(help="Training runs of each side, a seed each.", min=2)] = 5,
 ) -> None:
-    """Measures everything, prints the tables, writes CSV and a plot."""
+    """Measures everything, prints the tables, writes CSV and a plot; goes on where it was interrupted."""
     out.mkdir(parents=True, exist_ok=True)
-    rows: list[Row] = []
-    summary = compare(repeats, seeds, rows)
-    learned = returns(rows)
-    grown = growth(rows)
-    for name, table in (("summary", summary), ("returns", learned), ("growth", grown), ("measurements", rows)):
+    ledger = Ledger(out / "measurements.csv")
+    grown = growth(ledger, min(3, repeats))
+    summary = compare(ledger, repeats, seeds)
+    learned = returns(ledger, seeds)
+    for name, table in (("summary", summary), ("returns", learned), ("growth", grown)):
         write(out / f"{name}.csv", [{**row, "machine": machine()} for row in table])
     plot(summary, out / "ratios.png")
-    show(machine(), summary)
+    show(f"{machine()}: environment steps a second", summary)
     show("return per adversary after the same steps: mean over seeds and half its 95 % interval", learned)
-    show("microseconds and bytes of a train batch, an agent step", grown)
+    show("an agent step: links of an adversary, microseconds, bytes of a train batch", grown)
 
 
 if __name__ == "__main__":

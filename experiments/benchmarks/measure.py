@@ -113,7 +113,12 @@ def training(batched: bool, iterations: int, env: dict[str, Any], model: dict[st
     timers = {key: trained._timers[key].mean for key in ("sample", "learn")}
     steps = (trained.iteration - before) * trained.config.total_train_batch_size
     metrics = result["env_runners"]["custom_metrics"]
-    return {"env_steps_per_s": steps / seconds, "return": metrics.get("return_adversary_mean", np.nan), **timers}
+    return {
+        "env_steps_per_s": steps / seconds,
+        "return": metrics["return_adversary_mean"],
+        "links": metrics["mean_links_mean"],
+        **timers,
+    }
 
 
 def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Figures:

@@ -62,7 +62,7 @@ def pair(env_config: dict[str, Any], **options: Any) -> tuple[PPO, TeamPPO]:
     generator = torch.Generator().manual_seed(0)
     for name, policy in plain.env_runner.policy_map.items():
         for parameter in policy.model.net.actor.parameters():
-            parameter.data.normal_(generator=generator)
+            parameter.data.normal_(std=0.2, generator=generator)
         ours.get_policy(name).set_weights(policy.get_weights())
     return plain, ours
 
