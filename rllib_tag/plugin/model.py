@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
-from rllib_tag.plugin.ray_internals import get_global_worker
+from rllib_tag.plugin.ray_internals import worker_being_built
 
 # By worker, for `critic: shared`.
 _shared_critics: weakref.WeakKeyDictionary[Any, SharedCritic] = weakref.WeakKeyDictionary()
@@ -78,8 +78,8 @@ class SharedCritic(CentralCritic):
 
 
 def _shared_critic(config: CommConfig) -> SharedCritic:
-    """The one critic of the worker that is being built; a policy built without a worker has its own."""
-    worker = get_global_worker()
+    """The one critic of the worker that is being built; a policy built otherwise, as by `restore`, has its own."""
+    worker = worker_being_built()
     if worker is None:
         return SharedCritic(config)
     critic = _shared_critics.get(worker)

@@ -25,14 +25,20 @@ __all__ = [
     "algorithm_defaults",
     "algorithm_names",
     "env_is_registered",
-    "get_global_worker",
     "required_resources",
     "standardize_fields",
     "synchronous_parallel_sample",
     "trial_error",
     "trial_folder",
     "variants",
+    "worker_being_built",
 ]
+
+
+def worker_being_built() -> Any | None:
+    """The rollout worker whose constructor runs in this process now, if one does."""
+    worker = get_global_worker()  # stays the last one that was built
+    return None if hasattr(worker, "weights_seq_no") else worker  # what the constructor sets last
 
 
 def algorithm_names() -> list[str]:

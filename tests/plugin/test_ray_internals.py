@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 
+import pytest
 from ray.rllib.evaluation import rollout_worker
 from ray.tune.experiment import Trial
 from ray.tune.registry import register_env
@@ -38,9 +39,16 @@ def test_search_values_are_expanded() -> None:
     assert configs == [{"a": a, "b": {"c": c}} for c in (3, 5) for a in (1, 2)]
 
 
-def test_the_worker_being_built_is_known() -> None:
+def test_the_worker_being_built_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hasattr(rollout_worker, "_global_worker")
-    assert ray_internals.get_global_worker() is rollout_worker._global_worker
+    source = inspect.getsource(rollout_worker.RolloutWorker.__init__)
+    assert source.index("_global_worker = self") < source.index("self._update_policy_map(")
+    assert source.index("self._update_policy_map(") < source.index("self.weights_seq_no")
+    worker = type("Worker", (), {})()
+    monkeypatch.setattr(rollout_worker, "_global_worker", worker)
+    assert ray_internals.worker_being_built() is worker
+    worker.weights_seq_no = None
+    assert ray_internals.worker_being_built() is None
 
 
 def test_trials_tell_how_they_ended() -> None:

@@ -85,7 +85,7 @@ CASES: list[tuple[Change, str]] = [
     (config(model={"custom_modle": "rllib_tag.CommModel"}), "Did you mean 'custom_model'?"),
     (config(model={}), "expected custom_model: rllib_tag.CommModel"),
     (model(hidden_dims=3), "Did you mean 'hidden_dim'?"),
-    (model(num_heads=3), "even multiple of num_heads = 3, got 32"),
+    (model(num_heads=3), "even multiple of num_heads = 3, got 64"),
     (model(gnn="sage"), "gnn: expected one of"),
     (env_config(com_range=1), "Did you mean 'comm_range'?"),
     (env_config(comm_range=-1), "comm_range: expected a number of at least 0, got -1"),

@@ -70,7 +70,7 @@ def test_an_interrupted_run_goes_on_where_it_was(interrupted: Interrupted) -> No
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     begun = int(resumed.stdout.split(" steps")[0].split()[-1].replace(",", ""))
     assert 400 <= begun <= 1400
-    (trial,) = (interrupted.folder / "results" / "tag_quick").glob("PPO_*")
+    (trial,) = (interrupted.folder / "results" / "tag_quick").glob("TeamPPO_*")
     steps = [json.loads(line)["timesteps_total"] for line in (trial / "result.json").read_text().splitlines()]
     assert steps[-1] == 1600
     assert sorted(set(steps)) == list(range(200, 1601, 200))
@@ -94,16 +94,16 @@ def test_resuming_something_else_is_refused(folder: Path) -> None:
 
 
 def test_checkpoints_that_cannot_be_used_are_named(folder: Path, tmp_path: Path) -> None:
-    source = sorted((folder / "results" / "tag_quick").glob("PPO_*/checkpoint_*"))[-1]
+    source = sorted((folder / "results" / "tag_quick").glob("TeamPPO_*/checkpoint_*"))[-1]
     truncated = shutil.copytree(source, tmp_path / "truncated")
     file = truncated / "policies" / "class_a" / "policy_state.pkl"
     file.write_bytes(file.read_bytes()[:1000])
     other = yaml.safe_load((folder / "quick.yaml").read_text())
-    other["tag_quick"]["config"]["model"]["custom_model_config"]["hidden_dim"] = 64
+    other["tag_quick"]["config"]["model"]["custom_model_config"]["hidden_dim"] = 32
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
     for arguments, message in (
         (["evaluate", truncated], "expected a whole RLlib checkpoint"),
-        (["train", "file", tmp_path / "other.yaml", "--restore", source], "configured architecture (hidden_dim: 64)"),
+        (["train", "file", tmp_path / "other.yaml", "--restore", source], "configured architecture (hidden_dim: 32)"),
     ):
         done = subprocess.run([RLLIB, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 2
@@ -116,7 +116,8 @@ def test_a_restored_run_goes_on_from_the_checkpoint(folder: Path) -> None:
         "train", "file", "quick.yaml", "--storage-path", "restored", "--restore", "results/tag_quick",
         "--stop", '{"training_iteration": 9}', cwd=folder,
     )  # fmt: skip
-    assert "1,800 steps" in out.splitlines()[0]
+    assert out.splitlines()[0] == "tag_quick: samples on arrays"
+    assert "1,800 steps" in out.splitlines()[1]
 
 
 def test_evaluate_rollout_export_and_plot(folder: Path) -> None:

@@ -113,7 +113,7 @@ def test_files_hold_one_row_an_episode(team: TrainedTeam, tmp_path: Path) -> Non
 
 
 def test_reports_leave_shaping_out(team: TrainedTeam) -> None:
-    assert team.env_config["shaping"] == 5
+    assert team.env_config["shaping"] == 50
     assert evaluate(team, episodes=2).rows == evaluate(team, episodes=2, shaping=0.0).rows
 
 
@@ -165,10 +165,10 @@ def test_a_checkpoint_of_another_architecture_is_refused_before_training(
     trained: TrialEnd, ray_session: None, tmp_path: Path
 ) -> None:
     options = TrainOptions(storage_path=str(tmp_path), restore=str(trained.folder), stop={"training_iteration": 9})
-    with pytest.raises(ConfigError, match=r"configured architecture \(hidden_dim: 64\), got 32"):
-        train(small("tag_quick", hidden_dim=64), options, lambda *_: None)
+    with pytest.raises(ConfigError, match=r"configured architecture \(hidden_dim: 32\), got 64"):
+        train(small("tag_quick", hidden_dim=32), options, lambda *_: None)
     with pytest.raises(ConfigError, match="expected policies"):
-        train(small("tag_selfplay", hidden_dim=32, num_layers=1), options, lambda *_: None)
+        train(small("tag_selfplay", hidden_dim=64, num_layers=1), options, lambda *_: None)
     with pytest.raises(ConfigError, match=r"configured architecture \(critic: shared\), got class"):
         train(small("tag_quick", critic="shared"), options, lambda *_: None)
     assert list(tmp_path.iterdir()) == []
