@@ -103,8 +103,7 @@ def training(batched: bool, iterations: int, env: dict[str, Any], model: dict[st
     """Environment steps a second of whole training iterations after the first, and the return at the end."""
     trained = algorithm(batched, env, model, **options)
     trained.train()
-    for timer in trained._timers.values():
-        timer.reset()
+    trained._timers.clear()
     start, before = time.perf_counter(), trained.iteration
     result: dict[str, Any] = {}
     for _ in range(iterations - before):
@@ -126,7 +125,7 @@ def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Figu
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    trained = algorithm(True, env, model, num_env_runners=0, **options)
+    trained = algorithm(True, env, model, **{"num_env_runners": 0, "train_batch_size": 6400, **options})
     batch = trained.env_runner.sample()
     memory = sum(part.size_bytes() for part in batch.policy_batches.values())
     with FlopCounterMode(display=False) as counter:
