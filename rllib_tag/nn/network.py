@@ -215,12 +215,14 @@ class CentralCritic(nn.Module):
 
     def forward(self, obs: Observation) -> Tensor:
         """Values of `team` (B, N, 6), `good` (B, y, 4), `landmarks` (B, z, 2) if any, at `self` (B, N): (B,)."""
-        team, me = obs["team"], obs["self"].argmax(1)
-        own = team[torch.arange(len(team), device=team.device), me]  # (B, 6)
-        others = torch.ones(team.shape[:2], dtype=torch.bool, device=team.device)
-        others[torch.arange(len(team), device=team.device), me] = False
-        entities = {"team": (placed(own[:, :2], team), others)} | surroundings(own[:, :2], obs, "good", "landmarks")
-        return self.value(self.encoder(own, entities).relu()).squeeze(-1)
+        team, me = obs["team"], obs["self"].argmax(1, keepdim=True)  # (B, N, 6), (B, 1)
+        rows = torch.arange(len(team), device=team.device)[:, None]
+        others = torch.arange(team.shape[1] - 1, device=team.device)
+        own = team[rows, me].squeeze(1)  # (B, 6)
+        seen = {**obs, "team": team[rows, others + (others >= me)]}  # (B, N - 1, 6)
+        return self.value(
+            self.encoder(own, surroundings(own[:, :2], seen, "team", "good", "landmarks")).relu()
+        ).squeeze(-1)
 
 
 def surroundings(position: Tensor, obs: Observation, *kinds: str) -> dict[str, tuple[Tensor, Tensor]]:
