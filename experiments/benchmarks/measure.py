@@ -94,7 +94,7 @@ def sampling(batched: bool, num_envs: int, model: dict[str, Any]) -> Figures:
     steps = 100 * num_envs
     worker = algorithm(
         batched, {}, model, num_env_runners=0, num_envs_per_env_runner=num_envs, rollout_fragment_length=100,
-        train_batch_size=steps,
+        train_batch_size=steps, minibatch_size=100,
     ).env_runner  # fmt: skip
     return {"env_steps_per_s": rate(lambda: worker.sample(), steps, seconds=6.0)}
 
