@@ -160,10 +160,10 @@ def compare(ledger: Ledger, repeats: int, seeds: int) -> list[Row]:
     chosen = {}
     for batched, side in ((True, "ours"), (False, "plain")):
         sides = {str(n): ours("sampling", batched=batched, num_envs=n, model=DEFAULT_MODEL) for n in (1, 16, 64, 256)}
-        size = best(f"how many envs, {side}", sides)
-        chosen[batched] = size, sides[size]
-    name = f"sampling, {chosen[True][0]} envs against plain RLlib's {chosen[False][0]}"
-    pair(name, 10, chosen[True][1], chosen[False][1])
+        chosen[batched] = int(best(f"how many envs, {side}", sides))
+    for what, model in (("sampling", DEFAULT_MODEL), ("sampling tag_ppo.yaml", {})):
+        name = f"{what}, {chosen[True]} envs against plain RLlib's {chosen[False]}"
+        pair(name, 10, *(ours("sampling", batched=kind, num_envs=size, model=model) for kind, size in chosen.items()))
     sides = {str(n): ours("training", n, batched=False, iterations=2, env={}, model={}) for n in (1, 2)}
     threads = int(best("how many threads, plain", sides))
     rates: dict[str, list[float]] = {"ours": [], "other": []}
