@@ -3,12 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := out/demo
 
-.PHONY: help install demo test check bench format clean
+.PHONY: help install demo test check bench study report format clean
 
 help:
 	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 6 minutes on 2 cores)"
 	@echo "make test   run all tests"
 	@echo "make bench  measure all speeds beside other libraries' (about 40 minutes on 2 cores)"
+	@echo "make study  train and evaluate all arms of the study that have no results yet (hours)"
+	@echo "make report draw the study's figures and print its tables, from the results alone"
 	@echo "make check  format, lint, types, fast tests"
 
 install: .venv/installed
@@ -44,6 +46,12 @@ check: install
 # The other libraries get environments of their own in .bench.
 bench: install
 	$(BIN)/python experiments/benchmarks/bench.py --out out/benchmarks
+
+study: install
+	$(BIN)/python experiments/study/study.py
+
+report: install
+	$(BIN)/python experiments/study/report.py
 
 format: install
 	$(BIN)/ruff format .

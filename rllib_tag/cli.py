@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -138,31 +138,85 @@ def evaluate(
     checkpoint: Checkpoint,
     episodes: Episodes = 128,
     seed: Seed = 1_000_000,
-    out: Annotated[str, typer.Option("--out", help="Folder for episodes.csv and summary.json.")] = "evaluation",
+    out: Annotated[str, typer.Option("--out", help="Folder for what is written (CSV, JSON).")] = "evaluation",
     stochastic: Stochastic = False,
     yardstick: Yardsticks = None,
+    beside: Annotated[
+        list[str] | None, typer.Option("--beside", help="Play another trained team too: NAME=CHECKPOINT.")
+    ] = None,
+    messages: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--messages",
+            help="Play the team under this condition on messages too: cut, swap, shuffle, silence[:NAME], delay:STEPS, "
+            "drop:P, range:R, or all for a series of them.",
+        ),
+    ] = None,
     num_class_a: ClassA = None, num_class_b: ClassB = None, num_good: NumGood = None, num_obstacles: Obstacles = None,
     comm_range: Range = None, good_policy: GoodPolicy = None,
 ) -> None:  # fmt: skip
     """Play seeded episodes with restored policies, on any team; print a table, write JSON and CSV."""
-    from rllib_tag.report.table import read_summary, summary_table
+    from rllib_tag.report.table import conditions_table, influence_table, read_summary, summary_table
+    from rllib_tag.runs.disturbances import read_conditions
     from rllib_tag.runs.evaluate import evaluate as run
     from rllib_tag.runs.evaluate import parse_overrides
     from rllib_tag.runs.files import check_writable
+    from rllib_tag.runs.restore import restore
 
     overrides = parse_overrides(
         num_class_a=num_class_a, num_class_b=num_class_b, num_good=num_good, num_obstacles=num_obstacles,
         comm_range=comm_range, good_policy=good_policy,
     )  # fmt: skip
     check_writable(out)
-    with _progress("episodes", episodes * (1 + len(yardstick or ()))) as advance:
+    others, yardsticks, conditions = _named("--beside", beside or []), yardstick or [], messages or []
+    team = restore(checkpoint)
+    played = read_conditions(conditions, team.env_config_for(**overrides))
+    with _progress("episodes", episodes * (1 + len(yardsticks) + len(others) + len(played))) as advance:
         result = run(
-            checkpoint, episodes=episodes, first_seed=seed, deterministic=not stochastic,
-            yardsticks=tuple(yardstick or ()), on_episodes=advance, **overrides,
+            team, episodes=episodes, first_seed=seed, deterministic=not stochastic, yardsticks=yardsticks,
+            beside=others, messages=conditions, on_episodes=advance, **overrides,
         )  # fmt: skip
-    rows, summary = result.write(out)
-    console.print(summary_table(read_summary(summary)))
-    console.print(f"wrote {rows} and {summary}")
+    paths = result.write(out)
+    content = read_summary(out)
+    console.print(summary_table(content))
+    if conditions:
+        console.print(conditions_table(content))
+        console.print(influence_table(content))
+    console.print(f"wrote {_join(paths)}")
+
+
+@app.command()
+def transfer(
+    checkpoint: Checkpoint,
+    episodes: Episodes = 128,
+    seed: Seed = 1_000_000,
+    out: Annotated[str, typer.Option("--out", help="Folder for transfer.csv and the heat map.")] = "transfer",
+    native: Annotated[
+        list[str] | None,
+        typer.Option("--native", help="A team trained on another game, to play there beside this one."),
+    ] = None,
+    largest: Annotated[int, typer.Option("--largest", help="Members of a class at most.")] = 6,
+) -> None:
+    """Play one team, without training, on all teams of 0 to 6 of each class; write a CSV and draw a heat map."""
+    from rllib_tag.report.heat_map import draw_heat_map, read_transfer
+    from rllib_tag.runs.files import check_writable, write_csv
+    from rllib_tag.runs.restore import restore
+    from rllib_tag.runs.transfer import transfer as run
+    from rllib_tag.runs.transfer import transfer_games
+
+    check_writable(out)
+    team, table = restore(checkpoint), Path(out) / "transfer.csv"
+    rows: list[dict[str, Any]] = []
+    with _progress("games", len(transfer_games(team.env_config_for(), largest))) as advance:
+
+        def keep(found: list[dict[str, Any]]) -> None:
+            rows.extend(found)
+            write_csv(table, rows)
+            advance(1)
+
+        run(team, natives=native or [], largest=largest, episodes=episodes, first_seed=seed, on_game=keep)
+    drawn = draw_heat_map(read_transfer(table), Path(out) / "transfer")
+    console.print(f"wrote {_join([table, *drawn])}")
 
 
 @app.command()
@@ -171,18 +225,24 @@ def rollout(
     episodes: Episodes = 1,
     seed: Seed = 1_000_000,
     out: Annotated[str, typer.Option("--out", help="Folder for the recorded episodes.")] = "rollout",
-    video: Annotated[str, typer.Option("--video", help="gif, mp4 or none.")] = "gif",
+    video: Annotated[
+        list[str] | None,
+        typer.Option("--video", help="gif, mp4, html (a page with a slider) or none; may be repeated. [default: gif]"),
+    ] = None,
     num_class_a: ClassA = None, num_class_b: ClassB = None, num_good: NumGood = None, num_obstacles: Obstacles = None,
     comm_range: Range = None, good_policy: GoodPolicy = None,
 ) -> None:  # fmt: skip
     """Record episodes step by step, as JSON and as video with the communication graph drawn in."""
     from rllib_tag.errors import check_choice
+    from rllib_tag.report.replay import write_replay
     from rllib_tag.report.video import FORMATS, draw_video, read_episode
     from rllib_tag.runs.evaluate import parse_overrides
     from rllib_tag.runs.files import check_writable
     from rllib_tag.runs.rollout import rollout as run
 
-    check_choice("--video", video, [*FORMATS, "none"])
+    formats = video or ["gif"]
+    for name in formats:
+        check_choice("--video", name, [*FORMATS, "html", "none"])
     overrides = parse_overrides(
         num_class_a=num_class_a, num_class_b=num_class_b, num_good=num_good, num_obstacles=num_obstacles,
         comm_range=comm_range, good_policy=good_policy,
@@ -190,8 +250,10 @@ def rollout(
     check_writable(out)
     for path in run(checkpoint, out, episodes=episodes, first_seed=seed, **overrides):
         console.print(f"wrote {path}")
-        if video != "none":
-            console.print(f"wrote {draw_video(read_episode(path), path.with_suffix('.' + video))}")
+        for name in formats:
+            if name != "none":
+                draw = write_replay if name == "html" else draw_video
+                console.print(f"wrote {draw(read_episode(path), path.with_suffix('.' + name))}")
 
 
 @app.command()
@@ -208,14 +270,14 @@ def export(
 @app.command()
 def plot(
     runs: Annotated[list[str], typer.Argument(help="Folders of trials, or progress.csv files.")],
-    out: Annotated[str, typer.Option("--out", help="Image to write (png, svg, pdf).")] = "curve.png",
+    out: Annotated[str, typer.Option("--out", help="Image to write; without a suffix, PNG and SVG.")] = "curve.png",
     levels: Annotated[str | None, typer.Option("--levels", help="Evaluation whose yardsticks to draw in.")] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", help="A label for each run. [default: the folder's name]")
     ] = None,
 ) -> None:
     """Draw learning curves: return per adversary over environment steps."""
-    from rllib_tag.report.curve import draw_curves, read_curve
+    from rllib_tag.report.curve import LEVEL_LABELS, draw_curves, read_curve
     from rllib_tag.report.table import read_summary
 
     if label and len(label) != len(runs):
@@ -226,9 +288,9 @@ def plot(
     means = {}
     if levels is not None:
         summary = read_summary(levels)["summary"]
-        means = {name: figures["return_adversary"]["mean"] for name, figures in summary.items() if name != "team"}
+        means = {name: summary[name]["return_adversary"]["mean"] for name in LEVEL_LABELS if name in summary}
     curves = dict(zip(names, map(read_curve, runs), strict=True))
-    console.print(f"wrote {draw_curves(curves, means, out)}")
+    console.print(f"wrote {_join(draw_curves(curves, means, out))}")
 
 
 def _train_options(given: Mapping[str, Any]) -> Any:
@@ -305,6 +367,21 @@ class _progress:  # noqa: N801, used as a function
     def __exit__(self, *exc: object) -> None:
         if errors.is_terminal:
             self._bar.stop()
+
+
+def _join(paths: Sequence[Path]) -> str:
+    return " and ".join(map(str, paths))
+
+
+def _named(option: str, given: list[str]) -> dict[str, str]:
+    """NAME=VALUE options as a mapping."""
+    out = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value or name in out:
+            raise ConfigError(f"{option}: expected NAME=CHECKPOINT, each name once, got {text!r}. Change it.")
+        out[name] = value
+    return out
 
 
 def _json(option: str, text: str) -> dict[str, Any]:

@@ -240,7 +240,10 @@ def plot(summary: list[Row], path: Path) -> None:
     axes.barh(places, [row["ratio"] for row in summary], color=["#0072b2" if r else "#d55e00" for r in reached])
     axes.scatter([row["goal"] for row in summary], places, marker="|", s=500, color="black", label="goal", zorder=3)
     for place, row in zip(places, summary, strict=True):
-        axes.annotate(f"{row['ratio']:.3g}", (row["ratio"], place), (4, 0), textcoords="offset points", va="center")
+        axes.annotate(
+            f"{row['ratio']:.3g}", (row["ratio"], place), (-5, 0), textcoords="offset points", ha="right", va="center",
+            color="white",
+        )  # fmt: skip
     axes.set(xscale="log", xlabel="ratio, ours to the other's", xlim=(0.1, 5000))
     axes.set_yticks(places, [row["figure"] for row in summary])
     axes.legend(loc="lower right")

@@ -11,6 +11,23 @@ from rllib_tag.nn.network import Observation
 from rllib_tag.nn.temporal import windows
 
 
+def reach(links: Tensor, comm_hops: int) -> Tensor:
+    """Whose messages arrive at whom over at most `comm_hops` links: `world.comm.reach` for tensors.
+
+    Args:
+        links: (..., N, N) booleans, [receiver, sender], true on the diagonal.
+        comm_hops: Links that information crosses in one step.
+
+    Returns:
+        (..., N, N) booleans, [receiver, sender].
+    """
+    N = links.shape[-1]
+    arrived = torch.eye(N, dtype=torch.bool, device=links.device).expand_as(links)
+    for _ in range(min(comm_hops, N - 1)):
+        arrived = arrived.float() @ links.float() > 0
+    return arrived
+
+
 def receiver_rows(obs: Observation, receivers: Sequence[int], comm_hops: int) -> dict[str, Tensor]:
     """What each receiver observes of team states, one row a receiver.
 
@@ -27,10 +44,7 @@ def receiver_rows(obs: Observation, receivers: Sequence[int], comm_hops: int) ->
     R, C, N, _ = links.shape
     n, members = len(receivers), list(receivers)
     T = obs["messages"].shape[1] - C + 1
-    arrived = torch.eye(N, dtype=torch.bool, device=links.device).expand_as(links)
-    for _ in range(min(comm_hops, N - 1)):
-        arrived = arrived.float() @ links.float() > 0
-    arrived = arrived[:, :, members]  # (R, C, n, N)
+    arrived = reach(links, comm_hops)[:, :, members]  # (R, C, n, N)
     ages = torch.arange(T - 1, -1, -1, device=links.device)
     valid = ages < obs["history"].unsqueeze(-1)  # (R, C, T)
     mask = arrived.unsqueeze(-1) & valid[:, :, None, None]  # (R, C, n, N, T)

@@ -35,10 +35,14 @@ class Exported:
     Args:
         nets: Networks by policy name (`class_a`, `class_b`, `good`).
         env_config: The keys of `TagEnv` that the training run set.
+        seed: The training run's seed; None if it had none or it is not known. Default: None.
+        env_steps: Environment steps of training; None if not known. Default: None.
     """
 
     nets: Mapping[str, Net]
     env_config: Mapping[str, Any]
+    seed: int | None = None
+    env_steps: int | None = None
 
 
 def build_net(policy: str, config: CommConfig, continuous: bool) -> Net:
@@ -67,6 +71,7 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
         "format": "rllib_tag",
         "version": FORMAT_VERSION,
         "env_config": {key: "inf" if value == math.inf else value for key, value in exported.env_config.items()},
+        "training": {"seed": exported.seed, "env_steps": exported.env_steps},
         "policies": {
             name: {
                 "file": f"{name}.safetensors",
@@ -114,7 +119,7 @@ def load_exported(folder: str | os.PathLike[str]) -> Exported:
     what = f"manifest {path}"
     if not isinstance(manifest, dict) or manifest.get("format") != "rllib_tag":
         raise ConfigError(f"{what}: expected format 'rllib_tag', got another file. {ADVICE}.")
-    check_keys(what, manifest, ["format", "version", "env_config", "policies"])
+    check_keys(what, manifest, ["format", "version", "env_config", "training", "policies"])
     check_int(f"{what}: version", manifest.get("version"), 1)
     if manifest["version"] > FORMAT_VERSION:
         raise ConfigError(
@@ -124,7 +129,15 @@ def load_exported(folder: str | os.PathLike[str]) -> Exported:
     if not isinstance(policies, dict) or not policies or not isinstance(env_config, dict):
         raise ConfigError(f"{what}: expected the mappings 'policies' and 'env_config'. {ADVICE}.")
     check_keys(f"{what}: policies", policies, [*POLICIES, GOOD_POLICY])
-    return Exported({name: _load_net(folder, name, entry, what) for name, entry in policies.items()}, env_config)
+    training = manifest.get("training", {})
+    if not isinstance(training, dict):
+        raise ConfigError(f"{what}: expected a mapping 'training', got {training!r}. {ADVICE}.")
+    check_keys(f"{what}: training", training, ["seed", "env_steps"])
+    for key, value in training.items():
+        if value is not None:
+            check_int(f"{what}: training: {key}", value, 0)
+    nets = {name: _load_net(folder, name, entry, what) for name, entry in policies.items()}
+    return Exported(nets, env_config, **training)
 
 
 def _load_net(folder: Path, name: str, entry: Any, what: str) -> Net:

@@ -38,9 +38,10 @@ class TagEnvConfig:
             applied to the PettingZoo env in order. Default: none.
         shaping: c, the weight of the potential-based shaping of the adversaries' reward. Default: 0.
         shaping_gamma: The discount in the shaping; use the training's own. Default: 0.99.
-        backend: What plays the game in training by `rllib train`: `mpe2`, one game after the other; `batched`, all
-            games of a runner at once on `SimpleTagVec`; `auto`, `batched` unless something else in the config, such
-            as wrappers, needs mpe2. A `TagEnv` by itself, and any other RLlib process, always plays on mpe2.
+        backend: What plays the game in training by `rllib train`, and in evaluation: `mpe2`, one game after the
+            other; `batched`, all games of a runner at once on `SimpleTagVec`; `auto`, `batched` unless something
+            else in the config, such as wrappers, needs mpe2. A `TagEnv` by itself, and any other RLlib process,
+            always plays on mpe2.
             Default: `auto`.
         render_mode: `human`, `rgb_array` or None. Default: None.
 

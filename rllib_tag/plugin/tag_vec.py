@@ -92,6 +92,16 @@ class TagVec:
         self._potential = np.zeros((num_envs, roster.num_adversaries))
         self.reset()
 
+    @property
+    def positions(self) -> np.ndarray:
+        """True positions (B, agents, 2) in world units, adversaries first."""
+        return self._world.positions
+
+    @property
+    def velocities(self) -> np.ndarray:
+        """True velocities (B, agents, 2) in world units a second."""
+        return self._world.velocities
+
     def reset(self, seeds: Sequence[int | None] | None = None) -> None:
         """Starts all episodes; the same seeds as `TagEnv.reset` give the same episodes."""
         for i, seed in enumerate(seeds or ()):

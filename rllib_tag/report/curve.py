@@ -13,10 +13,9 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.report.figures import COLOURS, save_figure
 
 X, Y = "timesteps_total", "env_runners/custom_metrics/return_adversary_mean"
-# Okabe & Ito 2008: told apart by the colour-blind.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 LEVEL_LABELS = {
     "random": "random",
     "class_b_chases": "class B chases, class A random",
@@ -59,13 +58,13 @@ def draw_curves(
     curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
     levels: Mapping[str, float],
     out: str | os.PathLike[str],
-) -> Path:
+) -> list[Path]:
     """Draws learning curves with horizontal levels to compare with.
 
     Args:
         curves: Env steps and returns by label.
         levels: Returns by controller name, drawn as dashed lines.
-        out: The image; its suffix says which format.
+        out: The image; see `save_figure`.
 
     Raises:
         ConfigError: If the image cannot be written.
@@ -86,12 +85,4 @@ def draw_curves(
     axes.set_ylim(bottom=min(0, *drawn), top=max(1, 1.08 * max(drawn)))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
-    path = Path(out)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"curve: expected a writable image, got {path}: {error}. Choose another.") from error
-    finally:
-        plt.close(figure)
-    return path
+    return save_figure(figure, out)

@@ -21,6 +21,14 @@ COLUMNS = {
     "steps_to_first_contact": ("steps to first contact", "{:.1f}"),
     "mean_links": ("links per adversary", "{:.2f}"),
 }
+INFLUENCE = {
+    "kl": ("policy's divergence from itself without them (nats)", "{:.3f}"),
+    "logit_shift": ("change of a logit, mean absolute", "{:.3f}"),
+    "action_changes": ("likeliest action changes", "{:.0%}"),
+    "heard": ("teammates heard", "{:.2f}"),
+    "attention_entropy": ("entropy of attention (nats)", "{:.3f}"),
+    "attention_entropy_uniform": ("the same if it were even", "{:.3f}"),
+}
 
 
 def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -36,7 +44,7 @@ def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
     file = file / "summary.json" if file.is_dir() else file
     try:
         content = json.loads(file.read_text())
-        content["summary"], content["episodes"]
+        content["summary"], content["episodes"], content["conditions"], content["influence"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"evaluation: expected a summary.json of `rllib evaluate` in {file}, got {error!r}."
@@ -45,19 +53,48 @@ def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def summary_table(content: dict[str, Any]) -> Table:
-    """One column a controller: mean and standard error of each figure over the episodes."""
-    summary = content["summary"]
+    """One column a controller: mean and standard error of each figure over the episodes.
+
+    The team under conditions on messages stands in `conditions_table`.
+    """
+    summary = {name: figures for name, figures in content["summary"].items() if name not in content["conditions"]}
     table = Table(title=f"{content['episodes']} episodes from seed {content['first_seed']}: mean ± standard error")
+    _fill(table, COLUMNS, summary)
+    return table
+
+
+def conditions_table(content: dict[str, Any]) -> Table:
+    """One row a condition on messages: the team's return under it, and the difference on the same seeds."""
+    table = Table("condition on messages", title="the team under conditions: mean ± standard error")
+    for label in ("return per adversary", "difference from the team", "captured"):
+        table.add_column(label, justify="right")
+    for name in ("team", *content["conditions"]):
+        figures = content["summary"][name]
+        forms = {"return_adversary": "{:.1f}", "return_minus_team": "{:+.1f}", "captured": "{:.0%}"}
+        table.add_row(name, *(_cell(figures, key, form) for key, form in forms.items()))
+    return table
+
+
+def influence_table(content: dict[str, Any]) -> Table:
+    """One column a class: how its actions move with the other class's messages, where its attention goes."""
+    table = Table(title="what each class makes of the other's messages: mean ± standard error over the episodes")
+    _fill(table, INFLUENCE, content["influence"])
+    return table
+
+
+def _fill(table: Table, lines: dict[str, tuple[str, str]], columns: dict[str, dict[str, Any]]) -> None:
+    """One line a figure that any column has."""
     table.add_column("")
-    for name in summary:
+    for name in columns:
         table.add_column(name, justify="right", overflow="fold")
-    for key, (label, form) in COLUMNS.items():
-        cells = [
-            f"{form.format(figures[key]['mean'])} ± {form.format(figures[key]['standard_error'])}"
-            if key in figures
-            else ""
-            for figures in summary.values()
-        ]
+    for key, (label, form) in lines.items():
+        cells = [_cell(figures, key, form) for figures in columns.values()]
         if any(cells):
             table.add_row(label, *cells)
-    return table
+
+
+def _cell(figures: dict[str, Any], key: str, form: str) -> str:
+    if key not in figures:
+        return ""
+    error = form.replace("+", "").format(figures[key]["standard_error"])
+    return f"{form.format(figures[key]['mean'])} ± {error}"

@@ -22,6 +22,10 @@ CLASS_COLOURS = ("#0072B2", "#D55E00")
 GOOD_COLOUR, LANDMARK_COLOUR, LINK_COLOUR = "#009E73", "0.75", "0.25"
 FRAMES_PER_S = 10  # MPE's steps last 0.1 s
 FORMATS = ("gif", "mp4")
+SHOWN = (
+    "seed", "source", "classes", "sizes", "landmarks", "landmark_sizes", "comm_range", "positions", "links",
+    "attention", "rewards",
+)  # fmt: skip
 
 
 def read_episode(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -32,7 +36,7 @@ def read_episode(path: str | os.PathLike[str]) -> dict[str, Any]:
     """
     try:
         episode = json.loads(Path(path).read_text())
-        episode["positions"], episode["links"], episode["attention"], episode["rewards"]
+        [episode[key] for key in SHOWN]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(f"episode: expected a file of `rllib rollout` at {path}, got {error!r}.") from error
     return episode

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rllib_tag.plugin.env import Observations, TagEnv
+from rllib_tag.runs.disturbances import Disturbance
+from rllib_tag.runs.games import Games
 from rllib_tag.runs.restore import TrainedTeam
 from rllib_tag.world.behaviours import chase_actions, random_actions
 from rllib_tag.world.roster import CLASS_A, GOOD_POLICY
 
-Actions = list[dict[str, np.ndarray]]
-# Environments, their observations, and one random stream for each, so that an episode depends on its seed alone.
-Controller = Callable[[Sequence[TagEnv], Sequence[Observations], Sequence[np.random.Generator]], Actions]
+# Games, and one random stream for each, so that an episode depends on its seed alone: actions (B, ...) by agent.
+Controller = Callable[[Games, Sequence[np.random.Generator]], dict[str, np.ndarray]]
 
 # By name: whether class A chases, whether class B chases; who does not acts at random.
 YARDSTICKS = {
@@ -23,25 +23,29 @@ YARDSTICKS = {
 }
 
 
-def team_controller(team: TrainedTeam, policies: Sequence[str], deterministic: bool = True) -> Controller:
-    """Moves the agents of some policies by a trained team, one forward a policy for all environments.
+def team_controller(
+    team: TrainedTeam, policies: Sequence[str], deterministic: bool = True, disturbance: Disturbance | None = None
+) -> Controller:
+    """Moves the agents of some policies by a trained team, one forward a policy for all games.
 
     Args:
         team: The trained team.
         policies: Which policies to move.
         deterministic: Whether to take the likeliest actions. Default: True.
+        disturbance: What happens to messages on their way. Default: nothing.
     """
 
-    def act(
-        envs: Sequence[TagEnv], observations: Sequence[Observations], rngs: Sequence[np.random.Generator]
-    ) -> Actions:
-        out: Actions = [{} for _ in envs]
+    def act(games: Games, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
+        out: dict[str, np.ndarray] = {}
         for policy in policies:
-            agents = envs[0].roster.members(policy)
-            rows = [obs[agent] for obs in observations for agent in agents]
+            agents = games.config.roster.members(policy)
+            rows = games.rows(policy)
+            if disturbance is not None and policy != GOOD_POLICY:
+                rows = disturbance.apply(policy, rows, games)
             noise = None if deterministic else [rng for rng in rngs for _ in agents]
-            for i, action in enumerate(team.actions(policy, rows, noise)):
-                out[i // len(agents)][agents[i % len(agents)]] = action
+            chosen = team.actions(policy, rows, noise)
+            chosen = chosen.reshape(len(games.seeds), len(agents), *chosen.shape[1:])
+            out |= {agent: chosen[:, i] for i, agent in enumerate(agents)}
         return out
 
     return act
@@ -51,20 +55,14 @@ def scripted_controller(name: str) -> Controller:
     """Moves the adversaries by one of the `YARDSTICKS`."""
     chases_a, chases_b = YARDSTICKS[name]
 
-    def act(
-        envs: Sequence[TagEnv], observations: Sequence[Observations], rngs: Sequence[np.random.Generator]
-    ) -> Actions:
-        del observations
-        out: Actions = []
-        for env, rng in zip(envs, rngs, strict=True):
-            x, continuous = env.roster.num_adversaries, env.config.continuous_actions
-            position, velocity = env.positions, env.velocities
-            chase = chase_actions(position[:x], velocity[:x], position[x:], velocity[x:], continuous)
-            wander = random_actions(rng, (x,), continuous)
-            chases = np.where(env.roster.classes == CLASS_A, chases_a, chases_b)
-            actions = np.where(chases[:, None] if continuous else chases, chase, wander)
-            out.append(dict(zip(env.roster.adversaries, actions, strict=True)))
-        return out
+    def act(games: Games, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
+        roster, continuous = games.config.roster, games.config.continuous_actions
+        x, position, velocity = roster.num_adversaries, games.positions, games.velocities
+        chase = chase_actions(position[:, :x], velocity[:, :x], position[:, x:], velocity[:, x:], continuous)
+        wander = np.stack([random_actions(rng, (x,), continuous) for rng in rngs])
+        chases = np.where(roster.classes == CLASS_A, chases_a, chases_b)
+        actions = np.where(chases[:, None] if continuous else chases, chase, wander)
+        return {agent: actions[:, i] for i, agent in enumerate(roster.adversaries)}
 
     return act
 
@@ -72,11 +70,4 @@ def scripted_controller(name: str) -> Controller:
 def with_prey(adversaries: Controller, team: TrainedTeam, deterministic: bool = True) -> Controller:
     """Joins a controller of the adversaries with the trained prey of a team."""
     prey = team_controller(team, [GOOD_POLICY], deterministic)
-
-    def act(
-        envs: Sequence[TagEnv], observations: Sequence[Observations], rngs: Sequence[np.random.Generator]
-    ) -> Actions:
-        both = zip(adversaries(envs, observations, rngs), prey(envs, observations, rngs), strict=True)
-        return [{**ours, **theirs} for ours, theirs in both]
-
-    return act
+    return lambda games, rngs: {**adversaries(games, rngs), **prey(games, rngs)}

@@ -6,7 +6,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +73,14 @@ def load_experiments(path: str | os.PathLike[str]) -> Experiments:
 class _UniqueKeyLoader(yaml.SafeLoader):
     """YAML's safe loader, to which a key given twice is an error and not the last one's silent win."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)  # before merge keys (`<<`) add what may be overridden
         seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable):
-                if key in seen and key != "<<":
-                    raise yaml.constructor.ConstructorError(None, None, f"key {key!r} twice", key_node.start_mark)
-                seen.add(key)
-        return super().construct_mapping(node, deep)
+        for key, _ in node.value:
+            if (key.tag, str(key.value)) in seen:
+                raise yaml.composer.ComposerError(None, None, f"key {key.value!r} twice", key.start_mark)
+            seen.add((key.tag, str(key.value)))
+        return node
 
 
 def check_shape(experiments: Experiments) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from ray import cloudpickle as pickle
+from ray.rllib.algorithms.ppo.ppo_torch_policy import PPOTorchPolicy
 from ray.rllib.policy.policy import Policy
 from ray.rllib.utils.checkpoints import get_checkpoint_info
 
@@ -21,7 +22,7 @@ from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.prey import greedy_actions
 
 RLLIB_MARK = "rllib_checkpoint.json"
-Observation = Mapping[str, np.ndarray]
+Observation = Mapping[str, np.ndarray | torch.Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +33,15 @@ class TrainedTeam:
         nets: Networks by policy name, on the CPU and in evaluation mode.
         env_config: The keys of `TagEnv` that the training run set.
         source: Where they were restored from.
+        seed: The training run's seed; None if it had none or it is not known.
+        env_steps: Environment steps of training; None if not known.
     """
 
     nets: Mapping[str, Net]
     env_config: Mapping[str, Any]
     source: Path
+    seed: int | None = None
+    env_steps: int | None = None
 
     def env_config_for(self, **overrides: Any) -> TagEnvConfig:
         """The trained game with some keys changed, checked against the policies.
@@ -45,7 +50,16 @@ class TrainedTeam:
             ConfigError: If a key does not fit or the game needs a policy that was not trained.
         """
         config = TagEnvConfig.from_mapping({**self.env_config, **overrides})
-        for policy in config.policies:
+        self.check_plays(config, config.policies)
+        return config
+
+    def check_plays(self, config: TagEnvConfig, policies: Sequence[str]) -> None:
+        """Checks that the team has some of a game's policies, for its kind of actions.
+
+        Raises:
+            ConfigError: If not.
+        """
+        for policy in policies:
             if policy not in self.nets:
                 raise ConfigError(
                     f"expected a game for the policies in {self.source} ({', '.join(self.nets)}), "
@@ -56,26 +70,25 @@ class TrainedTeam:
                     f"continuous_actions: expected {str(self.nets[policy].continuous).lower()} as trained, "
                     f"got {str(config.continuous_actions).lower()}."
                 )
-        return config
 
     def actions(
         self,
         policy: str,
-        observations: Sequence[Observation],
+        observations: Observation,
         rngs: Sequence[np.random.Generator] | None = None,
     ) -> np.ndarray:
         """Acts for several agents of one policy, for any team size.
 
         Args:
             policy: The policy's name.
-            observations: B observations of `TagEnv`.
+            observations: Observations of `TagEnv`, stacked by key: (B, ...) arrays or tensors.
             rngs: For each observation, what to sample its action with; None takes the likeliest actions.
 
         Returns:
             (B,) integers, or (B, 5) float32 for continuous actions.
         """
         net = self.nets[policy]
-        batch = {key: torch.from_numpy(np.stack([obs[key] for obs in observations])) for key in observations[0]}
+        batch = {key: torch.as_tensor(value) for key, value in observations.items()}
         with torch.no_grad():
             outputs, _ = net(batch)
         if rngs is None:
@@ -102,17 +115,21 @@ def restore(path: str | os.PathLike[str]) -> TrainedTeam:
     folder = find_checkpoint(path)
     if (folder / MANIFEST).exists():
         exported = load_exported(folder)
-        return TrainedTeam(exported.nets, exported.env_config, folder)
+        return TrainedTeam(exported.nets, exported.env_config, folder, exported.seed, exported.env_steps)
     policies = load_policies(folder)
-    nets, env_config = {}, {}
+    nets, steps = {}, [0]
     for name, policy in policies.items():
         if not isinstance(policy.model, CommModel):
             raise ConfigError(
                 f"checkpoint {folder}: expected policies with rllib_tag.CommModel, got {type(policy.model).__name__}."
             )
         nets[name] = policy.model.net.cpu().eval()
-        env_config = dict(policy.config["env_config"])
-    return TrainedTeam(nets, env_config, folder)
+        env_config, seed = dict(policy.config["env_config"]), policy.config["seed"]
+        if isinstance(policy, PPOTorchPolicy):  # which counts the steps of all agents together while it is trained
+            steps.append(policy.global_timestep)
+    game: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(TagEnvConfig)} | env_config
+    acting = game["num_class_a"] + game["num_class_b"] + (game["num_good"] if game["good_policy"] == "learned" else 0)
+    return TrainedTeam(nets, env_config, folder, seed, max(steps) // acting or None)
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
@@ -181,4 +198,4 @@ def export(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
         ConfigError: If the checkpoint cannot be restored or the folder not be written.
     """
     team = restore(path)
-    return save_exported(Exported(team.nets, team.env_config), out)
+    return save_exported(Exported(team.nets, team.env_config, team.seed, team.env_steps), out)

@@ -12,10 +12,12 @@ import torch
 
 from rllib_tag.errors import check_int
 from rllib_tag.nn.network import AdversaryNet
-from rllib_tag.plugin.env import Observations, TagEnv
+from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.runs.controllers import team_controller
 from rllib_tag.runs.evaluate import FIRST_SEED
 from rllib_tag.runs.files import provenance, write_json
+from rllib_tag.runs.games import Games, MpeGames
+from rllib_tag.runs.influence import receiver_attention
 from rllib_tag.runs.restore import TrainedTeam, restore
 
 DIGITS = 5  # of recorded numbers; positions are of order 1
@@ -69,27 +71,24 @@ def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> 
         what each adversary's last graph layer gives to each sender, `actions` (S) by agent, `rewards` (S),
         MPE's own, mean over the adversaries, and `stats`.
     """
-    env = TagEnv(env_config)
+    games = MpeGames(TagEnvConfig.from_mapping(env_config), [seed])
+    (env,) = games.envs
     act = team_controller(team, env.config.policies)
-    observations, _ = env.reset(seed=seed)
     record: dict[str, list[Any]] = {"positions": [], "links": [], "attention": [], "rewards": [], "actions": []}
-    done = False
     returns = 0.0
     while True:
         record["positions"].append(_rounded(env.positions))
         record["links"].append(env.linked.astype(int).tolist())
-        record["attention"].append(_rounded(last_attention(team, env, observations)))
-        if done:
+        record["attention"].append(_rounded(last_attention(team, games)[0]))
+        if games.stats[0]:
             break
-        (actions,) = act([env], [observations], [])
-        observations, _, terminateds, truncateds, _ = env.step(actions)
-        done = terminateds["__all__"] or truncateds["__all__"]
+        actions = act(games, [])
+        games.step(actions)
         returns_now = env.stats.summary()["return_adversary"]
         record["rewards"].append(returns_now - returns)
         returns = returns_now
-        record["actions"].append({name: np.asarray(action).tolist() for name, action in actions.items()})
+        record["actions"].append({name: action[0].tolist() for name, action in actions.items()})
     world = env.par_env.unwrapped.world
-    env.close()
     return {
         "seed": seed,
         "source": "/".join(team.source.parts[-2:]),
@@ -105,23 +104,14 @@ def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> 
     }
 
 
-def last_attention(team: TrainedTeam, env: TagEnv, observations: Observations) -> np.ndarray:
-    """What each adversary's own last graph layer gives to each sender: (N, N), 0 without `gnn`."""
-    out = np.zeros((env.roster.num_adversaries,) * 2)
-    for policy in env.config.policies:
+def last_attention(team: TrainedTeam, games: Games) -> np.ndarray:
+    """What each adversary's own last graph layer gives to each sender: (B, N, N), 0 without `gnn`."""
+    parts = []
+    for policy in games.config.policies:
         net = team.nets[policy]
-        if not isinstance(net, AdversaryNet) or net.config.gnn == "none":
-            continue
-        agents = env.roster.members(policy)
-        batch = {
-            key: torch.from_numpy(np.stack([observations[a][key] for a in agents])) for key in observations[agents[0]]
-        }
-        with torch.no_grad():
-            attention = net.encoder.attention(batch)[:, -1]  # (B, N, N)
-        for row, agent in enumerate(agents):
-            place = env.roster.adversaries.index(agent)
-            out[place] = attention[row, place].numpy()
-    return out
+        if isinstance(net, AdversaryNet):
+            parts.append(receiver_attention(net, games.rows(policy)).unflatten(0, (len(games.seeds), -1)))
+    return torch.cat(parts, dim=1).numpy()  # class A stands before class B
 
 
 def _rounded(values: np.ndarray) -> Any:

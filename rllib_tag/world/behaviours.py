@@ -53,19 +53,20 @@ def chase_actions(
     """Runs at where the nearest target will be, minding its own drift.
 
     Args:
-        positions: (n, 2) of the chasers.
-        velocities: (n, 2) of the chasers.
-        targets: (y, 2) of the good agents.
-        target_velocities: (y, 2) of the good agents.
+        positions: (..., n, 2) of the chasers.
+        velocities: (..., n, 2) of the chasers.
+        targets: (..., y, 2) of the good agents.
+        target_velocities: (..., y, 2) of the good agents.
         continuous: Whether to return continuous actions.
 
     Returns:
         Actions as `steer` gives them.
     """
-    offsets = targets[None] - positions[:, None]  # (n, y, 2)
-    nearest = np.linalg.norm(offsets, axis=-1).argmin(1)
-    drift = target_velocities[nearest] - velocities
-    return steer(offsets[np.arange(len(positions)), nearest] + CHASE_LEAD_S * drift, continuous)
+    offsets = targets[..., None, :, :] - positions[..., :, None, :]  # (..., n, y, 2)
+    nearest = np.linalg.norm(offsets, axis=-1).argmin(-1)[..., None, None]  # (..., n, 1, 1)
+    way = np.take_along_axis(offsets, nearest, axis=-2)[..., 0, :]
+    speeds = np.take_along_axis(target_velocities[..., None, :, :], nearest, axis=-2)[..., 0, :]  # (..., n, 2)
+    return steer(way + CHASE_LEAD_S * (speeds - velocities), continuous)
 
 
 def steer(direction: np.ndarray, continuous: bool) -> np.ndarray:

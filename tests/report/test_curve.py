@@ -14,9 +14,12 @@ def test_curves_are_read_and_drawn(tmp_path: Path) -> None:
     (tmp_path / "trial" / "progress.csv").write_text(f"{X},{Y}\n100,1.5\n200,\n300,9.5\n300,4.5\n")
     curve = read_curve(tmp_path)
     assert curve == ([100, 300], [1.5, 4.5])
-    for suffix in ("png", "svg"):
-        image = draw_curves({"a": curve, "b": curve}, {"random": 2.0}, tmp_path / "new" / f"curve.{suffix}")
-        assert image.stat().st_size > 5000
+    images = draw_curves({"a": curve, "b": curve}, {"random": 2.0}, tmp_path / "new" / "curve")
+    assert [image.name for image in images] == ["curve.png", "curve.svg"]
+    assert all(image.stat().st_size > 5000 for image in images)
+    before = images[1].read_text()
+    draw_curves({"a": curve, "b": curve}, {"random": 2.0}, images[1])
+    assert images[1].read_text() == before  # no date, no random names
 
 
 def test_what_is_not_a_curve_is_named(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rllib_tag.runs.experiment import load_experiments
+from rllib_tag.runs.restore import TrainedTeam, restore
 from rllib_tag.runs.train import TrainOptions, TrialEnd, train
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -36,3 +37,9 @@ def run(experiments: dict[str, dict[str, Any]], folder: Path, iterations: int = 
 def trained(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> TrialEnd:
     """Two iterations of the demo's experiment."""
     return run(small("tag_quick"), tmp_path_factory.mktemp("trained"), iterations=2)
+
+
+@pytest.fixture(scope="session")
+def team(trained: TrialEnd) -> TrainedTeam:
+    """What was trained, restored."""
+    return restore(trained.folder)

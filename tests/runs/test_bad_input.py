@@ -199,6 +199,17 @@ def test_files_that_are_no_experiments(text: str, message: str, tmp_path: Path) 
         load_experiments(tmp_path / "bad.yaml")
 
 
+def test_merge_keys_spare_repetition(tmp_path: Path) -> None:
+    text = "a: &a {run: PPO, stop: {training_iteration: 1}}\nb: &b {<<: *a, run: DQN}\nc: {<<: *b, env: x}"
+    (tmp_path / "merged.yaml").write_text(text)
+    stop = {"training_iteration": 1}
+    assert load_experiments(tmp_path / "merged.yaml") == {
+        "a": {"run": "PPO", "stop": stop},
+        "b": {"run": "DQN", "stop": stop},
+        "c": {"run": "DQN", "stop": stop, "env": "x"},
+    }
+
+
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"cannot read no_such\.yaml"):
         load_experiments("no_such.yaml")
@@ -255,7 +266,11 @@ COMMANDS = [
     (["evaluate", "{tmp}", "--out", "{tmp}/ev"], "found neither"),
     (["evaluate", "{tmp}", "--num-class-a", "-1"], "--num-class-a: expected 0 or more, got -1"),
     (["evaluate", "{tmp}", "--out", "/proc/none"], "expected a writable folder"),
-    (["rollout", "{tmp}", "--video", "avi"], "--video: expected one of gif, mp4, none"),
+    (["rollout", "{tmp}", "--video", "avi"], "--video: expected one of gif, mp4, html, none"),
+    (["evaluate", "{tmp}", "--beside", "x"], "--beside: expected NAME=CHECKPOINT"),
+    (["evaluate", "{tmp}", "--beside", "x={tmp}", "--beside", "x={tmp}"], "--beside: expected NAME=CHECKPOINT, each"),
+    (["transfer", "{tmp}"], "found neither"),
+    (["transfer", "{tmp}", "--out", "/proc/none"], "expected a writable folder"),
     (["export", "{tmp}"], "found neither"),
     (["plot", "{tmp}"], "expected one progress.csv"),
     (["plot", "{bad}"], "expected figures under"),

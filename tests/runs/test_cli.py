@@ -126,7 +126,7 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
         "--num-class-a", "3", "--num-class-b", "1", cwd=folder,
     )  # fmt: skip
     assert "return per adversary" in out
-    assert "wrote evaluation/episodes.csv and evaluation/summary.json" in out
+    assert "wrote evaluation/episodes.csv and evaluation/summary.json and evaluation/marl_eval.json" in out
     with (folder / "evaluation" / "episodes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     here = evaluate(folder / "results", episodes=4, yardsticks=("random",), num_class_a=3, num_class_b=1)
@@ -144,6 +144,17 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
 
     out = rllib("rollout", "weights", "--seed", "5", cwd=folder)
     assert out == "wrote rollout/episode_5.json\nwrote rollout/episode_5.gif\n"
+
+    out = rllib(
+        "evaluate", "weights", "--beside", "trained=results/tag_quick", "--messages", "all", "--episodes", "3",
+        "--out", "messages", cwd=folder,
+    )  # fmt: skip
+    assert all(name in out for name in ("trained", "silence:adversary_3", "range:inf", "entropy of attention"))
+    rows = (folder / "messages" / "influence.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 3
+
+    out = rllib("transfer", "weights", "--largest", "1", "--episodes", "2", "--native", "results/tag_quick", cwd=folder)
+    assert out == "wrote transfer/transfer.csv and transfer/transfer.png and transfer/transfer.svg\n"
 
     rllib("plot", "results/tag_quick", "--levels", "evaluation", "--out", "curve.png", cwd=folder)
     assert (folder / "curve.png").stat().st_size > 5000

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,11 @@ from ray import cloudpickle
 from rllib_tag import TagEnv, evaluate, restore
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.episode_stats import METRICS
+from rllib_tag.report.replay import write_replay
 from rllib_tag.report.table import read_summary, summary_table
-from rllib_tag.report.video import draw_video, read_episode
+from rllib_tag.report.video import SHOWN, draw_video, read_episode
 from rllib_tag.runs.evaluate import parse_overrides
+from rllib_tag.runs.marl_eval import marl_eval_layout, task_name
 from rllib_tag.runs.restore import TrainedTeam, export
 from rllib_tag.runs.rollout import rollout
 from rllib_tag.runs.train import TrainOptions, TrialEnd, train
@@ -36,11 +40,6 @@ TEAMS = [
         (2, 2, {"comm_range": 0.0}), (2, 2, {"comm_range": math.inf, "good_policy": "evasive"}),
     ]
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="session")
-def team(trained: TrialEnd) -> TrainedTeam:
-    return restore(trained.folder)
 
 
 def test_the_same_seeds_give_the_same_episodes(team: TrainedTeam) -> None:
@@ -76,7 +75,8 @@ def test_sampled_actions_repeat_with_the_seed_and_differ_from_the_likeliest(team
 def test_sampling_follows_the_distribution(team: TrainedTeam) -> None:
     env = TagEnv(team.env_config)
     row = play_on(env, 3)[-1]["adversary_0"]
-    drawn = team.actions("class_a", [row] * 4000, [np.random.default_rng(0)] * 4000)
+    many = {key: np.repeat(value[None], 4000, axis=0) for key, value in row.items()}
+    drawn = team.actions("class_a", many, [np.random.default_rng(0)] * 4000)
     with torch.no_grad():
         logits, _ = team.nets["class_a"]({key: torch.from_numpy(value[None]) for key, value in row.items()})
     expected = logits.softmax(-1)[0].numpy()
@@ -92,7 +92,7 @@ def test_scripted_yardsticks_rank_as_they_should(team: TrainedTeam) -> None:
 
 def test_files_hold_one_row_an_episode(team: TrainedTeam, tmp_path: Path) -> None:
     result = evaluate(team, episodes=3, yardsticks=("random",))
-    rows, summary = result.write(tmp_path / "new" / "folder")
+    rows, summary, _ = result.write(tmp_path / "new" / "folder")
     with rows.open(newline="") as file:
         read = list(csv.DictReader(file))
     assert [{**row, "seed": int(row["seed"])} for row in read] == [
@@ -110,6 +110,45 @@ def test_files_hold_one_row_an_episode(team: TrainedTeam, tmp_path: Path) -> Non
     table = summary_table(content)
     assert [column.header for column in table.columns] == ["", "team", "random"]
     assert table.row_count == len(METRICS)
+
+
+def test_other_teams_play_with_their_own_senses(team: TrainedTeam) -> None:
+    seeing = dataclasses.replace(team, env_config={**team.env_config, "full_observation": True, "num_class_a": 5})
+    result = evaluate(team, episodes=2, beside={"same": team, "seeing": seeing}, num_class_b=1)
+    rows = {
+        name: [{**row, "controller": ""} for row in result.rows if row["controller"] == name]
+        for name in ("team", "same", "seeing")
+    }
+    assert rows["team"] == rows["same"]
+    assert rows["team"] != rows["seeing"]
+    assert result.summary()["same"]["return_minus_team"]["mean"] == 0
+    lone = dataclasses.replace(team, nets={"class_b": team.nets["class_b"]})
+    assert len(evaluate(team, episodes=2, beside={"lone": lone}, num_class_a=0).rows) == 4
+    with pytest.raises(ConfigError, match="got one that needs 'class_a'"):
+        evaluate(team, episodes=2, beside={"lone": lone})
+    with pytest.raises(ConfigError, match="beside: expected a name that is still free, got 'team'"):
+        evaluate(team, episodes=2, beside={"team": team})
+
+
+def test_marl_eval_finds_every_figure(team: TrainedTeam) -> None:
+    result = evaluate(team, episodes=3, yardsticks=("all_chase",))
+    layout = marl_eval_layout(result.rows, result.env_config, result.training)
+    assert (team.seed, team.env_steps) == (1, 400)
+    (task,) = layout["simple_tag"].items()
+    assert task[0] == "2a2b_history_length_2"
+    for name in ("team", "all_chase"):
+        (run,) = task[1][name].items()
+        assert run[0] == "seed_1"
+        assert list(run[1]) == ["step_1", "absolute_metrics"]
+        assert run[1]["step_1"]["step_count"] == 400
+        returns = [row["return_adversary"] for row in result.rows if row["controller"] == name]
+        assert run[1]["absolute_metrics"]["return_adversary"] == returns
+    unknown = marl_eval_layout(result.rows, {}, {"team": {"seed": None, "env_steps": None}})
+    assert unknown["simple_tag"]["2a2b"]["team"].keys() == {"run_1"}
+    assert unknown["simple_tag"]["2a2b"]["team"]["run_1"].keys() == {"absolute_metrics"}
+    assert (
+        task_name({"num_class_a": 0, "good_policy": "a/b/Prey/", "wrappers": ["x"]}) == "0a2b_good_policy_prey_wrapped"
+    )
 
 
 def test_reports_leave_shaping_out(team: TrainedTeam) -> None:
@@ -139,6 +178,8 @@ def test_options_not_given_change_nothing() -> None:
 
 def test_exported_weights_act_alike(team: TrainedTeam, trained: TrialEnd, tmp_path: Path) -> None:
     folder = export(trained.folder, tmp_path / "export")
+    exported = restore(folder)
+    assert (exported.seed, exported.env_steps) == (team.seed, team.env_steps)
     assert evaluate(folder, episodes=3).rows == evaluate(team, episodes=3).rows
     with pytest.raises(ConfigError, match="does not exist yet"):
         export(trained.folder, folder)
@@ -233,6 +274,16 @@ def test_a_video_shows_every_step(team: TrainedTeam, tmp_path: Path, suffix: str
     assert frames[0].std() > 10
     assert (frames[0] != frames[5]).any()
     assert sorted(p.suffix for p in tmp_path.iterdir()) == sorted([".json", f".{suffix}"])
+
+
+def test_a_page_holds_the_whole_episode_and_asks_for_nothing_else(team: TrainedTeam, tmp_path: Path) -> None:
+    (path,) = rollout(team, tmp_path, max_cycles=5)
+    episode = {**read_episode(path), "source": "</script><b>x</b>"}
+    page = write_replay(episode, tmp_path / "page.html").read_text()
+    (data,) = re.findall(r'<script type="application/json" id="episode">(.*?)</script>', page, re.DOTALL)
+    assert json.loads(data) == {key: episode[key] for key in SHOWN}
+    assert not re.findall(r"""(?:src|href)=|url\(|https?:|import """, page)
+    assert "__" not in page.replace(data, "")
 
 
 def test_a_video_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def check_actions(team: TrainedTeam) -> None:
         expected, _, _ = policy.compute_actions(flat, explore=False)
         if env.config.continuous_actions:
             expected = unsquash_action(expected, policy.action_space_struct)
-        np.testing.assert_allclose(team.actions(name, rows), expected, atol=1e-6)
+        np.testing.assert_allclose(team.actions(name, batch), expected, atol=1e-6)
 
 
 def check_prey(team: TrainedTeam, folder: Path) -> None:
@@ -81,7 +81,7 @@ def check_prey(team: TrainedTeam, folder: Path) -> None:
     for _ in range(10):
         actions = random_actions(frozen, rng)
         frozen.step(actions)
-        prey = team.actions("good", [seen["agent_0"]])[0]
+        prey = team.actions("good", as_batch([seen["agent_0"]]))[0]
         seen, *_ = learned.step({**actions, "agent_0": prey})
         np.testing.assert_array_equal(frozen.positions, learned.positions)
 

@@ -1,0 +1,112 @@
+"""Figures and tables of the study, from the files of its runs alone.
+
+make report
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from rllib_tag.report.heat_map import GAME, VALUE, draw_heat_map
+from rllib_tag.report.study import (
+    Study,
+    draw_bars,
+    draw_conditions,
+    draw_improvement,
+    draw_learning_curves,
+    draw_profiles,
+    gap_recovered,
+    improvement,
+    interquartile_means,
+    ratio,
+)
+
+LABELS = {
+    "comm": "communication (GAT)",
+    "no_comm": "no communication",
+    "full_observation": "full observation",
+    "comm_evasive": "communication (GAT)",
+    "no_comm_evasive": "no communication",
+    "full_observation_evasive": "full observation",
+    "native_3a1b": "trained as 3A + 1B",
+    "native_1a3b": "trained as 1A + 3B",
+    "native_4a4b": "trained as 4A + 4B",
+    "gcn": "GCN in place of GAT",
+    "temporal_gru": "GRU in place of the transformer",
+    "temporal_none": "no history",
+    "shared_critic": "one critic for both classes",
+    "local_critic": "critics that see what actors see",
+}
+PREYS = {
+    "random": ("comm", "no_comm", "full_observation"),
+    "evasive": ("comm_evasive", "no_comm_evasive", "full_observation_evasive"),
+}
+PARTS = ("comm", "gcn", "temporal_gru", "temporal_none", "shared_critic", "local_critic")
+NATIVES = {"native_3a1b": (3, 1), "native_1a3b": (1, 3), "native_4a4b": (4, 4)}
+YARDSTICKS = ("random", "class_b_chases", "all_chase")
+console = Console(soft_wrap=True, highlight=False)
+
+
+def tell(name: str, interval: tuple[float, float, float], form: str = "{:.1f}") -> None:
+    """One line of the table."""
+    middle, low, high = map(form.format, interval)
+    console.print(f"{name:<44} {middle:>7}  [{low}, {high}]")
+
+
+def main(
+    results: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path("experiments/results/study"),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the figures. [default: figures, beside the runs]")
+    ] = None,
+) -> None:
+    """Draws what there are runs for, and prints interquartile means with 95 % bootstrap intervals."""
+    study, out = Study(results), out or results / "figures"
+    drawn: list[Path] = []
+    for prey, arms in PREYS.items():
+        there = {arm: LABELS[arm] for arm in arms if arm in study.arms}
+        if arms[0] not in there:
+            continue
+        first = arms[0]
+        levels = {name: float(study.returns(first, name)[:1].mean()) for name in YARDSTICKS}
+        scores = study.scores(list(there))
+        drawn += draw_learning_curves(study, there, levels, out / f"curves_{prey}")
+        drawn += draw_bars(scores, there, levels, out / f"bars_{prey}")
+        drawn += draw_profiles(study, there, out / f"profiles_{prey}")
+        console.print(f"\n{prey} prey: return per adversary, interquartile mean over seeds [95 % interval]")
+        for arm, interval in interquartile_means(scores).items():
+            tell(f"{LABELS[arm]} ({len(scores[arm])} seeds)", interval)
+        for name, level in levels.items():
+            console.print(f"{name:<44} {level:>7.1f}")
+        if len(there) == len(arms):
+            tell("share of the gap recovered", gap_recovered(scores, *arms), "{:.2f}")
+            found = improvement(scores, first, arms[1:])
+            drawn += draw_improvement(found, LABELS, LABELS[first], out / f"improvement_{prey}")
+        conditions = study.conditions(first)
+        drawn += draw_conditions(conditions, levels, out / f"conditions_{prey}")
+        console.print("under a condition on messages: difference from the same run undisturbed")
+        changes = {name: (runs - conditions["team"])[:, None] for name, runs in conditions.items() if name != "team"}
+        for name, interval in interquartile_means(changes).items():
+            tell(f"  {name}", interval, "{:+.1f}")
+    parts = {arm: LABELS[arm] for arm in PARTS if arm in study.arms}
+    if len(parts) > 1:
+        drawn += draw_bars(study.scores(list(parts)), parts, {}, out / "bars_parts")
+    if "comm" in study.arms:
+        grid = study.transfers("comm")
+        drawn += draw_heat_map(grid, out / "transfer")
+        console.print("\nzero-shot return on other teams over that of teams trained on them")
+        for arm, team in NATIVES.items():
+            if arm in study.arms:
+                game = dict(zip(GAME, map(str, (*team, 1, 2)), strict=True)) | {"controller": "team"}
+                (row,) = (row for row in grid if all(row[key] == value for key, value in game.items()))
+                native = study.scores([arm])[arm]
+                tell(f"{LABELS[arm]}: {row[VALUE]:.1f} / {native.mean():.1f}", ratio(row["runs"], native), "{:.2f}")
+    for path in drawn:
+        console.print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,128 @@
+"""Trains and evaluates the study's arms, a run a seed, and keeps each run's figures as it ends.
+
+make study
+"""
+
+from __future__ import annotations
+
+import copy
+import csv
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rllib_tag import evaluate, restore
+from rllib_tag.errors import check_keys
+from rllib_tag.report.curve import X, Y
+from rllib_tag.runs.controllers import YARDSTICKS
+from rllib_tag.runs.experiment import load_experiments
+from rllib_tag.runs.files import write_csv, write_json
+from rllib_tag.runs.train import TrainOptions, train
+from rllib_tag.runs.transfer import transfer
+
+HERE = Path(__file__).parent
+SECONDS = "time_total_s"
+YARDSTICKS_ON = ("comm", "comm_evasive")  # once for each kind of prey
+TRANSFERRED = "comm"
+console = Console(soft_wrap=True, highlight=False)
+
+
+def seeds_of(spec: Mapping[str, Any]) -> list[int]:
+    """The seeds that an arm's file lists."""
+    return spec["config"]["seed"]["grid_search"]
+
+
+def is_done(folder: Path) -> bool:
+    """Whether a run's figures are there; the summary is written last."""
+    return (folder / "summary.json").exists()
+
+
+def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path) -> bool:
+    """Trains one seed of an arm and writes its figures; False if it was interrupted.
+
+    Writes `curve.csv`, `episodes.csv`, `summary.json` and, for a team that talks, `conditions.csv`; for the arm
+    `TRANSFERRED` also `transfer.csv`.
+    """
+    name = f"{arm}_{seed}"
+    spec = copy.deepcopy(dict(spec))
+    spec["config"]["seed"] = seed
+    begun = any((work / name).glob("*/checkpoint_*"))
+    options = TrainOptions(storage_path=str(work), resume=begun)
+    (end,) = train({name: spec}, options, _progress)
+    if end.status != "TERMINATED":
+        console.print(f"{name}: {end.status} {end.error or ''}")
+        return False
+    folder = out / arm / f"seed_{seed}"
+    curve = read_columns(end.folder / "progress.csv")
+    team = restore(end.folder)
+    talks = team.nets["class_a"].config.gnn != "none"
+    result = evaluate(
+        team,
+        yardsticks=tuple(YARDSTICKS) if arm in YARDSTICKS_ON else (),
+        messages=("all",) if talks else (),
+    )
+    summary = result.summary()
+    write_csv(folder / "curve.csv", curve)
+    write_csv(folder / "episodes.csv", [row for row in result.rows if row["controller"] not in result.conditions])
+    if result.conditions:
+        write_csv(folder / "conditions.csv", [_condition(name, summary[name]) for name in ("team", *result.conditions)])
+    if arm == TRANSFERRED:
+        write_csv(folder / "transfer.csv", transfer(team))
+    write_json(folder / "summary.json", result.as_json())
+    console.print(f"{name}: {summary['team']['return_adversary']['mean']:.1f}")
+    return True
+
+
+def read_columns(path: Path) -> list[dict[str, float]]:
+    """Steps, seconds and return of each iteration of a trial's `progress.csv`."""
+    with path.open(newline="") as file:
+        # A resumed run writes the steps since its checkpoint again; the later ones count.
+        rows = {int(row[X]): row for row in csv.DictReader(file) if row.get(Y)}
+    return [
+        {"env_steps": steps, "seconds": round(float(row[SECONDS]), 1), "return_adversary": float(row[Y])}
+        for steps, row in sorted(rows.items())
+    ]
+
+
+def _condition(name: str, figures: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+    out: dict[str, Any] = {"condition": name}
+    for key in ("return_adversary", "return_minus_team", "captured", "steps_to_first_contact"):
+        figure = figures.get(key, {"mean": 0.0, "standard_error": 0.0})  # the team's difference from itself
+        out |= {f"{key}_mean": figure["mean"], f"{key}_se": figure["standard_error"]}
+    return out
+
+
+def _progress(trial: str, result: Mapping[str, Any], stop: Mapping[str, float]) -> None:
+    if result["training_iteration"] % 20 == 0:
+        returned = result["env_runners"]["custom_metrics"]["return_adversary_mean"]
+        console.print(
+            f"{result['timesteps_total']:>10,} steps {result['time_total_s']:>6.0f} s  return {returned:6.1f}"
+        )
+
+
+def main(
+    file: Annotated[Path, typer.Argument(help="The arms.")] = HERE / "study.yaml",
+    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("experiments/results/study"),
+    work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("out/study"),
+    minutes: Annotated[float, typer.Option(help="Begin no run after this time.")] = 1e9,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm; may be repeated.")] = None,
+) -> None:
+    """Runs what is not there yet, in the file's order; goes on where it was interrupted."""
+    arms, start = load_experiments(file), time.monotonic()
+    check_keys("--arm", arm or [], arms)
+    for name in arm or arms:
+        for seed in seeds_of(arms[name]):
+            if is_done(out / name / f"seed_{seed}"):
+                continue
+            if time.monotonic() - start > 60 * minutes:
+                return
+            if not run(name, arms[name], seed, out, work):
+                raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,296 @@
+"""Many runs together: interquartile means with bootstrap intervals, by rliable, and figures of them."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rliable import library, metrics
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.report.curve import LEVEL_LABELS
+from rllib_tag.report.figures import COLOURS, save_figure
+from rllib_tag.report.heat_map import GAME, VALUE, read_transfer
+
+REPETITIONS = 2000  # of the bootstrap
+RETURN = "return_adversary"
+Interval = tuple[float, float, float]  # estimate, lower and upper end of its 95 % interval
+Levels = Mapping[str, float]
+
+
+class Study:
+    """The figures of runs, in a folder `ARM/seed_N/` each.
+
+    Args:
+        folder: Where the arms' folders lie.
+
+    Attributes:
+        arms: The runs' folders by arm.
+
+    Raises:
+        ConfigError: If no run is there or a file does not fit.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+        self.arms: dict[str, list[Path]] = {}
+        for summary in sorted(self.folder.glob("*/seed_*/summary.json")):
+            self.arms.setdefault(summary.parent.parent.name, []).append(summary.parent)
+        if not self.arms:
+            raise ConfigError(f"report: expected runs as ARM/seed_N/ in {folder}, found none. Run the study first.")
+
+    def returns(self, arm: str, controller: str = "team") -> np.ndarray:
+        """Returns per adversary of an arm's runs: (seeds, episodes)."""
+        return np.array([
+            [float(row[RETURN]) for row in _read(folder / "episodes.csv") if row["controller"] == controller]
+            for folder in self.runs(arm)
+        ])  # fmt: skip
+
+    def runs(self, arm: str) -> list[Path]:
+        """The folders of an arm's runs."""
+        if arm not in self.arms:
+            raise ConfigError(f"report: expected an arm among {', '.join(self.arms)}, got {arm!r}. Run it first.")
+        return self.arms[arm]
+
+    def scores(self, arms: Sequence[str]) -> dict[str, np.ndarray]:
+        """Mean return of each run of each arm: (seeds, 1), as rliable takes runs and tasks."""
+        return {arm: self.returns(arm).mean(1, keepdims=True) for arm in arms}
+
+    def curves(self, arm: str) -> tuple[np.ndarray, np.ndarray]:
+        """Environment steps (points,), and the training policy's return of each run: (seeds, points).
+
+        Raises:
+            ConfigError: If the runs' curves have other steps.
+        """
+        files = [_read(folder / "curve.csv") for folder in self.runs(arm)]
+        steps = [[int(row["env_steps"]) for row in rows] for rows in files]
+        if any(other != steps[0] for other in steps):
+            raise ConfigError(f"report: expected the same steps in all curves of {arm}, got different ones.")
+        return np.array(steps[0]), np.array([[float(row[RETURN]) for row in rows] for rows in files])
+
+    def conditions(self, arm: str) -> dict[str, np.ndarray]:
+        """Mean return of each run of an arm under each condition on messages: (seeds,) by condition."""
+        files = [_read(folder / "conditions.csv") for folder in self.runs(arm)]
+        return {
+            row["condition"]: np.array([float(rows[i][f"{RETURN}_mean"]) for rows in files])
+            for i, row in enumerate(files[0])
+        }
+
+    def transfers(self, arm: str) -> list[dict[str, Any]]:
+        """The transfer grid of an arm: game, controller, and the mean of each of its runs, (seeds,) under `runs`."""
+        found: dict[tuple[str, ...], list[float]] = {}
+        for folder in self.runs(arm):
+            for row in read_transfer(folder):
+                found.setdefault(tuple(row[key] for key in (*GAME, "controller")), []).append(float(row[VALUE]))
+        return [
+            {
+                **dict(zip((*GAME, "controller"), place, strict=True)),
+                "runs": np.array(runs),
+                VALUE: float(np.mean(runs)),
+            }
+            for place, runs in found.items()
+        ]
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, csv.Error) as error:
+        raise ConfigError(f"report: expected a readable {path}, got {error}.") from error
+
+
+def interquartile_means(scores: Mapping[str, np.ndarray]) -> dict[str, Interval]:
+    """Interquartile mean of each arm's runs with its stratified bootstrap interval.
+
+    Of three runs the interquartile mean is the mean, and the interval reaches from the lowest to the highest.
+
+    Args:
+        scores: (runs, tasks) by arm.
+
+    Source: Agarwal et al. 2021, by rliable.
+    """
+    _seed()
+    estimates, intervals = library.get_interval_estimates(
+        dict(scores), lambda x: np.array([metrics.aggregate_iqm(x)]), reps=REPETITIONS
+    )
+    return {arm: _interval(estimates[arm], intervals[arm]) for arm in scores}
+
+
+def bootstrap(statistic: Callable[..., float], *samples: np.ndarray) -> Interval:
+    """A statistic of several independent samples of runs, with its percentile bootstrap interval over the runs.
+
+    Where a draw has no finite value, such as a ratio to nothing, the interval is everything.
+    """
+    rng = np.random.default_rng(0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        drawn = [statistic(*(rng.choice(sample, len(sample)) for sample in samples)) for _ in range(REPETITIONS)]
+        found = float(statistic(*samples))
+    if not np.isfinite(drawn).all():
+        return found, -math.inf, math.inf
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return found, float(low), float(high)
+
+
+def gap_recovered(scores: Mapping[str, np.ndarray], arm: str, low: str, high: str) -> Interval:
+    """The share of the gap between two arms' interquartile means that another arm recovers, with its interval."""
+
+    def share(*samples: np.ndarray) -> float:
+        reached, floor, top = (np.float64(metrics.aggregate_iqm(sample)) for sample in samples)
+        return float((reached - floor) / (top - floor))
+
+    return bootstrap(share, *(scores[name] for name in (arm, low, high)))
+
+
+def ratio(scores: np.ndarray, others: np.ndarray) -> Interval:
+    """The ratio of two samples' interquartile means, with its interval."""
+    return bootstrap(lambda x, y: np.float64(metrics.aggregate_iqm(x)) / metrics.aggregate_iqm(y), scores, others)
+
+
+def improvement(scores: Mapping[str, np.ndarray], arm: str, others: Sequence[str]) -> dict[str, Interval]:
+    """The probability that a run of an arm returns more than one of each other arm, with its interval.
+
+    Source: Agarwal et al. 2021, by rliable.
+    """
+    pairs = {other: (scores[arm], scores[other]) for other in others}
+    _seed()
+    estimates, intervals = library.get_interval_estimates(pairs, metrics.probability_of_improvement, reps=REPETITIONS)
+    return {other: _interval(estimates[other], intervals[other]) for other in others}
+
+
+def _seed() -> None:
+    """Rliable draws from NumPy's global stream: the same results give the same intervals."""
+    np.random.seed(0)
+
+
+def _interval(estimate: np.ndarray, ends: np.ndarray) -> Interval:
+    low, high = np.ravel(ends)
+    return float(np.ravel(estimate)[0]), float(low), float(high)
+
+
+def draw_learning_curves(study: Study, labels: Mapping[str, str], levels: Levels, out: Path) -> list[Path]:
+    """Interquartile means of the runs' returns over environment steps, with 95 % intervals."""
+    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    for colour, (arm, label) in zip(COLOURS, labels.items(), strict=False):
+        steps, runs = study.curves(arm)
+        _seed()
+        estimates, intervals = library.get_interval_estimates(
+            {arm: runs[:, None, :]},
+            lambda x: np.array([metrics.aggregate_iqm(x[..., i]) for i in range(x.shape[-1])]),
+            reps=REPETITIONS,
+        )
+        axes.plot(steps / 1e6, estimates[arm], color=colour, linewidth=2, label=f"{label} ({len(runs)} seeds)")
+        axes.fill_between(steps / 1e6, *intervals[arm], color=colour, alpha=0.2, linewidth=0)
+    _levels(axes, levels, axes.axhline)
+    axes.set(xlabel="environment steps (millions)", xlim=(0, None), ylim=(0, None))
+    axes.set_ylabel("return per adversary\n(training policy)")
+    return _finish(figure, axes, out)
+
+
+def draw_bars(scores: Mapping[str, np.ndarray], labels: Mapping[str, str], levels: Levels, out: Path) -> list[Path]:
+    """Interquartile mean of each arm with its 95 % interval, and each run as a point."""
+    found = interquartile_means({arm: scores[arm] for arm in labels})
+    figure, axes = plt.subplots(figsize=(7, 0.5 * len(labels) + 1.6), layout="constrained")
+    places = np.arange(len(labels))[::-1]
+    for place, (arm, (middle, low, high)) in zip(places, found.items(), strict=True):
+        axes.barh(place, middle, height=0.6, color=COLOURS[0], alpha=0.35)
+        axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=3)
+        axes.plot(scores[arm][:, 0], np.full(len(scores[arm]), place), "o", color="0.2", markersize=4)
+        axes.annotate(f"{middle:.0f}", (high, place), (6, 0), textcoords="offset points", va="center", fontsize=9)
+    _levels(axes, levels, axes.axvline)
+    axes.set_yticks(places, [f"{label} ({len(scores[arm])})" for arm, label in labels.items()])
+    axes.set(xlabel="return per adversary: interquartile mean, 95 % interval, runs", xlim=(0, None))
+    return _finish(figure, axes, out, legend=False)
+
+
+def draw_profiles(study: Study, labels: Mapping[str, str], out: Path) -> list[Path]:
+    """The share of evaluation episodes that return more than each level, with 95 % intervals over the runs.
+
+    Source: after the performance profiles of Agarwal et al. 2021, with episodes in place of runs and tasks.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    returns = {arm: study.returns(arm) for arm in labels}
+    levels = np.linspace(0, max(float(runs.max()) for runs in returns.values()), 100)
+    for colour, (arm, label) in zip(COLOURS, labels.items(), strict=False):
+        above = (returns[arm][..., None] > levels).mean(1)  # (seeds, levels)
+        rng = np.random.default_rng(0)
+        drawn = [rng.choice(above, len(above)).mean(0) for _ in range(REPETITIONS)]
+        axes.plot(levels, above.mean(0), color=colour, linewidth=2, label=label)
+        axes.fill_between(levels, *np.percentile(drawn, [2.5, 97.5], axis=0), color=colour, alpha=0.2, linewidth=0)
+    axes.set(xlabel="return per adversary", ylabel="share of episodes above", xlim=(0, None), ylim=(0, 1.02))
+    return _finish(figure, axes, out)
+
+
+def draw_improvement(found: Mapping[str, Interval], labels: Mapping[str, str], arm: str, out: Path) -> list[Path]:
+    """Probabilities that a run of an arm beats one of each other arm."""
+    figure, axes = plt.subplots(figsize=(7, 0.45 * len(found) + 1.3), layout="constrained")
+    places = np.arange(len(found))[::-1]
+    for place, (middle, low, high) in zip(places, found.values(), strict=True):
+        axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=3)
+        axes.plot(middle, place, "o", color=COLOURS[0])
+    axes.axvline(0.5, color="0.35", linestyle="--", linewidth=1)
+    axes.set_yticks(places, [labels[other] for other in found])
+    axes.set(xlabel=f"probability that a run of “{arm}” returns more", xlim=(-0.02, 1.02))
+    axes.set_ylim(-0.6, len(found) - 0.4)
+    return _finish(figure, axes, out, legend=False)
+
+
+def draw_conditions(found: Mapping[str, np.ndarray], levels: Levels, out: Path) -> list[Path]:
+    """Returns under shorter range, delay and loss: each run, and the mean."""
+    kinds = {"range": "range of links (world units)", "delay": "delay (steps)", "drop": "share of messages lost"}
+    figure, all_axes = plt.subplots(1, 3, figsize=(9, 3.4), sharey=True, layout="constrained")
+    for axes, (kind, label) in zip(all_axes, kinds.items(), strict=True):
+        points = {float(name.partition(":")[2]): runs for name, runs in found.items() if name.startswith(f"{kind}:")}
+        if kind != "range":
+            points[0.0] = found["team"]
+        ends = sorted(points)
+        finite = [x for x in ends if math.isfinite(x)]
+        x = [value if math.isfinite(value) else 1.25 * finite[-1] for value in ends]
+        runs = np.array([points[value] for value in ends])  # (points, seeds)
+        axes.plot(x, runs, color=COLOURS[0], alpha=0.35, linewidth=1)
+        axes.plot(x, runs.mean(1), "o-", color=COLOURS[0], linewidth=2)
+        if not math.isfinite(ends[-1]):
+            axes.set_xticks([*finite[::2], x[-1]], [*(f"{value:g}" for value in finite[::2]), "all"])
+        _levels(axes, levels, axes.axhline, write=kind == "drop")
+        axes.set(xlabel=label, ylim=(0, None))
+        axes.spines[["top", "right"]].set_visible(False)
+    all_axes[0].set_ylabel("return per adversary")
+    return save_figure(figure, out)
+
+
+def _levels(axes: Axes, levels: Levels, line: Callable[..., object], write: bool = True) -> None:
+    """Dashed lines at the yardsticks' returns, with their names."""
+    upright = line == axes.axvline
+    for name, level in levels.items():
+        line(level, color="0.35", linestyle="--", linewidth=1, zorder=0)
+        if not write:
+            continue
+        text = LEVEL_LABELS.get(name, name)
+        if upright:
+            axes.annotate(
+                text, (level, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
+                ha="center", fontsize=7, color="0.25",
+            )  # fmt: skip
+        else:
+            axes.annotate(
+                f"{text}: {level:.0f}", (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 3),
+                textcoords="offset points", ha="right", fontsize=7, color="0.25",
+            )  # fmt: skip
+
+
+def _finish(figure: Figure, axes: Axes, out: Path, legend: bool = True) -> list[Path]:
+    axes.spines[["top", "right"]].set_visible(False)
+    if legend:
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    return save_figure(figure, out)

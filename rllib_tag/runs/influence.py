@@ -1,0 +1,109 @@
+"""How much each class's actions move with what the other class says, and where its attention goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Categorical, Distribution, Normal, kl_divergence
+
+from rllib_tag.nn.network import AdversaryNet
+from rllib_tag.runs.disturbances import relinked
+from rllib_tag.runs.games import Games, Rows
+from rllib_tag.runs.restore import TrainedTeam
+from rllib_tag.world.roster import POLICIES
+
+
+class Influence:
+    """Watches a team play and adds up figures for every game and class, means over the receivers of the class.
+
+    | figure | what |
+    | --- | --- |
+    | `kl` | divergence of the policy from itself without the other class's messages, in nats |
+    | `logit_shift` | mean absolute change of a logit, logits centred; of a mean, with continuous actions |
+    | `action_changes` | share of receivers whose likeliest action is another; not with continuous actions |
+    | `heard` | teammates whose message arrives |
+    | `attention_entropy` | of a receiver in the last graph layer, heads averaged, in nats; not without graph layers |
+    | `attention_entropy_uniform` | what it would be if all that it attends to weighed the same |
+
+    Without the other class's messages, those of the own class that came through it are gone, too.
+
+    Args:
+        team: The trained team.
+    """
+
+    def __init__(self, team: TrainedTeam) -> None:
+        self._team = team
+        self._sums: dict[str, dict[str, np.ndarray]] = {}
+        self._steps: np.ndarray | int = 0
+
+    def watch(self, games: Games) -> None:
+        """Looks at all games as they stand before a step."""
+        running = np.array([not stats for stats in games.stats], float)  # wrappers may end episodes early
+        self._steps = self._steps + running
+        for policy in games.config.policies:
+            net = self._team.nets[policy]
+            if isinstance(net, AdversaryNet):
+                sums = self._sums.setdefault(policy, {})
+                for key, value in _figures(net, policy, games).items():
+                    per_game = value.float().unflatten(0, (len(games.seeds), -1)).mean(1).numpy()
+                    sums[key] = sums.get(key, 0) + running * per_game
+
+    def rows(self, games: Games) -> list[dict[str, Any]]:
+        """One row a game and class, each figure its mean over the steps watched."""
+        found = {
+            policy: {key: total / self._steps for key, total in sums.items()} for policy, sums in self._sums.items()
+        }
+        return [
+            {"policy": policy, "seed": seed, **{key: float(values[i]) for key, values in means.items()}}
+            for policy, means in found.items()
+            for i, seed in enumerate(games.seeds)
+        ]
+
+
+def _figures(net: AdversaryNet, policy: str, games: Games) -> dict[str, Tensor]:
+    rows, roster = games.rows(policy), games.config.roster
+    same = torch.from_numpy(roster.classes == POLICIES.index(policy))  # (N,)
+    links = rows["links"] > 0
+    deaf = relinked(rows, links & same & same[:, None], games.config.comm_hops)
+    with torch.no_grad():
+        (full, _), (without, _) = net(rows), net(deaf)
+    out = {"kl": _kl(full, without, net.continuous), "logit_shift": _shift(full, without, net.continuous)}
+    if not net.continuous:
+        out["action_changes"] = full.argmax(-1) != without.argmax(-1)
+    me = rows["self"].argmax(1)
+    out["heard"] = (rows["message_mask"][:, :, -1] > 0).sum(1) - 1
+    if net.config.gnn != "none":
+        mine = receiver_attention(net, rows)  # (M, N)
+        out["attention_entropy"] = -(mine * mine.clamp(min=1e-12).log()).sum(-1)
+        out["attention_entropy_uniform"] = links[torch.arange(len(me)), me].sum(-1).float().log()
+    return out
+
+
+def receiver_attention(net: AdversaryNet, rows: Rows) -> Tensor:
+    """What each receiver's last graph layer gives to each sender: (M, N), 0 without `gnn`."""
+    me = rows["self"].argmax(1)
+    if net.config.gnn == "none":
+        return torch.zeros_like(rows["self"])
+    with torch.no_grad():
+        return net.encoder.attention(rows)[torch.arange(len(me)), -1, me]
+
+
+def _distribution(outputs: Tensor, continuous: bool) -> Distribution:
+    if not continuous:
+        return Categorical(logits=outputs)
+    mean, log_std = outputs.chunk(2, dim=-1)
+    return Normal(mean, log_std.exp())
+
+
+def _kl(first: Tensor, second: Tensor, continuous: bool) -> Tensor:
+    divergence = kl_divergence(_distribution(first, continuous), _distribution(second, continuous))
+    return divergence.sum(-1) if continuous else divergence
+
+
+def _shift(first: Tensor, second: Tensor, continuous: bool) -> Tensor:
+    difference = first - second
+    difference = difference.chunk(2, dim=-1)[0] if continuous else difference - difference.mean(-1, keepdim=True)
+    return difference.abs().mean(-1)

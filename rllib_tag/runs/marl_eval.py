@@ -1,0 +1,57 @@
+"""Episodes in the layout that marl-eval reads."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rllib_tag.plugin.env_config import TagEnvConfig
+
+ENVIRONMENT = "simple_tag"
+TEAM = "team"
+# What changes nothing in what an evaluation plays.
+TRAINING_ONLY = ("shaping", "shaping_gamma", "backend", "render_mode")
+
+
+def marl_eval_layout(
+    rows: Sequence[Mapping[str, Any]],
+    env_config: Mapping[str, Any],
+    training: Mapping[str, Mapping[str, int | None]],
+) -> dict[str, Any]:
+    """Episodes by environment, task, algorithm (the controller), run (the training seed) and step.
+
+    Yardsticks, and the team under conditions on messages, stand under the team's run, since marl-eval wants the same
+    runs and steps of every algorithm. Layouts of several runs are merged by joining what stands under each algorithm.
+
+    Args:
+        rows: One mapping an episode: controller, seed and figures; only figures that all rows have are kept.
+        env_config: The game, which names the task.
+        training: `seed` and `env_steps` of each trained team's run, by controller. Without a seed a run is called
+            `run_1`; without steps only the absolute metrics are given.
+
+    Source: README of marl-eval (Gorsane et al. 2022), "Data Structure for Raw Experiment data". Its tools write all
+    names in small letters.
+    """
+    figures = [key for key in rows[0] if key not in ("controller", "seed") and all(key in row for row in rows)]
+    algorithms = {}
+    for name in dict.fromkeys(row["controller"] for row in rows):
+        run = training.get(name, training[TEAM])
+        values = {key: [row[key] for row in rows if row["controller"] == name] for key in figures}
+        steps = {} if run["env_steps"] is None else {"step_1": {"step_count": run["env_steps"], **values}}
+        label = "run_1" if run["seed"] is None else f"seed_{run['seed']}"
+        algorithms[name.lower()] = {label: {**steps, "absolute_metrics": values}}
+    return {ENVIRONMENT: {task_name(env_config): algorithms}}
+
+
+def task_name(env_config: Mapping[str, Any]) -> str:
+    """The task's name: the team, and whatever else is not as by default, as in `2a2b_num_good_2`."""
+    defaults = {field.name: field.default for field in dataclasses.fields(TagEnvConfig)}
+    game = {**defaults, **env_config}
+    parts = [f"{game.pop('num_class_a')}a{game.pop('num_class_b')}b"]
+    parts += [
+        f"{key}_{str(value).rstrip('/').rpartition('/')[2]}"
+        for key, value in game.items()
+        if key not in TRAINING_ONLY and value != defaults[key] and key != "wrappers"
+    ]
+    return "_".join([*parts, *(["wrapped"] if game["wrappers"] else [])]).lower()

@@ -1,0 +1,109 @@
+"""Interquartile means, intervals and figures of made-up runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.report.study import (
+    Study,
+    draw_bars,
+    draw_conditions,
+    draw_improvement,
+    draw_learning_curves,
+    draw_profiles,
+    gap_recovered,
+    improvement,
+    interquartile_means,
+)
+from rllib_tag.runs.files import write_csv, write_json
+
+ARMS = {"comm": 400.0, "no_comm": 280.0, "full_observation": 420.0}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Study:
+    """Five runs of three arms around known means."""
+    rng = np.random.default_rng(0)
+    for arm, mean in ARMS.items():
+        for seed in range(1, 6):
+            folder = tmp_path / arm / f"seed_{seed}"
+            level = mean + 10 * (seed - 3)
+            rows = [
+                {"controller": name, "seed": i, "return_adversary": value}
+                for name, value in (("team", level), ("random", 15.0))
+                for i in range(7)
+            ]
+            write_csv(folder / "episodes.csv", rows)
+            curve = [{"env_steps": 100 * i, "seconds": i, "return_adversary": i * level / 3} for i in range(1, 4)]
+            write_csv(folder / "curve.csv", curve)
+            names = ["team", "cut", "range:0.0", "range:1.0", "range:inf", "delay:2", "drop:0.5"]
+            write_csv(
+                folder / "conditions.csv",
+                [{"condition": name, "return_adversary_mean": level - rng.random()} for name in names],
+            )
+            write_json(folder / "summary.json", {})
+    return Study(tmp_path)
+
+
+def test_the_interquartile_mean_is_scipys_and_lies_in_its_interval(study: Study) -> None:
+    scores = study.scores(list(ARMS))
+    for arm, (middle, low, high) in interquartile_means(scores).items():
+        assert scores[arm].shape == (5, 1)
+        assert middle == pytest.approx(stats.trim_mean(scores[arm][:, 0], 0.25)) == pytest.approx(ARMS[arm])
+        assert low < middle < high
+        assert scores[arm].min() <= low
+        assert high <= scores[arm].max()
+
+
+def test_the_share_of_the_gap(study: Study) -> None:
+    middle, low, high = gap_recovered(study.scores(list(ARMS)), "comm", "no_comm", "full_observation")
+    assert middle == pytest.approx(120 / 140)
+    assert low < middle < high
+
+
+def test_who_beats_whom(study: Study) -> None:
+    found = improvement(study.scores(list(ARMS)), "comm", ["no_comm", "full_observation"])
+    assert found["no_comm"] == pytest.approx((1, 1, 1))
+    middle, low, high = found["full_observation"]
+    pairs = [(a > b) + 0.5 * (a == b) for a in range(380, 421, 10) for b in range(400, 441, 10)]
+    assert middle == pytest.approx(np.mean(pairs))
+    assert low < middle < high
+
+
+def test_every_figure_is_drawn_twice_and_alike(study: Study, tmp_path: Path) -> None:
+    labels = {arm: arm.replace("_", " ") for arm in ARMS}
+    levels = {"random": 15.0, "all_chase": 398.0}
+    scores = study.scores(list(ARMS))
+
+    def draw(folder: Path) -> list[Path]:
+        return [
+            *draw_learning_curves(study, labels, levels, folder / "curves"),
+            *draw_bars(scores, labels, levels, folder / "bars"),
+            *draw_profiles(study, labels, folder / "profiles"),
+            *draw_improvement(improvement(scores, "comm", ["no_comm"]), labels, "comm", folder / "improvement"),
+            *draw_conditions(study.conditions("comm"), levels, folder / "conditions"),
+        ]
+
+    first, again = draw(tmp_path / "first"), draw(tmp_path / "again")
+    assert len(first) == 10
+    for one, other in zip(first, again, strict=True):
+        assert one.stat().st_size > 3000
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_what_is_missing_is_named(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected runs as ARM/seed_N/"):
+        Study(tmp_path / "comm")
+    with pytest.raises(ConfigError, match="expected an arm among comm, full_observation, no_comm, got 'gcn'"):
+        study.returns("gcn")
+    (tmp_path / "comm" / "seed_1" / "curve.csv").write_text("env_steps,seconds,return_adversary\n7,1,1\n")
+    with pytest.raises(ConfigError, match="expected the same steps in all curves of comm"):
+        study.curves("comm")
+    (tmp_path / "comm" / "seed_1" / "curve.csv").unlink()
+    with pytest.raises(ConfigError, match=r"expected a readable .*curve\.csv"):
+        study.curves("comm")

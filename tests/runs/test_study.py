@@ -1,0 +1,80 @@
+"""The study's own commands, on arms that take seconds."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+
+from rllib_tag import evaluate
+from rllib_tag.errors import ConfigError
+from rllib_tag.runs.experiment import check_experiments, check_shape, load_experiments
+from rllib_tag.runs.transfer import transfer
+
+from .conftest import EXPERIMENTS
+
+
+def script(name: str) -> ModuleType:
+    """A script of the study as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / "study" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_arm_is_a_sound_experiment() -> None:
+    arms = load_experiments(EXPERIMENTS / "study" / "study.yaml")
+    check_shape(arms)
+    check_experiments(arms)
+    assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 11
+    assert set(script("report").LABELS) == set(arms)
+
+
+def test_runs_are_kept_as_they_end_and_reported(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    arms = load_experiments(EXPERIMENTS / "study" / "study.yaml")
+    for spec in arms.values():
+        spec["stop"] = {"training_iteration": 1}
+        spec["config"].update(
+            num_env_runners=1, num_envs_per_env_runner=2, train_batch_size=200, minibatch_size=100, num_epochs=1
+        )
+        spec["config"]["seed"] = {"grid_search": [1, 2]}
+    (tmp_path / "arms.yaml").write_text(yaml.safe_dump(arms))
+    study, report = script("study"), script("report")
+    monkeypatch.setattr(study, "evaluate", partial(evaluate, episodes=2))
+    monkeypatch.setattr(study, "transfer", partial(transfer, largest=1, episodes=2))
+    out, work = tmp_path / "results", tmp_path / "work"
+    names = ["comm", "no_comm", "full_observation"]
+    study.main(tmp_path / "arms.yaml", out, work, 1e9, names)
+    for name in names:
+        for seed in (1, 2):
+            found = {path.name for path in (out / name / f"seed_{seed}").iterdir()}
+            more = {"conditions.csv", "transfer.csv"} if name == "comm" else set()
+            assert found == {"curve.csv", "episodes.csv", "summary.json"} | more
+    before = (out / "comm" / "seed_1" / "summary.json").stat().st_mtime_ns
+    study.main(tmp_path / "arms.yaml", out, work, 1e9, names)  # nothing is left to do
+    assert (out / "comm" / "seed_1" / "summary.json").stat().st_mtime_ns == before
+    (out / "no_comm" / "seed_2" / "summary.json").unlink()  # cut after training: the run is there, its figures are not
+    study.main(tmp_path / "arms.yaml", out, work, 1e9, ["no_comm"])
+    assert (out / "no_comm" / "seed_2" / "summary.json").exists()
+    with pytest.raises(ConfigError, match="--arm: unknown key 'com'"):
+        study.main(tmp_path / "arms.yaml", out, work, 1e9, ["com"])
+    report.main(out)
+    printed = capsys.readouterr().out
+    assert "share of the gap recovered" in printed
+    assert sorted(path.name for path in (out / "figures").glob("*.svg")) == [
+        f"{name}.svg"
+        for name in (
+            "bars_random",
+            "conditions_random",
+            "curves_random",
+            "improvement_random",
+            "profiles_random",
+            "transfer",
+        )
+    ]
