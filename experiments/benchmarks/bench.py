@@ -241,8 +241,8 @@ def plot(summary: list[Row], path: Path) -> None:
     axes.scatter([row["goal"] for row in summary], places, marker="|", s=500, color="black", label="goal", zorder=3)
     for place, row in zip(places, summary, strict=True):
         axes.annotate(
-            f"{row['ratio']:.3g}", (row["ratio"], place), (-5, 0), textcoords="offset points", ha="right", va="center",
-            color="white",
+            f"{row['ratio']:.3g}", (0, place), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            va="center", color="white",
         )  # fmt: skip
     axes.set(xscale="log", xlabel="ratio, ours to the other's", xlim=(0.1, 5000))
     axes.set_yticks(places, [row["figure"] for row in summary])
