@@ -84,9 +84,9 @@ def influence_table(content: dict[str, Any]) -> Table:
 
 def _fill(table: Table, lines: dict[str, tuple[str, str]], columns: dict[str, dict[str, Any]]) -> None:
     """One line a figure that any column has."""
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for name in columns:
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(name, justify="right", no_wrap=len(columns) <= 4, overflow="fold")
     for key, (label, form) in lines.items():
         cells = [_cell(figures, key, form) for figures in columns.values()]
         if any(cells):
