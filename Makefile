@@ -6,7 +6,7 @@ DEMO := out/demo
 .PHONY: help install demo test check bench study report format clean
 
 help:
-	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 6 minutes on 2 cores)"
+	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 5 minutes on 2 cores)"
 	@echo "make test   run all tests"
 	@echo "make bench  measure all speeds beside other libraries' (about 85 minutes on 2 cores)"
 	@echo "make study  train and evaluate all arms of the study that have no results yet (hours)"
