@@ -67,6 +67,8 @@ GoodPolicy = Annotated[
     typer.Option("--good-policy", help="Prey: random, evasive, learned or exported weights. [default: as trained]"),
 ]
 
+GAME_OPTIONS = ("num_class_a", "num_class_b", "num_good", "num_obstacles", "comm_range", "good_policy")
+
 
 def _print_version(asked: bool) -> None:
     if asked:
@@ -159,14 +161,10 @@ def evaluate(
     from rllib_tag.report.table import conditions_table, influence_table, read_summary, summary_table
     from rllib_tag.runs.disturbances import read_conditions
     from rllib_tag.runs.evaluate import evaluate as run
-    from rllib_tag.runs.evaluate import parse_overrides
     from rllib_tag.runs.files import check_writable
     from rllib_tag.runs.restore import restore
 
-    overrides = parse_overrides(
-        num_class_a=num_class_a, num_class_b=num_class_b, num_good=num_good, num_obstacles=num_obstacles,
-        comm_range=comm_range, good_policy=good_policy,
-    )  # fmt: skip
+    overrides = _overrides(locals())
     check_writable(out)
     others, yardsticks, conditions = _named("--beside", beside or []), yardstick or [], messages or []
     team = restore(checkpoint)
@@ -236,17 +234,13 @@ def rollout(
     from rllib_tag.errors import check_choice
     from rllib_tag.report.replay import write_replay
     from rllib_tag.report.video import FORMATS, draw_video, read_episode
-    from rllib_tag.runs.evaluate import parse_overrides
     from rllib_tag.runs.files import check_writable
     from rllib_tag.runs.rollout import rollout as run
 
     formats = video or ["gif"]
     for name in formats:
         check_choice("--video", name, [*FORMATS, "html", "none"])
-    overrides = parse_overrides(
-        num_class_a=num_class_a, num_class_b=num_class_b, num_good=num_good, num_obstacles=num_obstacles,
-        comm_range=comm_range, good_policy=good_policy,
-    )  # fmt: skip
+    overrides = _overrides(locals())
     check_writable(out)
     for path in run(checkpoint, out, episodes=episodes, first_seed=seed, **overrides):
         console.print(f"wrote {path}")
@@ -291,6 +285,13 @@ def plot(
         means = {name: summary[name]["return_adversary"]["mean"] for name in LEVEL_LABELS if name in summary}
     curves = dict(zip(names, map(read_curve, runs), strict=True))
     console.print(f"wrote {_join(draw_curves(curves, means, out))}")
+
+
+def _overrides(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The game's options that a command was given, as keys of `TagEnv`."""
+    from rllib_tag.runs.evaluate import parse_overrides
+
+    return parse_overrides(**{name: given[name] for name in GAME_OPTIONS})
 
 
 def _train_options(given: Mapping[str, Any]) -> Any:
