@@ -6,7 +6,6 @@ make study
 from __future__ import annotations
 
 import copy
-import csv
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.console import Console
 
 from rllib_tag import evaluate, restore
 from rllib_tag.errors import check_keys
-from rllib_tag.report.curve import X, Y
+from rllib_tag.report.curve import X, Y, read_progress
 from rllib_tag.runs.controllers import YARDSTICKS
 from rllib_tag.runs.experiment import load_experiments
 from rllib_tag.runs.files import write_csv, write_json
@@ -79,12 +78,9 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path) -> 
 
 def read_columns(path: Path) -> list[dict[str, float]]:
     """Steps, seconds and return of each iteration of a trial's `progress.csv`."""
-    with path.open(newline="") as file:
-        # A resumed run writes the steps since its checkpoint again; the later ones count.
-        rows = {int(row[X]): row for row in csv.DictReader(file) if row.get(Y)}
     return [
-        {"env_steps": steps, "seconds": round(float(row[SECONDS]), 1), "return_adversary": float(row[Y])}
-        for steps, row in sorted(rows.items())
+        {"env_steps": int(row[X]), "seconds": round(float(row[SECONDS]), 1), "return_adversary": float(row[Y])}
+        for row in read_progress(path)
     ]
 
 

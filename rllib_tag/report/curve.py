@@ -39,9 +39,7 @@ def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
             f"curve: expected one progress.csv at or below {given}, found {len(files)}. Name a trial's folder."
         )
     try:
-        with files[0].open(newline="") as file:
-            # A resumed run writes the steps since its checkpoint again; the later ones count.
-            points = {int(row[X]): float(row[Y]) for row in csv.DictReader(file) if row.get(Y)}
+        points = {int(row[X]): float(row[Y]) for row in read_progress(files[0])}
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise ConfigError(
             f"curve: expected a readable progress.csv, got {files[0]} ({error!r}). Name another."
@@ -50,8 +48,17 @@ def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
         raise ConfigError(
             f"curve: expected figures under {Y} in {files[0]}, found none. Train with rllib_tag.TagCallbacks."
         )
-    steps = sorted(points)
-    return steps, [points[step] for step in steps]
+    return list(points), list(points.values())
+
+
+def read_progress(file: Path) -> list[dict[str, str]]:
+    """The iterations of a `progress.csv` that have a return, in order of their steps.
+
+    A resumed run writes the steps since its checkpoint again; the later ones count.
+    """
+    with file.open(newline="") as opened:
+        rows = {int(row[X]): row for row in csv.DictReader(opened) if row.get(Y)}
+    return [rows[step] for step in sorted(rows)]
 
 
 def draw_curves(
