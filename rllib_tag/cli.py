@@ -7,12 +7,43 @@ import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rllib_tag.cli_options import (
+    Address,
+    AtEnd,
+    Checkpoint,
+    ClassA,
+    ClassB,
+    Cpus,
+    Debug,
+    Episodes,
+    Freq,
+    GoodPolicy,
+    Gpus,
+    Keep,
+    Memory,
+    Name,
+    NumGood,
+    Obstacles,
+    Range,
+    Restore,
+    Resume,
+    Samples,
+    Scheduler,
+    SchedulerConfig,
+    Score,
+    Seed,
+    Stochastic,
+    Stop,
+    Storage,
+    Verbose,
+    Yardsticks,
+)  # fmt: skip
 from rllib_tag.errors import ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -20,52 +51,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=N
 train_app = typer.Typer(invoke_without_command=True, no_args_is_help=True, rich_markup_mode=None,
                         help="Train from an experiment file (`train file F.yaml`), or from options alone.")  # fmt: skip
 app.add_typer(train_app, name="train")
+sweep_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What a sweep found.")
+app.add_typer(sweep_app, name="sweep")
 console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
-
-Stop = Annotated[
-    str | None, typer.Option("--stop", "-s", help="Stop criteria as JSON, e.g. '{\"timesteps_total\": 100000}'.")
-]
-Name = Annotated[str | None, typer.Option("--experiment-name", "-n", help="Folder of the results in the storage path.")]
-Storage = Annotated[
-    str | None, typer.Option("--storage-path", "--local-dir", help="Folder for results. [default: ~/ray_results]")
-]
-Samples = Annotated[int | None, typer.Option("--num-samples", help="Trials of each variant.")]
-Freq = Annotated[int | None, typer.Option("--checkpoint-freq", help="Iterations between checkpoints.")]
-AtEnd = Annotated[
-    bool | None, typer.Option("--checkpoint-at-end/--no-checkpoint-at-end", help="Keep a checkpoint of the end.")
-]
-Keep = Annotated[int | None, typer.Option("--keep-checkpoints-num", help="Checkpoints to keep.")]
-Score = Annotated[
-    str | None,
-    typer.Option("--checkpoint-score-attr", help="Metric by which to keep; 'min-' in front keeps the lowest."),
-]
-Restore = Annotated[str | None, typer.Option("--restore", help="Checkpoint to start from.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted experiment of the same name.")]
-Scheduler = Annotated[str, typer.Option("--scheduler", help="Tune scheduler.")]
-SchedulerConfig = Annotated[str, typer.Option("--scheduler-config", help="The scheduler's arguments as JSON.")]
-Address = Annotated[str | None, typer.Option("--ray-address", help="Cluster to connect to; none starts a local one.")]
-Cpus = Annotated[int | None, typer.Option("--ray-num-cpus", help="CPUs of a local cluster.")]
-Gpus = Annotated[int | None, typer.Option("--ray-num-gpus", help="GPUs of a local cluster.")]
-Memory = Annotated[
-    int | None, typer.Option("--ray-object-store-memory", help="Bytes of a local cluster's object store.")
-]
-Verbose = Annotated[bool, typer.Option("-v", "--log-info", help="Show Ray's information too.")]
-Debug = Annotated[bool, typer.Option("-vv", "--log-debug", help="Show Ray's debugging too.")]
-
-Checkpoint = Annotated[str, typer.Argument(help="RLlib checkpoint, exported weights, or the folder of a trial.")]
-Episodes = Annotated[int, typer.Option("--episodes", help="Seeded episodes to play.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the first episode; the others follow.")]
-ClassA = Annotated[int | None, typer.Option("--num-class-a", help="Class A adversaries. [default: as trained]")]
-ClassB = Annotated[int | None, typer.Option("--num-class-b", help="Class B adversaries. [default: as trained]")]
-NumGood = Annotated[int | None, typer.Option("--num-good", help="Good agents. [default: as trained]")]
-Obstacles = Annotated[int | None, typer.Option("--num-obstacles", help="Landmarks. [default: as trained]")]
-Range = Annotated[
-    float | None, typer.Option("--comm-range", help="Range of links; 0 cuts them, inf links all. [default: as trained]")
-]
-GoodPolicy = Annotated[
-    str | None,
-    typer.Option("--good-policy", help="Prey: random, evasive, learned or exported weights. [default: as trained]"),
-]
 
 GAME_OPTIONS = ("num_class_a", "num_class_b", "num_good", "num_obstacles", "comm_range", "good_policy")
 
@@ -76,12 +64,6 @@ def _print_version(asked: bool) -> None:
 
         console.print(__version__, highlight=False)
         raise typer.Exit
-
-
-Stochastic = Annotated[bool, typer.Option("--stochastic", help="Sample actions instead of taking the likeliest.")]
-Yardsticks = Annotated[
-    list[str] | None, typer.Option("--yardstick", help="Play this too: random, class_b_chases or all_chase.")
-]
 
 
 @app.callback()
@@ -285,6 +267,28 @@ def plot(
         means = {name: summary[name]["return_adversary"]["mean"] for name in LEVEL_LABELS if name in summary}
     curves = dict(zip(names, map(read_curve, runs), strict=True))
     console.print(f"wrote {_join(draw_curves(curves, means, out))}")
+
+
+@sweep_app.command("report")
+def sweep_report(
+    experiment: Annotated[str, typer.Argument(help="Folder of a finished or interrupted experiment.")],
+    metric: Annotated[
+        str | None, typer.Option("--metric", help="A column of progress.csv. [default: return per adversary]")
+    ] = None,
+    mode: Annotated[Literal["max", "min"], typer.Option("--mode", help="Which is best.")] = "max",
+    out: Annotated[
+        str, typer.Option("--out", help="CSV to write, and beside it the plot (PNG and SVG).")
+    ] = "sweep.csv",
+) -> None:
+    """Print a sweep's best trials, write one row a trial and draw the metric over what was varied."""
+    from rllib_tag.report.curve import Y
+    from rllib_tag.report.sweep import draw_sweep, read_sweep, sweep_table
+    from rllib_tag.runs.files import write_csv
+
+    sweep, table = read_sweep(experiment, metric or Y, mode), Path(out)
+    console.print(sweep_table(sweep))
+    write_csv(table, sweep.rows)
+    console.print(f"wrote {_join([table, *(draw_sweep(sweep, table.with_suffix('')) if sweep.varied else [])])}")
 
 
 def _overrides(given: Mapping[str, Any]) -> dict[str, Any]:

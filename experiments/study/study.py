@@ -6,11 +6,15 @@ make study
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from rich.console import Console
 
@@ -40,7 +44,7 @@ def is_done(folder: Path) -> bool:
     return (folder / "summary.json").exists()
 
 
-def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path) -> bool:
+def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, episodes: int) -> bool:
     """Trains one seed of an arm and writes its figures; False if it was interrupted.
 
     Writes `curve.csv`, `episodes.csv`, `summary.json` and, for a team that talks, `conditions.csv`; for the arm
@@ -50,8 +54,8 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path) -> 
     spec = copy.deepcopy(dict(spec))
     spec["config"]["seed"] = seed
     begun = any((work / name).glob("*/checkpoint_*"))
-    options = TrainOptions(storage_path=str(work), resume=begun)
-    (end,) = train({name: spec}, options, _progress)
+    options = TrainOptions(storage_path=str(work), resume=begun, ray_num_cpus=1)
+    (end,) = train({name: spec}, options, partial(_progress, name), lambda note: None)
     if end.status != "TERMINATED":
         console.print(f"{name}: {end.status} {end.error or ''}")
         return False
@@ -61,6 +65,7 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path) -> 
     talks = team.nets["class_a"].config.gnn != "none"
     result = evaluate(
         team,
+        episodes=episodes,
         yardsticks=tuple(YARDSTICKS) if arm in YARDSTICKS_ON else (),
         messages=("all",) if talks else (),
     )
@@ -70,7 +75,7 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path) -> 
     if result.conditions:
         write_csv(folder / "conditions.csv", [_condition(name, summary[name]) for name in ("team", *result.conditions)])
     if arm == TRANSFERRED:
-        write_csv(folder / "transfer.csv", transfer(team))
+        write_csv(folder / "transfer.csv", transfer(team, episodes=episodes))
     write_json(folder / "summary.json", result.as_json())
     console.print(f"{name}: {summary['team']['return_adversary']['mean']:.1f}")
     return True
@@ -92,12 +97,17 @@ def _condition(name: str, figures: Mapping[str, Mapping[str, float]]) -> dict[st
     return out
 
 
-def _progress(trial: str, result: Mapping[str, Any], stop: Mapping[str, float]) -> None:
+def _progress(name: str, trial: str, result: Mapping[str, Any], stop: Mapping[str, float]) -> None:
     if result["training_iteration"] % 20 == 0:
         returned = result["env_runners"]["custom_metrics"]["return_adversary_mean"]
-        console.print(
-            f"{result['timesteps_total']:>10,} steps {result['time_total_s']:>6.0f} s  return {returned:6.1f}"
-        )
+        steps, seconds = result["timesteps_total"], result["time_total_s"]
+        console.print(f"{name:<30} {steps:>10,} steps {seconds:>6.0f} s  return {returned:6.1f}")
+
+
+def _begin(deadline: float, job: tuple[Any, ...]) -> bool:
+    """`run` on one core, unless it is too late to begin; False if it was interrupted."""
+    torch.set_num_threads(1)
+    return time.time() > deadline or run(*job)
 
 
 def main(
@@ -106,18 +116,26 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("out/study"),
     minutes: Annotated[float, typer.Option(help="Begin no run after this time.")] = 1e9,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; may be repeated.")] = None,
+    episodes: Annotated[int, typer.Option(help="Episodes to evaluate on, from seed 0.")] = 128,
+    jobs: Annotated[int, typer.Option(help="Runs at once; each takes one core.")] = 2,
 ) -> None:
     """Runs what is not there yet, in the file's order; goes on where it was interrupted."""
-    arms, start = load_experiments(file), time.monotonic()
+    arms, deadline = load_experiments(file), time.time() + 60 * minutes
     check_keys("--arm", arm or [], arms)
-    for name in arm or arms:
-        for seed in seeds_of(arms[name]):
-            if is_done(out / name / f"seed_{seed}"):
-                continue
-            if time.monotonic() - start > 60 * minutes:
-                return
-            if not run(name, arms[name], seed, out, work):
-                raise typer.Exit(1)
+    left = [
+        (name, arms[name], seed, out, work, episodes)
+        for name in arm or arms
+        for seed in seeds_of(arms[name])
+        if not is_done(out / name / f"seed_{seed}")
+    ]
+    begin = partial(_begin, deadline)
+    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
+        try:
+            done = all(map(begin, left) if jobs == 1 else pool.map(begin, left))
+        finally:
+            pool.shutdown(cancel_futures=True)  # what runs may end; nothing else begins
+    if not done:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import json
 import math
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +285,30 @@ def test_a_page_holds_the_whole_episode_and_asks_for_nothing_else(team: TrainedT
     assert json.loads(data) == {key: episode[key] for key in SHOWN}
     assert not re.findall(r"""(?:src|href)=|url\(|https?:|import """, page)
     assert "__" not in page.replace(data, "")
+
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
+def test_a_browser_replays_the_page(team: TrainedTeam, tmp_path: Path) -> None:
+    (path,) = rollout(team, tmp_path, max_cycles=5)
+    episode = read_episode(path)
+    page = write_replay(episode, tmp_path / "page.html")
+    text = page.read_text()
+    move = """slider.value = 3; slider.dispatchEvent(new Event("input"));
+        const drawn = arena.getContext("2d").getImageData(0, 0, arena.width, arena.height).data;
+        document.title = drawn.some((value) => value > 0) ? "drawn" : "empty";"""
+    page.write_text(text.replace("</body>", f"<script>{move}</script></body>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    dumped = subprocess.run(
+        [BROWSER, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    ).stdout  # fmt: skip
+    assert "<title>drawn</title>" in dumped
+    assert '<output id="at">step 3 of 5</output>' in dumped
+    shown = re.findall(r"<td[^>]*>([0-9.]*)</td>", dumped)
+    assert [float(value or 0) for value in shown] == pytest.approx(np.ravel(episode["attention"][3]), abs=0.005)
 
 
 def test_a_video_of_something_else_is_refused(tmp_path: Path) -> None:

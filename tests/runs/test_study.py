@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +13,6 @@ from types import ModuleType
 import pytest
 import yaml
 
-from rllib_tag import evaluate
 from rllib_tag.errors import ConfigError
 from rllib_tag.runs.experiment import check_experiments, check_shape, load_experiments
 from rllib_tag.runs.transfer import transfer
@@ -34,36 +36,39 @@ def test_every_arm_is_a_sound_experiment() -> None:
     assert set(script("report").LABELS) == set(arms)
 
 
-def test_runs_are_kept_as_they_end_and_reported(
-    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
+def quick_arms(folder: Path) -> Path:
+    """The study's arms with two seeds of one small iteration each."""
     arms = load_experiments(EXPERIMENTS / "study" / "study.yaml")
     for spec in arms.values():
         spec["stop"] = {"training_iteration": 1}
-        spec["config"].update(
-            num_env_runners=1, num_envs_per_env_runner=2, train_batch_size=200, minibatch_size=100, num_epochs=1
-        )
+        spec["config"].update(num_envs_per_env_runner=2, train_batch_size=200, minibatch_size=100, num_epochs=1)
         spec["config"]["seed"] = {"grid_search": [1, 2]}
-    (tmp_path / "arms.yaml").write_text(yaml.safe_dump(arms))
+    (folder / "arms.yaml").write_text(yaml.safe_dump(arms))
+    return folder / "arms.yaml"
+
+
+def test_runs_are_kept_as_they_end_and_reported(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     study, report = script("study"), script("report")
-    monkeypatch.setattr(study, "evaluate", partial(evaluate, episodes=2))
-    monkeypatch.setattr(study, "transfer", partial(transfer, largest=1, episodes=2))
+    monkeypatch.setattr(study, "transfer", partial(transfer, largest=1))
     out, work = tmp_path / "results", tmp_path / "work"
+    run = partial(study.main, quick_arms(tmp_path), out, work, 1e9, episodes=2, jobs=1)
     names = ["comm", "no_comm", "full_observation"]
-    study.main(tmp_path / "arms.yaml", out, work, 1e9, names)
+    run(names)
     for name in names:
         for seed in (1, 2):
             found = {path.name for path in (out / name / f"seed_{seed}").iterdir()}
             more = {"conditions.csv", "transfer.csv"} if name == "comm" else set()
             assert found == {"curve.csv", "episodes.csv", "summary.json"} | more
     before = (out / "comm" / "seed_1" / "summary.json").stat().st_mtime_ns
-    study.main(tmp_path / "arms.yaml", out, work, 1e9, names)  # nothing is left to do
+    run(names)  # nothing is left to do
     assert (out / "comm" / "seed_1" / "summary.json").stat().st_mtime_ns == before
     (out / "no_comm" / "seed_2" / "summary.json").unlink()  # cut after training: the run is there, its figures are not
-    study.main(tmp_path / "arms.yaml", out, work, 1e9, ["no_comm"])
+    run(["no_comm"])
     assert (out / "no_comm" / "seed_2" / "summary.json").exists()
     with pytest.raises(ConfigError, match="--arm: unknown key 'com'"):
-        study.main(tmp_path / "arms.yaml", out, work, 1e9, ["com"])
+        run(["com"])
     report.main(out)
     printed = capsys.readouterr().out
     assert "share of the gap recovered" in printed
@@ -78,3 +83,15 @@ def test_runs_are_kept_as_they_end_and_reported(
             "transfer",
         )
     ]
+
+
+def test_runs_take_a_core_each(tmp_path: Path) -> None:
+    command = [EXPERIMENTS / "study" / "study.py", quick_arms(tmp_path), "--out", "results", "--work", "work"]
+    options = ["--arm", "no_comm", "--episodes", "2", "--jobs", "2"]
+    done = subprocess.run(
+        [sys.executable, *command, *options], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert done.returncode == 0, done.stdout
+    for seed in (1, 2):
+        summary = json.loads((tmp_path / "results" / "no_comm" / f"seed_{seed}" / "summary.json").read_text())
+        assert summary["training"]["team"]["seed"] == seed

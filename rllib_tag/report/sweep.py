@@ -1,0 +1,159 @@
+"""What a sweep tried and how it went, from the folders that Tune writes."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+from matplotlib import pyplot as plt
+from rich.table import Table
+
+from rllib_tag.errors import ConfigError, check_choice, check_keys
+from rllib_tag.report.curve import X, Y
+from rllib_tag.report.figures import COLOURS, save_figure
+
+Mode = Literal["max", "min"]
+LAST = 5  # iterations whose mean counts: one alone is as noisy as its episodes
+SECONDS = "time_total_s"
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """The trials of a sweep.
+
+    Args:
+        varied: The keys of the config in which trials differ, with `/` between levels.
+        metric: The metric by which they are compared.
+        rows: One mapping a trial, best first: `trial`, the varied keys, `env_steps`, `seconds`, `finished`, and the
+            metric, its mean over the last 5 iterations.
+    """
+
+    varied: list[str]
+    metric: str
+    rows: list[dict[str, Any]]
+
+
+def read_sweep(folder: str | os.PathLike[str], metric: str = Y, mode: Mode = "max") -> Sweep:
+    """Reads a finished or interrupted sweep.
+
+    Args:
+        folder: An experiment's folder, with a folder for each trial.
+        metric: A column of the trials' `progress.csv`. Default: return per adversary.
+        mode: Whether `max` or `min` is best. Default: `max`.
+
+    Raises:
+        ConfigError: If there are no trials with results, no such metric, or a file that cannot be read.
+    """
+    check_choice("--mode", mode, get_args(Mode))
+    trials = sorted(path.parent for path in Path(folder).glob("*/params.json"))
+    configs, rows = [], []
+    for trial in trials:
+        try:
+            config = _flat(json.loads((trial / "params.json").read_text()))
+            with (trial / "progress.csv").open(newline="") as opened:
+                results = {int(row[X]): row for row in csv.DictReader(opened)}  # a resumed trial writes steps again
+        except FileNotFoundError:
+            continue  # a trial that has not come to its first result
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+            raise ConfigError(f"sweep: expected the files of a Tune trial in {trial}, got {error!r}.") from error
+        if results:
+            configs.append(config)
+            rows.append(_row(trial, [results[step] for step in sorted(results)], metric))
+    if not rows:
+        raise ConfigError(f"sweep: expected trials with results in {folder}, found none. Name an experiment's folder.")
+    keys = dict.fromkeys(key for config in configs for key in config)
+    varied = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
+    for row, config in zip(rows, configs, strict=True):
+        row |= {key: config.get(key) for key in varied}
+    # A trial without the metric's value comes last.
+    worst = -math.inf if mode == "max" else math.inf
+    rows.sort(key=lambda row: worst if math.isnan(row[metric]) else row[metric], reverse=mode == "max")
+    order = ["trial", *varied, "env_steps", "seconds", "finished", metric]
+    return Sweep(varied, metric, [{key: row[key] for key in order} for row in rows])
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in config.items():
+        out |= _flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return out
+
+
+def _row(trial: Path, results: list[dict[str, str]], metric: str) -> dict[str, Any]:
+    end = results[-1]
+    check_keys("--metric", [metric], end)
+    try:
+        values = [float(row[metric]) for row in results[-LAST:] if row[metric]]
+        seconds = float(end[SECONDS])
+    except ValueError as error:
+        raise ConfigError(f"--metric: expected a metric of numbers, got {metric} in {trial} ({error}).") from error
+    return {
+        "trial": trial.name,
+        "env_steps": int(end[X]),
+        "seconds": round(seconds, 1),
+        "finished": end.get("done") == "True",
+        metric: float(np.mean(values)) if values else math.nan,
+    }
+
+
+def sweep_table(sweep: Sweep, most: int = 10) -> Table:
+    """The best trials, a row each, a column for each key in which trials differ."""
+    unfinished = sum(not row["finished"] for row in sweep.rows)
+    title = f"{len(sweep.rows)} trials" + (f", {unfinished} unfinished" if unfinished else "")
+    table = Table(title=title)
+    for name in (*sweep.varied, "env steps", sweep.metric.rsplit("/", 1)[-1]):
+        table.add_column(name, overflow="fold")
+    for row in sweep.rows[:most]:
+        steps = f"{row['env_steps']:,}" + ("" if row["finished"] else " (unfinished)")
+        table.add_row(*(str(row[key]) for key in sweep.varied), steps, f"{row[sweep.metric]:.4g}")
+    return table
+
+
+def draw_sweep(sweep: Sweep, out: str | os.PathLike[str]) -> list[Path]:
+    """Draws the metric over each varied key, a panel each and a dot a trial; the best trial is filled.
+
+    Args:
+        sweep: The sweep.
+        out: The image; see `save_figure`.
+
+    Raises:
+        ConfigError: If no key varies, or the image cannot be written.
+    """
+    if not sweep.varied:
+        raise ConfigError("sweep: expected trials that differ in their config, got none that do. Nothing to draw.")
+    columns = min(3, len(sweep.varied))
+    lines = math.ceil(len(sweep.varied) / columns)
+    figure, panels = plt.subplots(
+        lines, columns, figsize=(3.2 * columns, 2.8 * lines), sharey=True, squeeze=False, layout="constrained"
+    )
+    values = [row[sweep.metric] for row in sweep.rows]
+    for axes, key in zip(panels.flat, sweep.varied, strict=False):
+        places = _places(axes, [row[key] for row in sweep.rows])
+        axes.scatter(places[1:], values[1:], s=36, facecolors="none", edgecolors=COLOURS[0], linewidths=1.5)
+        axes.scatter(places[:1], values[:1], s=60, color=COLOURS[1], label="best")
+        axes.set_xlabel(key)
+        axes.spines[["top", "right"]].set_visible(False)
+    for axes in panels.flat[len(sweep.varied) :]:
+        axes.set_visible(False)
+    figure.supylabel(sweep.metric.rsplit("/", 1)[-1], fontsize="medium")
+    panels[0, 0].legend(frameon=False)
+    return save_figure(figure, out)
+
+
+def _places(axes: Any, values: list[Any]) -> list[float]:
+    """Where a key's values stand on the axis: numbers by their size, anything else side by side."""
+    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+        if min(values) > 0 and max(values) >= 10 * min(values):
+            axes.set_xscale("log")
+        return values
+    names = sorted({str(value) for value in values})
+    axes.set_xticks(range(len(names)), names, fontsize="small", rotation=20 if max(map(len, names)) > 8 else 0)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    return [names.index(str(value)) for value in values]
