@@ -14,6 +14,7 @@ from rich.console import Console
 from rllib_tag.report.heat_map import GAME, VALUE, draw_heat_map
 from rllib_tag.report.study import (
     Study,
+    difference,
     draw_bars,
     draw_conditions,
     draw_improvement,
@@ -29,6 +30,7 @@ LABELS = {
     "comm": "communication (GAT)",
     "no_comm": "no communication",
     "full_observation": "full observation",
+    "lone_class_a": "a lone class A",
     "comm_evasive": "communication (GAT)",
     "no_comm_evasive": "no communication",
     "full_observation_evasive": "full observation",
@@ -91,6 +93,9 @@ def main(
         changes = {name: (runs - conditions["team"])[:, None] for name, runs in conditions.items() if name != "team"}
         for name, interval in interquartile_means(changes).items():
             tell(f"  {name}", interval, "{:+.1f}")
+        if arms[1] in there:
+            without = difference(conditions["cut"][:, None], scores[arms[1]])
+            tell("links cut, less a team that never heard anybody", without, "{:+.1f}")
     parts = {arm: LABELS[arm] for arm in PARTS if arm in study.arms}
     if len(parts) > 1:
         drawn += draw_bars(study.scores(list(parts)), parts, {}, out / "bars_parts")
@@ -104,6 +109,10 @@ def main(
                 (row,) = (row for row in grid if all(row[key] == value for key, value in game.items()))
                 native = study.scores([arm])[arm]
                 tell(f"{LABELS[arm]}: {row[VALUE]:.1f} / {native.mean():.1f}", ratio(row["runs"], native), "{:.2f}")
+    if "lone_class_a" in study.arms:
+        console.print("\na lone class A, trained as such")
+        tell("return", interquartile_means(study.scores(["lone_class_a"]))["lone_class_a"])
+        console.print(f"{'random':<44} {study.returns('lone_class_a', 'random')[0].mean():>7.1f}")
     for path in drawn:
         console.print(f"wrote {path}")
 

@@ -29,7 +29,7 @@ from rllib_tag.runs.transfer import transfer
 
 HERE = Path(__file__).parent
 SECONDS = "time_total_s"
-YARDSTICKS_ON = ("comm", "comm_evasive")  # once for each kind of prey
+YARDSTICKS_ON = ("comm", "comm_evasive", "lone_class_a")  # once for each game
 TRANSFERRED = "comm"
 console = Console(soft_wrap=True, highlight=False)
 

@@ -158,6 +158,11 @@ def ratio(scores: np.ndarray, others: np.ndarray) -> Interval:
     return bootstrap(lambda x, y: np.float64(metrics.aggregate_iqm(x)) / metrics.aggregate_iqm(y), scores, others)
 
 
+def difference(scores: np.ndarray, others: np.ndarray) -> Interval:
+    """The difference of two samples' interquartile means, with its interval."""
+    return bootstrap(lambda x, y: metrics.aggregate_iqm(x) - metrics.aggregate_iqm(y), scores, others)
+
+
 def improvement(scores: Mapping[str, np.ndarray], arm: str, others: Sequence[str]) -> dict[str, Interval]:
     """The probability that a run of an arm returns more than one of each other arm, with its interval.
 

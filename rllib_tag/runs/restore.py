@@ -22,6 +22,7 @@ from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.prey import greedy_actions
 
 RLLIB_MARK = "rllib_checkpoint.json"
+PRETRAINED = Path(__file__).parent.parent / "pretrained"  # a team that ships with the package, exported
 Observation = Mapping[str, np.ndarray | torch.Tensor]
 
 
@@ -101,13 +102,13 @@ class TrainedTeam:
         return greedy_actions(outputs + torch.from_numpy(np.stack([rng.gumbel(size=5) for rng in rngs])), False)
 
 
-def restore(path: str | os.PathLike[str]) -> TrainedTeam:
+def restore(path: str | os.PathLike[str] = PRETRAINED) -> TrainedTeam:
     """Restores a trained team, on the CPU and without workers, whatever training used.
 
     Args:
         path: A folder that `rllib export` wrote, an RLlib checkpoint, or a trial's or experiment's folder
             with one trial, whose newest checkpoint is taken. RLlib checkpoints are pickles: open only those
-            that you trust.
+            that you trust. Default: the team that ships with the package.
 
     Raises:
         ConfigError: If there is no checkpoint, it is not whole, or it is not of this project's model.

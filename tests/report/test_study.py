@@ -11,6 +11,7 @@ from scipy import stats
 from rllib_tag.errors import ConfigError
 from rllib_tag.report.study import (
     Study,
+    difference,
     draw_bars,
     draw_conditions,
     draw_improvement,
@@ -64,6 +65,13 @@ def test_the_share_of_the_gap(study: Study) -> None:
     middle, low, high = gap_recovered(study.scores(list(ARMS)), "comm", "no_comm", "full_observation")
     assert middle == pytest.approx(120 / 140)
     assert low < middle < high
+
+
+def test_a_difference_of_arms(study: Study) -> None:
+    scores = study.scores(list(ARMS))
+    middle, low, high = difference(scores["comm"], scores["no_comm"])
+    assert middle == pytest.approx(120)
+    assert 80 <= low < 120 < high <= 160  # the runs lie within 20 of each arm's mean
 
 
 def test_who_beats_whom(study: Study) -> None:

@@ -32,7 +32,7 @@ def test_every_arm_is_a_sound_experiment() -> None:
     arms = load_experiments(EXPERIMENTS / "study" / "study.yaml")
     check_shape(arms)
     check_experiments(arms)
-    assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 11
+    assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 12
     assert set(script("report").LABELS) == set(arms)
 
 
