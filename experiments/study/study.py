@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import multiprocessing
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -31,6 +32,7 @@ HERE = Path(__file__).parent
 SECONDS = "time_total_s"
 YARDSTICKS_ON = ("comm", "comm_evasive", "lone_class_a")  # once for each game
 TRANSFERRED = "comm"
+interrupted = threading.Event()  # so that Ctrl-C, which every process gets, ends the whole study
 console = Console(soft_wrap=True, highlight=False)
 
 
@@ -105,9 +107,11 @@ def _progress(name: str, trial: str, result: Mapping[str, Any], stop: Mapping[st
 
 
 def _begin(deadline: float, job: tuple[Any, ...]) -> bool:
-    """`run` on one core, unless it is too late to begin; False if it was interrupted."""
+    """`run` on one core, unless it is too late to begin; False if it or one before it in this process did not end."""
     torch.set_num_threads(1)
-    return time.time() > deadline or run(*job)
+    if not interrupted.is_set() and time.time() <= deadline and not run(*job):
+        interrupted.set()
+    return not interrupted.is_set()
 
 
 def main(
