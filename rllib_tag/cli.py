@@ -13,37 +13,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rllib_tag.cli_options import (
-    Address,
-    AtEnd,
-    Checkpoint,
-    ClassA,
-    ClassB,
-    Cpus,
-    Debug,
-    Episodes,
-    Freq,
-    GoodPolicy,
-    Gpus,
-    Keep,
-    Memory,
-    Name,
-    NumGood,
-    Obstacles,
-    Range,
-    Restore,
-    Resume,
-    Samples,
-    Scheduler,
-    SchedulerConfig,
-    Score,
-    Seed,
-    Stochastic,
-    Stop,
-    Storage,
-    Verbose,
-    Yardsticks,
-)  # fmt: skip
+from rllib_tag import cli_options as opt
 from rllib_tag.errors import ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -81,12 +51,12 @@ def train_options(
     algo: Annotated[str | None, typer.Option("--algo", "--run", "-a", "-r", help="RLlib algorithm, e.g. PPO.")] = None,
     env: Annotated[str | None, typer.Option("--env", "-e", help="Environment, e.g. rllib_tag.TagEnv.")] = None,
     config: Annotated[str, typer.Option("--config", "-c", help="RLlib config as JSON.")] = "{}",
-    stop: Stop = None, experiment_name: Name = None, storage_path: Storage = None, num_samples: Samples = None,
-    checkpoint_freq: Freq = None, checkpoint_at_end: AtEnd = None, keep_checkpoints_num: Keep = None,
-    checkpoint_score_attr: Score = None, restore: Restore = None, resume: Resume = False,
-    scheduler: Scheduler = "FIFO", scheduler_config: SchedulerConfig = "{}", ray_address: Address = None,
-    ray_num_cpus: Cpus = None, ray_num_gpus: Gpus = None, ray_object_store_memory: Memory = None,
-    v: Verbose = False, vv: Debug = False,
+    stop: opt.Stop = None, experiment_name: opt.Name = None, storage_path: opt.Storage = None,
+    num_samples: opt.Samples = None, checkpoint_freq: opt.Freq = None, checkpoint_at_end: opt.AtEnd = None,
+    keep_checkpoints_num: opt.Keep = None, checkpoint_score_attr: opt.Score = None, restore: opt.Restore = None,
+    resume: opt.Resume = False, scheduler: opt.Scheduler = "FIFO", scheduler_config: opt.SchedulerConfig = "{}",
+    ray_address: opt.Address = None, ray_num_cpus: opt.Cpus = None, ray_num_gpus: opt.Gpus = None,
+    ray_object_store_memory: opt.Memory = None, v: opt.Verbose = False, vv: opt.Debug = False,
 ) -> None:  # fmt: skip
     """Train from options alone, or from a file with `train file`."""
     options = _train_options(locals())
@@ -103,12 +73,12 @@ def train_options(
 @train_app.command("file")
 def train_file(
     config_file: Annotated[str, typer.Argument(help="Experiment file (YAML).")],
-    stop: Stop = None, experiment_name: Name = None, storage_path: Storage = None, num_samples: Samples = None,
-    checkpoint_freq: Freq = None, checkpoint_at_end: AtEnd = None, keep_checkpoints_num: Keep = None,
-    checkpoint_score_attr: Score = None, restore: Restore = None, resume: Resume = False,
-    scheduler: Scheduler = "FIFO", scheduler_config: SchedulerConfig = "{}", ray_address: Address = None,
-    ray_num_cpus: Cpus = None, ray_num_gpus: Gpus = None, ray_object_store_memory: Memory = None,
-    v: Verbose = False, vv: Debug = False,
+    stop: opt.Stop = None, experiment_name: opt.Name = None, storage_path: opt.Storage = None,
+    num_samples: opt.Samples = None, checkpoint_freq: opt.Freq = None, checkpoint_at_end: opt.AtEnd = None,
+    keep_checkpoints_num: opt.Keep = None, checkpoint_score_attr: opt.Score = None, restore: opt.Restore = None,
+    resume: opt.Resume = False, scheduler: opt.Scheduler = "FIFO", scheduler_config: opt.SchedulerConfig = "{}",
+    ray_address: opt.Address = None, ray_num_cpus: opt.Cpus = None, ray_num_gpus: opt.Gpus = None,
+    ray_object_store_memory: opt.Memory = None, v: opt.Verbose = False, vv: opt.Debug = False,
 ) -> None:  # fmt: skip
     """Train every experiment of a YAML file; what the file sets stands unless an option gives a value."""
     options = _train_options(locals())
@@ -119,12 +89,12 @@ def train_file(
 
 @app.command()
 def evaluate(
-    checkpoint: Checkpoint,
-    episodes: Episodes = 128,
-    seed: Seed = 1_000_000,
+    checkpoint: opt.Team = None,
+    episodes: opt.Episodes = 128,
+    seed: opt.Seed = 1_000_000,
     out: Annotated[str, typer.Option("--out", help="Folder for what is written (CSV, JSON).")] = "evaluation",
-    stochastic: Stochastic = False,
-    yardstick: Yardsticks = None,
+    stochastic: opt.Stochastic = False,
+    yardstick: opt.Yardsticks = None,
     beside: Annotated[
         list[str] | None, typer.Option("--beside", help="Play another trained team too: NAME=CHECKPOINT.")
     ] = None,
@@ -136,20 +106,19 @@ def evaluate(
             "drop:P, range:R, or all for a series of them.",
         ),
     ] = None,
-    num_class_a: ClassA = None, num_class_b: ClassB = None, num_good: NumGood = None, num_obstacles: Obstacles = None,
-    comm_range: Range = None, good_policy: GoodPolicy = None,
+    num_class_a: opt.ClassA = None, num_class_b: opt.ClassB = None, num_good: opt.NumGood = None,
+    num_obstacles: opt.Obstacles = None, comm_range: opt.Range = None, good_policy: opt.GoodPolicy = None,
 ) -> None:  # fmt: skip
     """Play seeded episodes with restored policies, on any team; print a table, write JSON and CSV."""
     from rllib_tag.report.table import conditions_table, influence_table, read_summary, summary_table
     from rllib_tag.runs.disturbances import read_conditions
     from rllib_tag.runs.evaluate import evaluate as run
     from rllib_tag.runs.files import check_writable
-    from rllib_tag.runs.restore import restore
 
     overrides = _overrides(locals())
     check_writable(out)
     others, yardsticks, conditions = _named("--beside", beside or []), yardstick or [], messages or []
-    team = restore(checkpoint)
+    team = _restore(checkpoint)
     played = read_conditions(conditions, team.env_config_for(**overrides))
     with _progress("episodes", episodes * (1 + len(yardsticks) + len(others) + len(played))) as advance:
         result = run(
@@ -167,9 +136,9 @@ def evaluate(
 
 @app.command()
 def transfer(
-    checkpoint: Checkpoint,
-    episodes: Episodes = 128,
-    seed: Seed = 1_000_000,
+    checkpoint: opt.Team = None,
+    episodes: opt.Episodes = 128,
+    seed: opt.Seed = 1_000_000,
     out: Annotated[str, typer.Option("--out", help="Folder for transfer.csv and the heat map.")] = "transfer",
     native: Annotated[
         list[str] | None,
@@ -180,12 +149,11 @@ def transfer(
     """Play one team, without training, on all teams of 0 to 6 of each class; write a CSV and draw a heat map."""
     from rllib_tag.report.heat_map import draw_heat_map, read_transfer
     from rllib_tag.runs.files import check_writable, write_csv
-    from rllib_tag.runs.restore import restore
     from rllib_tag.runs.transfer import transfer as run
     from rllib_tag.runs.transfer import transfer_games
 
     check_writable(out)
-    team, table = restore(checkpoint), Path(out) / "transfer.csv"
+    team, table = _restore(checkpoint), Path(out) / "transfer.csv"
     rows: list[dict[str, Any]] = []
     with _progress("games", len(transfer_games(team.env_config_for(), largest))) as advance:
 
@@ -201,16 +169,16 @@ def transfer(
 
 @app.command()
 def rollout(
-    checkpoint: Checkpoint,
-    episodes: Episodes = 1,
-    seed: Seed = 1_000_000,
+    checkpoint: opt.Team = None,
+    episodes: opt.Episodes = 1,
+    seed: opt.Seed = 1_000_000,
     out: Annotated[str, typer.Option("--out", help="Folder for the recorded episodes.")] = "rollout",
     video: Annotated[
         list[str] | None,
         typer.Option("--video", help="gif, mp4, html (a page with a slider) or none; may be repeated. [default: gif]"),
     ] = None,
-    num_class_a: ClassA = None, num_class_b: ClassB = None, num_good: NumGood = None, num_obstacles: Obstacles = None,
-    comm_range: Range = None, good_policy: GoodPolicy = None,
+    num_class_a: opt.ClassA = None, num_class_b: opt.ClassB = None, num_good: opt.NumGood = None,
+    num_obstacles: opt.Obstacles = None, comm_range: opt.Range = None, good_policy: opt.GoodPolicy = None,
 ) -> None:  # fmt: skip
     """Record episodes step by step, as JSON and as video with the communication graph drawn in."""
     from rllib_tag.errors import check_choice
@@ -224,7 +192,7 @@ def rollout(
         check_choice("--video", name, [*FORMATS, "html", "none"])
     overrides = _overrides(locals())
     check_writable(out)
-    for path in run(checkpoint, out, episodes=episodes, first_seed=seed, **overrides):
+    for path in run(_restore(checkpoint), out, episodes=episodes, first_seed=seed, **overrides):
         console.print(f"wrote {path}")
         for name in formats:
             if name != "none":
@@ -234,7 +202,7 @@ def rollout(
 
 @app.command()
 def export(
-    checkpoint: Checkpoint,
+    checkpoint: opt.Checkpoint,
     out: Annotated[str, typer.Option("--out", help="Folder to write; it must not exist yet.")] = "exported",
 ) -> None:
     """Write per-class weights as safetensors and a JSON manifest, which open without unpickling anything."""
@@ -296,6 +264,22 @@ def _overrides(given: Mapping[str, Any]) -> dict[str, Any]:
     from rllib_tag.runs.evaluate import parse_overrides
 
     return parse_overrides(**{name: given[name] for name in GAME_OPTIONS})
+
+
+def _restore(checkpoint: str | None) -> Any:
+    """The team at a path, or the one that ships with the package, which is said."""
+    from rllib_tag.runs.restore import restore
+
+    if checkpoint is not None:
+        return restore(checkpoint)
+    team = restore()
+    config = team.env_config_for()
+    console.print(
+        f"the team that ships with rllib_tag: {config.num_class_a}A + {config.num_class_b}B, "
+        f"{config.good_policy} prey, trained for {team.env_steps:,} steps",
+        highlight=False,
+    )
+    return team
 
 
 def _train_options(given: Mapping[str, Any]) -> Any:

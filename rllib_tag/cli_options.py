@@ -37,6 +37,14 @@ Verbose = Annotated[bool, typer.Option("-v", "--log-info", help="Show Ray's info
 Debug = Annotated[bool, typer.Option("-vv", "--log-debug", help="Show Ray's debugging too.")]
 
 Checkpoint = Annotated[str, typer.Argument(help="RLlib checkpoint, exported weights, or the folder of a trial.")]
+Team = Annotated[
+    str | None,
+    typer.Argument(
+        help="RLlib checkpoint, exported weights, or the folder of a trial. "
+        "[default: the team that ships with rllib_tag]",
+        show_default=False,
+    ),
+]
 Episodes = Annotated[int, typer.Option("--episodes", help="Seeded episodes to play.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the first episode; the others follow.")]
 ClassA = Annotated[int | None, typer.Option("--num-class-a", help="Class A adversaries. [default: as trained]")]
