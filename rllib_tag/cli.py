@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rllib_tag import cli_options as opt
+from rllib_tag.cli_output import Progress, Results, console, errors, tell_best
 from rllib_tag.errors import ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -23,7 +22,6 @@ train_app = typer.Typer(invoke_without_command=True, no_args_is_help=True, rich_
 app.add_typer(train_app, name="train")
 sweep_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What a sweep found.")
 app.add_typer(sweep_app, name="sweep")
-console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
 GAME_OPTIONS = ("num_class_a", "num_class_b", "num_good", "num_obstacles", "comm_range", "good_policy")
 
@@ -54,7 +52,7 @@ def train_options(
     stop: opt.Stop = None, experiment_name: opt.Name = None, storage_path: opt.Storage = None,
     num_samples: opt.Samples = None, checkpoint_freq: opt.Freq = None, checkpoint_at_end: opt.AtEnd = None,
     keep_checkpoints_num: opt.Keep = None, checkpoint_score_attr: opt.Score = None, restore: opt.Restore = None,
-    resume: opt.Resume = False, scheduler: opt.Scheduler = "FIFO", scheduler_config: opt.SchedulerConfig = "{}",
+    resume: opt.Resume = False, scheduler: opt.Scheduler = None, scheduler_config: opt.SchedulerConfig = "{}",
     ray_address: opt.Address = None, ray_num_cpus: opt.Cpus = None, ray_num_gpus: opt.Gpus = None,
     ray_object_store_memory: opt.Memory = None, v: opt.Verbose = False, vv: opt.Debug = False,
 ) -> None:  # fmt: skip
@@ -76,7 +74,7 @@ def train_file(
     stop: opt.Stop = None, experiment_name: opt.Name = None, storage_path: opt.Storage = None,
     num_samples: opt.Samples = None, checkpoint_freq: opt.Freq = None, checkpoint_at_end: opt.AtEnd = None,
     keep_checkpoints_num: opt.Keep = None, checkpoint_score_attr: opt.Score = None, restore: opt.Restore = None,
-    resume: opt.Resume = False, scheduler: opt.Scheduler = "FIFO", scheduler_config: opt.SchedulerConfig = "{}",
+    resume: opt.Resume = False, scheduler: opt.Scheduler = None, scheduler_config: opt.SchedulerConfig = "{}",
     ray_address: opt.Address = None, ray_num_cpus: opt.Cpus = None, ray_num_gpus: opt.Gpus = None,
     ray_object_store_memory: opt.Memory = None, v: opt.Verbose = False, vv: opt.Debug = False,
 ) -> None:  # fmt: skip
@@ -120,7 +118,7 @@ def evaluate(
     others, yardsticks, conditions = _named("--beside", beside or []), yardstick or [], messages or []
     team = _restore(checkpoint)
     played = read_conditions(conditions, team.env_config_for(**overrides))
-    with _progress("episodes", episodes * (1 + len(yardsticks) + len(others) + len(played))) as advance:
+    with Progress("episodes", episodes * (1 + len(yardsticks) + len(others) + len(played))) as advance:
         result = run(
             team, episodes=episodes, first_seed=seed, deterministic=not stochastic, yardsticks=yardsticks,
             beside=others, messages=conditions, on_episodes=advance, **overrides,
@@ -155,7 +153,7 @@ def transfer(
     check_writable(out)
     team, table = _restore(checkpoint), Path(out) / "transfer.csv"
     rows: list[dict[str, Any]] = []
-    with _progress("games", len(transfer_games(team.env_config_for(), largest))) as advance:
+    with Progress("games", len(transfer_games(team.env_config_for(), largest))) as advance:
 
         def keep(found: list[dict[str, Any]]) -> None:
             rows.extend(found)
@@ -241,19 +239,21 @@ def plot(
 def sweep_report(
     experiment: Annotated[str, typer.Argument(help="Folder of a finished or interrupted experiment.")],
     metric: Annotated[
-        str | None, typer.Option("--metric", help="A column of progress.csv. [default: return per adversary]")
+        str | None,
+        typer.Option("--metric", help="A column of progress.csv. [default: the experiment's, or return per adversary]"),
     ] = None,
-    mode: Annotated[Literal["max", "min"], typer.Option("--mode", help="Which is best.")] = "max",
+    mode: Annotated[
+        Literal["max", "min"] | None, typer.Option("--mode", help="Which is best. [default: the experiment's, or max]")
+    ] = None,
     out: Annotated[
         str, typer.Option("--out", help="CSV to write, and beside it the plot (PNG and SVG).")
     ] = "sweep.csv",
 ) -> None:
     """Print a sweep's best trials, write one row a trial and draw the metric over what was varied."""
-    from rllib_tag.report.curve import Y
     from rllib_tag.report.sweep import draw_sweep, read_sweep, sweep_table
     from rllib_tag.runs.files import write_csv
 
-    sweep, table = read_sweep(experiment, metric or Y, mode), Path(out)
+    sweep, table = read_sweep(experiment, metric, mode), Path(out)
     console.print(sweep_table(sweep))
     write_csv(table, sweep.rows)
     console.print(f"wrote {_join([table, *(draw_sweep(sweep, table.with_suffix('')) if sweep.varied else [])])}")
@@ -288,7 +288,7 @@ def _train_options(given: Mapping[str, Any]) -> Any:
     names = {field: given[field] for field in TrainOptions.__dataclass_fields__ if given.get(field) is not None}
     if "stop" in names:
         names["stop"] = _json("--stop", names["stop"])
-    if "scheduler_config" in names:
+    if names.get("scheduler_config"):
         names["scheduler_config"] = _json("--scheduler-config", names["scheduler_config"])
     return TrainOptions(**names, verbose=2 if given.get("vv") else int(bool(given.get("v"))))
 
@@ -296,7 +296,8 @@ def _train_options(given: Mapping[str, Any]) -> Any:
 def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
     from rllib_tag.runs.train import train
 
-    ends = train(experiments, options, _print_result, lambda note: console.print(note, highlight=False))
+    with Results() as results:
+        ends = train(experiments, options, results.show, results.begin)
     failed = interrupted = False
     for end in ends:
         if end.status == "TERMINATED":
@@ -309,53 +310,12 @@ def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
         else:
             interrupted = True
             console.print(f"interrupted: {end.folder}; go on with --resume")
+    folders = [end.folder.parent for end in ends]
+    for folder in dict.fromkeys(folders):
+        if folders.count(folder) > 1:
+            tell_best(folder)
     if failed or interrupted:
         raise typer.Exit(1 if failed else 130)
-
-
-def _print_result(trial: str, result: Mapping[str, Any], stop: Mapping[str, float]) -> None:
-    """One line an iteration: how far, how long, how well."""
-    metrics = result.get("env_runners", {}).get("custom_metrics", {})
-    steps, seconds = result["timesteps_total"], result["time_total_s"]
-    parts = [f"{steps:>9,} steps", f"{seconds:>6.0f} s"]
-    fractions = [result[key] / limit for key, limit in stop.items() if isinstance(result.get(key), (int, float))]
-    if fractions:
-        done = min(1.0, max(fractions))
-        parts.insert(0, f"{done:>4.0%}")
-        parts.append(f"{seconds / done - seconds:>5.0f} s to go" if done > 0 else "")
-    names = {
-        "return_adversary_mean": "return {:6.1f}",
-        "captured_mean": "captured {:4.0%}",
-        "contacts_mean": "contacts {:5.1f}",
-    }
-    parts += [form.format(metrics[key]) for key, form in names.items() if key in metrics]
-    console.print("  ".join(parts), highlight=False)
-
-
-class _progress:  # noqa: N801, used as a function
-    """A progress bar on the terminal, a line for every tenth elsewhere."""
-
-    def __init__(self, what: str, total: int) -> None:
-        self._what, self._total, self._done = what, total, 0
-        self._bar = Progress(
-            TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=errors, transient=True
-        )
-        self._task = self._bar.add_task(what, total=total)
-
-    def __enter__(self) -> Any:
-        if errors.is_terminal:
-            self._bar.start()
-        return self._advance
-
-    def _advance(self, count: int) -> None:
-        before, self._done = self._done, self._done + count
-        self._bar.advance(self._task, count)
-        if not errors.is_terminal and 10 * self._done // self._total > 10 * before // self._total:
-            errors.print(f"{self._done} of {self._total} {self._what}", highlight=False)
-
-    def __exit__(self, *exc: object) -> None:
-        if errors.is_terminal:
-            self._bar.stop()
 
 
 def _join(paths: Sequence[Path]) -> str:

@@ -25,7 +25,7 @@ Score = Annotated[
 ]
 Restore = Annotated[str | None, typer.Option("--restore", help="Checkpoint to start from.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted experiment of the same name.")]
-Scheduler = Annotated[str, typer.Option("--scheduler", help="Tune scheduler.")]
+Scheduler = Annotated[str | None, typer.Option("--scheduler", help="fifo, asha, median_stopping or pbt.")]
 SchedulerConfig = Annotated[str, typer.Option("--scheduler-config", help="The scheduler's arguments as JSON.")]
 Address = Annotated[str | None, typer.Option("--ray-address", help="Cluster to connect to; none starts a local one.")]
 Cpus = Annotated[int | None, typer.Option("--ray-num-cpus", help="CPUs of a local cluster.")]

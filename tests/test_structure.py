@@ -19,7 +19,9 @@ ARROWS = {
     "plugin": {"world", "nn"},
     "runs": {"world", "nn", "plugin"},
     "report": set(),
-    "cli": {"runs", "report"},
+    "cli": {"runs", "report", "cli_options", "cli_output"},
+    "cli_options": set(),
+    "cli_output": {"report"},
     "errors": set(),
 }
 OUTSIDE = {"world": {"ray", "torch", "torch_geometric"}, "nn": {"ray"}, "report": {"ray", "torch", "torch_geometric"}}

@@ -22,6 +22,7 @@ from rllib_tag.report.figures import COLOURS, save_figure
 Mode = Literal["max", "min"]
 LAST = 5  # iterations whose mean counts: one alone is as noisy as its episodes
 SECONDS = "time_total_s"
+CUSTOM = Y.removesuffix("return_adversary_mean")  # where RLlib puts this project's own metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,17 +41,20 @@ class Sweep:
     rows: list[dict[str, Any]]
 
 
-def read_sweep(folder: str | os.PathLike[str], metric: str = Y, mode: Mode = "max") -> Sweep:
+def read_sweep(folder: str | os.PathLike[str], metric: str | None = None, mode: Mode | None = None) -> Sweep:
     """Reads a finished or interrupted sweep.
 
     Args:
         folder: An experiment's folder, with a folder for each trial.
-        metric: A column of the trials' `progress.csv`. Default: return per adversary.
-        mode: Whether `max` or `min` is best. Default: `max`.
+        metric: A column of the trials' `progress.csv`; this project's own also without what stands in front.
+            Default: what the experiment said, or return per adversary.
+        mode: Whether `max` or `min` is best. Default: what the experiment said, or `max`.
 
     Raises:
         ConfigError: If there are no trials with results, no such metric, or a file that cannot be read.
     """
+    said = _experiment(Path(folder))
+    metric, mode = metric or said.get("metric", Y), mode or said.get("mode", "max")
     check_choice("--mode", mode, get_args(Mode))
     trials = sorted(path.parent for path in Path(folder).glob("*/params.json"))
     configs, rows = [], []
@@ -65,7 +69,9 @@ def read_sweep(folder: str | os.PathLike[str], metric: str = Y, mode: Mode = "ma
             raise ConfigError(f"sweep: expected the files of a Tune trial in {trial}, got {error!r}.") from error
         if results:
             configs.append(config)
-            rows.append(_row(trial, [results[step] for step in sorted(results)], metric))
+            found = [results[step] for step in sorted(results)]
+            metric = CUSTOM + metric if CUSTOM + metric in found[-1] else metric
+            rows.append(_row(trial, found, metric))
     if not rows:
         raise ConfigError(f"sweep: expected trials with results in {folder}, found none. Name an experiment's folder.")
     keys = dict.fromkeys(key for config in configs for key in config)
@@ -77,6 +83,15 @@ def read_sweep(folder: str | os.PathLike[str], metric: str = Y, mode: Mode = "ma
     rows.sort(key=lambda row: worst if math.isnan(row[metric]) else row[metric], reverse=mode == "max")
     order = ["trial", *varied, "env_steps", "seconds", "finished", metric]
     return Sweep(varied, metric, [{key: row[key] for key in order} for row in rows])
+
+
+def _experiment(folder: Path) -> dict[str, Any]:
+    """What `rllib train` noted of the experiment; nothing where something else ran it."""
+    records = sorted(folder.glob("run_*.json"))
+    try:
+        return json.loads(records[-1].read_text())["experiment"] if records else {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"sweep: expected a record of `rllib train` in {records[-1]}, got {error!r}.") from error
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -13,15 +13,15 @@ from typing import Any
 import yaml
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys, check_number
-from rllib_tag.plugin.ray_internals import variants
 from rllib_tag.runs.config_check import check_config
+from rllib_tag.runs.sweeps import check_sweep, corners
 
 Experiments = dict[str, dict[str, Any]]
 
 NAME = re.compile(r"[\w.-]*\w[\w.-]*")
 SPEC_KEYS = (
     "run", "env", "stop", "config", "num_samples", "time_budget_s", "storage_path", "checkpoint_config", "max_failures",
-    "restore",
+    "restore", "metric", "mode", "scheduler", "search",
 )  # fmt: skip
 CHECKPOINT_KEYS = (
     "checkpoint_at_end", "checkpoint_frequency", "num_to_keep", "checkpoint_score_attribute", "checkpoint_score_order",
@@ -136,7 +136,8 @@ def check_experiments(experiments: Experiments) -> None:
 def _check_spec(spec: Mapping[str, Any]) -> None:
     _check_stop(spec.get("stop"))
     _check_checkpoint_config(spec.get("checkpoint_config", {}))
-    for variant in variants(spec.get("config", {})):
+    check_sweep(spec)
+    for variant in corners(spec.get("config", {})):
         check_config(spec["run"], spec["env"], variant)
 
 

@@ -7,18 +7,19 @@ import dataclasses
 import logging
 import os
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import gymnasium
 import ray
-from ray.tune import Callback, ResumeConfig, run_experiments
+from ray import tune
+from ray.tune import Callback, CheckpointConfig, ResumeConfig
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import create_scheduler
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.ray_internals import trial_error, trial_folder, variants
+from rllib_tag.plugin.ray_internals import trial_error, trial_folder
 from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.runs.backend import why_plain
 from rllib_tag.runs.config_check import check_resources, resources_of
@@ -26,6 +27,7 @@ from rllib_tag.runs.experiment import Experiments, check_experiments, check_shap
 from rllib_tag.runs.files import check_writable, provenance, write_json
 from rllib_tag.runs.preflight import check_address, check_architecture, check_gpus_here, check_resumable
 from rllib_tag.runs.restore import find_checkpoint
+from rllib_tag.runs.sweeps import SWEEP_KEYS, check_population, corners, scheduler_of, search_of, with_samplers
 
 DEFAULT_STORAGE = "~/ray_results"
 INTERRUPTED = "INTERRUPTED"
@@ -46,8 +48,8 @@ class TrainOptions:
         checkpoint_score_attr: Metric by which to keep checkpoints; `min-` in front keeps the lowest.
         restore: Checkpoint to start from.
         resume: Whether to go on with an interrupted experiment of the same name.
-        scheduler: Name of a Tune scheduler. Default: FIFO.
-        scheduler_config: Its arguments.
+        scheduler: Type of a scheduler, as `scheduler: {type: …}` in a file.
+        scheduler_config: Its arguments; `metric` and `mode` may be among them.
         ray_address: Cluster to connect to.
         ray_num_cpus: CPUs of a local cluster.
         ray_num_gpus: GPUs of a local cluster.
@@ -65,7 +67,7 @@ class TrainOptions:
     checkpoint_score_attr: str | None = None
     restore: str | None = None
     resume: bool = False
-    scheduler: str = "FIFO"
+    scheduler: str | None = None
     scheduler_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     ray_address: str | None = None
     ray_num_cpus: int | None = None
@@ -102,7 +104,8 @@ def train(
     Args:
         experiments: Specifications by name, as in an experiment file.
         options: What the command line sets.
-        on_result: Called with the trial's name, its result and its stop criteria at each iteration.
+        on_result: Called at each iteration with the trial's number and what it varies, such as `2_lr=0.01`, its
+            result and its stop criteria.
         on_note: Called with how each experiment samples, before it starts. Default: prints it.
 
     Returns:
@@ -115,16 +118,15 @@ def train(
     experiments = apply_options(experiments, options)
     check_shape(experiments)
     check_experiments(experiments)
-    _scheduler(options)
     if options.ray_address is not None:
         check_address(options.ray_address)
     for name, spec in experiments.items():
-        configs = variants(spec.get("config", {}))
+        configs = corners(spec.get("config", {}))
         if options.ray_address is None:
             check_gpus_here(spec, configs, options.ray_num_gpus)
         if spec.get("restore"):
             check_architecture(Path(spec["restore"]), configs)
-        _why_plain(spec)
+        check_population(spec, _why_plain(spec))
         if options.resume:
             check_resumable(experiment_folder(name, spec), spec)
         check_writable(experiment_folder(name, spec))
@@ -135,7 +137,7 @@ def train(
     try:
         available = ray.cluster_resources()
         for spec in experiments.values():
-            for config in variants(spec.get("config", {})):
+            for config in corners(spec.get("config", {})):
                 check_resources(resources_of(spec["run"], spec["env"], config), available)
         ends: list[TrialEnd] = []
         for name, spec in experiments.items():  # one by one: side by side, all would go into the first one's folder
@@ -172,15 +174,21 @@ def _run(
     on_note(f"{name}: samples {sampling}")
     record = experiment_folder(name, spec) / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
     write_json(record, {"experiment": spec, "sampling": sampling, **provenance()})
-    trials = run_experiments(
-        {name: {**copy.deepcopy(dict(spec)), "run": TeamPPO if reason is None else spec["run"]}},
-        scheduler=_scheduler(options),
+    plain = copy.deepcopy({key: value for key, value in spec.items() if key not in ("run", "env", *SWEEP_KEYS)})
+    plain["config"] = {**with_samplers(plain.get("config", {})), "env": spec["env"]}
+    plain["checkpoint_config"] = CheckpointConfig(**plain.get("checkpoint_config") or {})
+    analysis = tune.run(
+        TeamPPO if reason is None else spec["run"],
+        name=name,
+        scheduler=scheduler_of(spec),
+        search_alg=search_of(spec),
         resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
         verbose=3 if options.verbose else 0,
         callbacks=[_Progress(on_result)],
         raise_on_failed_trial=False,
+        **plain,
     )
-    return [_trial_end(trial) for trial in trials]
+    return [_trial_end(trial) for trial in analysis.trials]
 
 
 def _why_plain(spec: Mapping[str, Any]) -> str | None:
@@ -189,7 +197,7 @@ def _why_plain(spec: Mapping[str, Any]) -> str | None:
     Raises:
         ConfigError: If another variant demands it.
     """
-    configs = variants(spec.get("config", {}))
+    configs = corners(spec.get("config", {}))
     reasons = [why_plain(spec["run"], spec["env"], config) for config in configs]
     reason = next((reason for reason in reasons if reason is not None), None)
     if reason is not None and any(config.get("env_config", {}).get("backend") == "batched" for config in configs):
@@ -215,6 +223,10 @@ def apply_options(experiments: Experiments, options: TrainOptions) -> Experiment
             value = getattr(options, key)
             if value is not None:
                 spec[key] = {**spec.get("stop", {}), **value} if key == "stop" else value
+        if options.scheduler is not None:
+            arguments = dict(options.scheduler_config)
+            spec |= {key: arguments.pop(key) for key in ("metric", "mode") if key in arguments}
+            spec["scheduler"] = {"type": options.scheduler, **arguments}
         if spec.get("restore"):
             spec["restore"] = str(find_checkpoint(spec["restore"]))
         env_config = spec.get("config", {}).get("env_config")
@@ -241,18 +253,13 @@ def experiment_folder(name: str, spec: Mapping[str, Any]) -> Path:
     return Path(spec["storage_path"]) / name
 
 
-def _scheduler(options: TrainOptions) -> Any:
-    try:
-        return create_scheduler(options.scheduler, **options.scheduler_config)
-    except (ValueError, TypeError, AssertionError, ImportError) as error:
-        raise ConfigError(
-            f"--scheduler: expected a Tune scheduler and its arguments, got: {error}. Use one."
-        ) from error
-
-
 def _quiet(verbose: int) -> None:
     """Keeps Ray's own noise out of ours unless it is asked for."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # Before the first episode ends there is no return: a scheduler is to wait for it, and not to end the run.
+    # A trial that takes another's weights gets a new process, which is safe and costs seconds.
+    warnings.filterwarnings("ignore", message="Consider boosting PBT", category=UserWarning)
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     if verbose == 0:
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
         for name in ("ray", "ray.rllib"):
@@ -270,7 +277,7 @@ class _Progress(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        self._on_result(str(trial), result, trial.stopping_criterion)
+        self._on_result(trial.experiment_tag, result, trial.stopping_criterion)
 
 
 def _trial_end(trial: Trial) -> TrialEnd:

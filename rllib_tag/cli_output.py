@@ -1,0 +1,107 @@
+"""What the `rllib` command shows while it works, and where."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import progress
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+
+
+def tell_best(folder: Path) -> None:
+    """A sweep's trials, and the best one's checkpoint."""
+    from rllib_tag.report.sweep import read_sweep, sweep_table
+
+    sweep = read_sweep(folder)
+    console.print(sweep_table(sweep))
+    best = folder / sweep.rows[0]["trial"]
+    found = sorted(best.glob("checkpoint_*"))
+    console.print(f"best: {found[-1] if found else f'{best}, which kept no checkpoint'}")
+    console.print(f"its config: {best / 'params.json'}; all of it again: rllib sweep report {folder}")
+
+
+class Results:
+    """One line an iteration: how far, how long, how well. Of several trials on a terminal, one line each."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, str] = {}
+        self._live = Live(console=console, auto_refresh=False)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def begin(self, note: str) -> None:
+        """Says how the next experiment begins."""
+        self._live.stop()
+        self._lines.clear()
+        console.print(note, highlight=False)
+
+    def show(self, trial: str, result: Mapping[str, Any], stop: Mapping[str, float]) -> None:
+        """Shows a trial's newest result."""
+        line, (number, _, varied) = _result_line(result, stop), trial.partition("_")
+        if not varied:
+            console.print(line, highlight=False)
+        elif console.is_terminal:
+            self._lines[number] = f"{line}  {varied}"
+            self._live.start()
+            self._live.update(Text("\n".join(self._lines.values()), no_wrap=True, overflow="ellipsis"), refresh=True)
+        else:
+            console.print(f"{line}  {varied}", highlight=False)
+
+    def __exit__(self, *exc: object) -> None:
+        self._live.stop()
+
+
+def _result_line(result: Mapping[str, Any], stop: Mapping[str, float]) -> str:
+    metrics = result.get("env_runners", {}).get("custom_metrics", {})
+    steps, seconds = result["timesteps_total"], result["time_total_s"]
+    parts = [f"{steps:>9,} steps", f"{seconds:>6.0f} s"]
+    fractions = [result[key] / limit for key, limit in stop.items() if isinstance(result.get(key), (int, float))]
+    if fractions:
+        done = min(1.0, max(fractions))
+        parts.insert(0, f"{done:>4.0%}")
+        parts.append(f"{seconds / done - seconds:>5.0f} s to go" if done > 0 else "")
+    names = {
+        "return_adversary_mean": "return {:6.1f}",
+        "captured_mean": "captured {:4.0%}",
+        "contacts_mean": "contacts {:5.1f}",
+    }
+    parts += [form.format(metrics[key]) for key, form in names.items() if key in metrics]
+    return "  ".join(parts)
+
+
+class Progress:
+    """A progress bar on the terminal, a line for every tenth elsewhere."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self._what, self._total, self._done = what, total, 0
+        self._bar = progress.Progress(
+            progress.TextColumn(what),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TimeRemainingColumn(),
+            console=errors,
+            transient=True,
+        )
+        self._task = self._bar.add_task(what, total=total)
+
+    def __enter__(self) -> Any:
+        if errors.is_terminal:
+            self._bar.start()
+        return self._advance
+
+    def _advance(self, count: int) -> None:
+        before, self._done = self._done, self._done + count
+        self._bar.advance(self._task, count)
+        if not errors.is_terminal and 10 * self._done // self._total > 10 * before // self._total:
+            errors.print(f"{self._done} of {self._total} {self._what}", highlight=False)
+
+    def __exit__(self, *exc: object) -> None:
+        if errors.is_terminal:
+            self._bar.stop()

@@ -1,0 +1,254 @@
+"""What an experiment file may say of a sweep: sampled values, metric, scheduler, search algorithm."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import TrialScheduler, create_scheduler
+from ray.tune.search import SearchAlgorithm, Searcher, create_searcher
+
+from rllib_tag.errors import ConfigError, check_choice, check_keys, check_number
+from rllib_tag.plugin.episode_stats import METRICS
+from rllib_tag.plugin.ray_internals import variants
+
+SWEEP_KEYS = ("metric", "mode", "scheduler", "search")  # of an experiment
+CUSTOM = "env_runners/custom_metrics/"
+DEFAULT_METRIC = f"{CUSTOM}return_adversary_mean"
+# What a run's results hold besides this project's own metrics, as RLlib and Tune name it.
+RLLIB_METRICS = (
+    *(f"env_runners/episode_reward_{kind}" for kind in ("mean", "min", "max")),
+    "env_runners/episode_len_mean", "timesteps_total", "training_iteration", "time_total_s",
+)  # fmt: skip
+TIMES = ("timesteps_total", "training_iteration", "time_total_s")
+# Tune's names by those that a file may say, and the arguments that the file gives elsewhere.
+SCHEDULERS = {
+    "fifo": "fifo", "asha": "async_hyperband", "async_hyperband": "async_hyperband", "pbt": "pbt",
+    "median_stopping": "median_stopping_rule",
+}  # fmt: skip
+SEARCHES = {"random": "random", "optuna": "optuna"}
+GIVEN_ELSEWHERE = ("self", "metric", "mode", "space")
+# What a population may change while it is trained: numbers that the learner reads anew in every step.
+MUTABLE = ("lr", "lambda", "gamma", "clip_param", "entropy_coeff", "vf_loss_coeff", "grad_clip", "num_epochs")
+
+SAMPLERS: dict[str, Callable[..., Any]] = {
+    "uniform": tune.uniform,
+    "loguniform": tune.loguniform,
+    "randint": tune.randint,
+    "choice": tune.choice,
+}
+
+
+def sampled(value: Any) -> tuple[str, list[Any]] | None:
+    """The kind and the arguments of a value that is to be sampled, such as `{uniform: [0.1, 0.9]}`; else None.
+
+    Raises:
+        ConfigError: If the arguments do not fit.
+    """
+    if not isinstance(value, Mapping) or len(value) != 1:
+        return None
+    ((kind, given),) = value.items()
+    if kind not in SAMPLERS:
+        return None
+    if not isinstance(given, list) or not given:
+        raise ConfigError(f"{kind}: expected a list, got {given!r}. Write one.")
+    if kind == "choice":
+        return kind, given
+    if len(given) != 2:
+        raise ConfigError(f"{kind}: expected [lowest, highest], got {given!r}. Write two numbers.")
+    for number in given:
+        check_number(kind, number, 1e-300 if kind == "loguniform" else -1e300)
+        if kind == "randint" and not isinstance(number, int):
+            raise ConfigError(f"randint: expected integers, got {given!r}. Write two.")
+    if given[0] >= given[1]:
+        raise ConfigError(f"{kind}: expected [lowest, highest], got {given!r}. Put the lower number first.")
+    return kind, given
+
+
+def with_samplers(value: Any) -> Any:
+    """A config with Tune's search space in place of every value that is to be sampled."""
+    found = sampled(value)
+    if found is not None:
+        kind, given = found
+        return SAMPLERS[kind](given) if kind == "choice" else SAMPLERS[kind](*given)
+    if isinstance(value, Mapping):
+        return {key: with_samplers(inner) for key, inner in value.items()}
+    return value
+
+
+def corners(config: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Configs that a sweep may run: all of its grid, and for each sampled value its ends, or all of its choices.
+
+    Of several sampled values, one at a time leaves its first value.
+
+    Raises:
+        ConfigError: If a sampled value's arguments do not fit.
+    """
+    places = list(_places(config))
+    first = _put(config, {place: values[0] for place, values in places})
+    others = [_put(first, {place: value}) for place, values in places for value in values[1:]]
+    return [variant for each in (first, *others) for variant in variants(each)]
+
+
+def _places(config: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], list[Any]]]:
+    """Where values are to be sampled, and which they may be: ends of a range, or all choices."""
+    out: list[tuple[tuple[str, ...], list[Any]]] = []
+    for key, value in config.items():
+        place = (*prefix, key)
+        try:
+            found = sampled(value)
+        except ConfigError as error:
+            raise ConfigError(f"{': '.join(map(str, place))}: {error}") from error
+        if found is not None:
+            kind, given = found
+            out.append((place, [given[0], given[1] - 1] if kind == "randint" else given))
+        elif isinstance(value, Mapping):
+            out += _places(value, place)
+    return out
+
+
+def _put(config: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+    """A config with other values at some places."""
+    out = dict(config)
+    for (key, *rest), value in values.items():
+        out[key] = _put(out[key], {tuple(rest): value}) if rest else value
+    return out
+
+
+def is_sweep(spec: Mapping[str, Any]) -> bool:
+    """Whether an experiment has more than one trial."""
+    return spec.get("num_samples", 1) > 1 or len(variants(_put_first(spec))) > 1
+
+
+def _put_first(spec: Mapping[str, Any]) -> dict[str, Any]:
+    config = spec.get("config", {})
+    return _put(config, {place: values[0] for place, values in _places(config)})
+
+
+def metric_of(spec: Mapping[str, Any]) -> tuple[str, str]:
+    """The metric of an experiment, by its whole name, and `max` or `min`.
+
+    Raises:
+        ConfigError: If there is no such metric.
+    """
+    given = spec.get("metric", DEFAULT_METRIC)
+    own = {f"{name}_{kind}": f"{CUSTOM}{name}_{kind}" for name in METRICS for kind in ("mean", "min", "max")}
+    check_keys("metric", [given], (*own, *own.values(), *RLLIB_METRICS))
+    mode = spec.get("mode", "max")
+    check_choice("mode", mode, ("max", "min"))
+    return own.get(given, given), mode
+
+
+def check_sweep(spec: Mapping[str, Any]) -> None:
+    """Checks what an experiment says of its sweep, without the config's values.
+
+    Raises:
+        ConfigError: On the first thing that does not fit.
+    """
+    metric_of(spec)
+    scheduler_of(spec)
+    search_of(spec)
+
+
+def check_population(spec: Mapping[str, Any], plain: str | None) -> None:
+    """Checks what population-based training needs.
+
+    RLlib's own policies take learning rate, clipping and lambda from the checkpoint that they restore; `TeamPolicy`
+    keeps those that it was given.
+
+    Args:
+        spec: The experiment.
+        plain: Why it is sampled by plain RLlib; None if it is not.
+
+    Raises:
+        ConfigError: If what the population changes would not be used.
+    """
+    scheduler = spec.get("scheduler", {})
+    if str(scheduler.get("type")).lower() != "pbt":
+        return
+    if plain is not None:
+        raise ConfigError(
+            f"scheduler: pbt: expected a run that is sampled on arrays, got {plain}: plain RLlib overwrites what the "
+            "population changed whenever it restores a checkpoint. Change that, or use asha."
+        )
+    kept = (spec.get("checkpoint_config") or {}).get("num_to_keep")
+    if kept is not None and kept < 3:
+        raise ConfigError(
+            f"scheduler: pbt: expected checkpoint_config: num_to_keep of at least 3, got {kept}: a trial must find the "
+            "checkpoint that it takes over. Raise it."
+        )
+    for key in ("lr", "entropy_coeff"):
+        if key in scheduler["hyperparam_mutations"] and spec["config"].get(f"{key}_schedule") is not None:
+            raise ConfigError(
+                f"scheduler: pbt: expected {key} or {key}_schedule, got both; the schedule would win. Drop one."
+            )
+
+
+def scheduler_of(spec: Mapping[str, Any]) -> TrialScheduler:
+    """Tune's scheduler for an experiment; first in, first out where it names none.
+
+    Raises:
+        ConfigError: If there is no such scheduler or an argument does not fit.
+    """
+    metric, mode = metric_of(spec)
+    kind, given = _typed("scheduler", spec.get("scheduler", {"type": "fifo"}), SCHEDULERS)
+    if kind == "fifo":
+        check_keys("scheduler: fifo", given, ())
+        return create_scheduler("fifo")
+    if "time_attr" in given:
+        check_choice("scheduler: time_attr", given["time_attr"], TIMES)
+    if kind == "pbt":
+        mutations = given.get("hyperparam_mutations")
+        if not isinstance(mutations, Mapping) or not mutations:
+            raise ConfigError(
+                "scheduler: pbt: expected hyperparam_mutations: {key: what to try}, "
+                f"got {mutations!r}. Name at least one of {', '.join(MUTABLE)}."
+            )
+        check_keys("scheduler: hyperparam_mutations", mutations, MUTABLE)
+        given["hyperparam_mutations"] = with_samplers(mutations)
+    return _build(f"scheduler: {kind}", create_scheduler, SCHEDULERS[kind], {**given, "metric": metric, "mode": mode})
+
+
+def search_of(spec: Mapping[str, Any]) -> SearchAlgorithm | Searcher | None:
+    """Tune's search algorithm for an experiment; None where it draws at random and goes through grids.
+
+    Raises:
+        ConfigError: If there is no such algorithm, it is not installed, or an argument does not fit.
+    """
+    if "search" not in spec:
+        return None
+    metric, mode = metric_of(spec)
+    kind, given = _typed("search", spec["search"], SEARCHES)
+    config = spec.get("config", {})
+    if kind == "random":
+        check_keys("search: random", given, ())
+        return None
+    if not _places(config):
+        raise ConfigError(
+            f"search: {kind}: expected values to sample in config, got none. Add e.g. lr: {{loguniform: …}}."
+        )
+    if len(variants(_put_first(spec))) > 1:
+        raise ConfigError(f"search: {kind}: expected values to sample, got a grid_search too. Make it a choice.")
+    return _build(f"search: {kind}", create_searcher, SEARCHES[kind], {**given, "metric": metric, "mode": mode})
+
+
+def _typed(what: str, given: Any, known: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
+    """The type and the other arguments of a mapping such as `{type: asha, max_t: 9}`."""
+    if not isinstance(given, Mapping) or "type" not in given:
+        raise ConfigError(f"{what}: expected a mapping with its type, got {given!r}. Write {{type: …}}.")
+    kind = str(given["type"]).lower()
+    check_choice(f"{what}: type", kind, tuple(known))
+    return kind, {key: value for key, value in given.items() if key != "type"}
+
+
+def _build(what: str, create: Callable[..., Any], name: str, given: dict[str, Any]) -> Any:
+    """Tune drops arguments that it does not know; here they are errors."""
+    try:
+        made = create(name, **given)
+    except (ValueError, TypeError, AssertionError, ImportError) as error:
+        raise ConfigError(f"{what}: expected arguments that it takes, got: {error} Change them.") from error
+    known = [key for key in inspect.signature(type(made).__init__).parameters if key not in GIVEN_ELSEWHERE]
+    check_keys(what, [key for key in given if key not in GIVEN_ELSEWHERE], known)
+    return made

@@ -1,0 +1,223 @@
+"""Sweeps from experiment files: what they may say, and that Tune does it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray import cloudpickle
+from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining
+from ray.tune.search.sample import Categorical, Float, Integer
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.plugin.team_ppo import TeamPPO
+from rllib_tag.report.sweep import read_sweep
+from rllib_tag.runs import train as training
+from rllib_tag.runs.experiment import check_experiments, check_shape
+from rllib_tag.runs.sweeps import (
+    CUSTOM,
+    RLLIB_METRICS,
+    check_population,
+    corners,
+    metric_of,
+    scheduler_of,
+    search_of,
+    with_samplers,
+)
+from rllib_tag.runs.train import TrainOptions, TrialEnd, train
+
+from .conftest import small
+
+PBT = {"type": "pbt", "hyperparam_mutations": {"lr": {"loguniform": [0.0001, 0.01]}}}
+
+
+def test_sampled_values_are_tunes_own() -> None:
+    config = {
+        "lr": {"loguniform": [0.0001, 0.01]}, "num_epochs": {"randint": [2, 7]}, "gamma": 0.99,
+        "model": {"custom_model_config": {"gnn": {"choice": ["gat", "gcn"]}}}, "lambda": {"uniform": [0.3, 0.9]},
+    }  # fmt: skip
+    space = with_samplers(config)
+    assert isinstance(space["lr"], Float)
+    assert (space["lr"].lower, space["lr"].upper) == (0.0001, 0.01)
+    assert isinstance(space["num_epochs"], Integer)
+    assert isinstance(space["model"]["custom_model_config"]["gnn"], Categorical)
+    assert space["gamma"] == 0.99
+    assert config["lr"] == {"loguniform": [0.0001, 0.01]}
+
+
+def test_the_ends_of_a_sweep_are_checked_beforehand() -> None:
+    config = {
+        "lr": {"uniform": [3, 5]}, "seed": {"grid_search": [7, 11]}, "net": {"width": {"choice": [2, 13, 17]}},
+        "epochs": {"randint": [1, 4]},
+    }  # fmt: skip
+    found = corners(config)
+    seen = {(each["lr"], each["net"]["width"], each["epochs"], each["seed"]) for each in found}
+    assert seen == {
+        (lr, width, epochs, seed)
+        for lr, width, epochs in ((3, 2, 1), (5, 2, 1), (3, 13, 1), (3, 17, 1), (3, 2, 3))
+        for seed in (7, 11)
+    }
+    assert len(found) == len(seen)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ({"uniform": 3}, r"lr: uniform: expected a list, got 3"),
+        ({"uniform": [1]}, r"lr: uniform: expected \[lowest, highest\], got \[1\]"),
+        ({"uniform": [5, 3]}, r"lr: uniform: expected \[lowest, highest\], got \[5, 3\]. Put the lower"),
+        ({"loguniform": [0, 1]}, r"lr: loguniform: expected a number of at least"),
+        ({"randint": [1, 2.5]}, r"lr: randint: expected integers"),
+        ({"choice": []}, r"lr: choice: expected a list, got \[\]"),
+        ({"uniform": [0, float("nan")]}, r"lr: uniform: expected a number"),
+    ],
+)
+def test_a_bad_range_is_named(value: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        corners({"lr": value})
+
+
+def test_a_bad_value_within_a_sweep_is_found_before_the_first_trial() -> None:
+    experiments = small("tag_quick", gnn={"choice": ["gat", "gta"]})
+    with pytest.raises(ConfigError, match=r"gnn: .*'gta'"):
+        check_experiments(experiments)
+
+
+def test_metrics_that_exist() -> None:
+    assert metric_of({}) == (f"{CUSTOM}return_adversary_mean", "max")
+    assert metric_of({"metric": "contacts_min", "mode": "min"}) == (f"{CUSTOM}contacts_min", "min")
+    assert metric_of({"metric": "time_total_s"}) == ("time_total_s", "max")
+    with pytest.raises(
+        ConfigError, match=r"metric: unknown key 'return_adversry_mean'\. Did you mean 'return_adversary_"
+    ):
+        metric_of({"metric": "return_adversry_mean"})
+    with pytest.raises(ConfigError, match=r"mode: .*'most'"):
+        metric_of({"mode": "most"})
+
+
+def test_every_known_metric_is_in_a_result(trained: TrialEnd) -> None:
+    header = (trained.folder / "progress.csv").read_text().partition("\n")[0].split(",")
+    assert set(RLLIB_METRICS) <= set(header)
+    assert metric_of({})[0] in header
+
+
+def test_schedulers() -> None:
+    asha = scheduler_of({"scheduler": {"type": "asha", "max_t": 30, "grace_period": 3, "reduction_factor": 3}})
+    assert isinstance(asha, AsyncHyperBandScheduler)
+    assert (asha._max_t, asha._metric) == (30, f"{CUSTOM}return_adversary_mean")
+    assert isinstance(scheduler_of({"scheduler": PBT}), PopulationBasedTraining)
+    for scheduler, message in (
+        ("asha", "scheduler: expected a mapping with its type, got 'asha'"),
+        ({"type": "ahsa"}, "scheduler: type: .*'ahsa'"),
+        ({"type": "asha", "graceperiod": 3}, "scheduler: asha: unknown key 'graceperiod'. Did you mean 'grace_period'"),
+        (
+            {"type": "asha", "max_t": 1, "grace_period": 3},
+            "scheduler: asha: expected arguments that it takes",
+        ),
+        ({"type": "asha", "time_attr": "steps"}, "scheduler: time_attr: .*'steps'"),
+        ({"type": "pbt"}, "expected hyperparam_mutations"),
+        ({"type": "pbt", "hyperparam_mutations": {"lrr": [1]}}, "hyperparam_mutations: unknown key 'lrr'"),
+        ({"type": "fifo", "max_t": 3}, "scheduler: fifo: unknown key 'max_t'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            scheduler_of({"scheduler": scheduler})
+
+
+def test_populations_need_our_sampling_and_no_schedule_of_what_they_change() -> None:
+    check_population({"scheduler": PBT, "config": {}}, None)
+    check_population({}, "wrappers")
+    with pytest.raises(ConfigError, match="pbt: expected a run that is sampled on arrays, got wrappers: plain"):
+        check_population({"scheduler": PBT, "config": {}}, "wrappers")
+    with pytest.raises(ConfigError, match="expected checkpoint_config: num_to_keep of at least 3, got 2"):
+        check_population({"scheduler": PBT, "config": {}, "checkpoint_config": {"num_to_keep": 2}}, None)
+    with pytest.raises(ConfigError, match="expected lr or lr_schedule, got both"):
+        check_population({"scheduler": PBT, "config": {"lr_schedule": [[0, 1], [9, 0]]}}, None)
+
+
+def test_searches() -> None:
+    space = {"lr": {"loguniform": [0.0001, 0.01]}}
+    assert search_of({}) is None
+    assert search_of({"search": {"type": "random"}}) is None
+    for spec, message in (
+        ({"search": {"type": "optuna"}, "config": {}}, "search: optuna: expected values to sample in config, got none"),
+        (
+            {"search": {"type": "optuna"}, "config": {**space, "seed": {"grid_search": [1, 2]}}},
+            "got a grid_search too",
+        ),
+        ({"search": {"type": "optuna", "sead": 1}, "config": space}, "unknown key 'sead'. Did you mean 'seed'"),
+        ({"search": {"type": "optunna"}, "config": space}, "search: type: .*'optunna'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            search_of(spec)
+
+
+def sweep(tmp_path: Path, lr: Any, iterations: int, **more: Any) -> tuple[list[TrialEnd], Path]:
+    """A sweep over the learning rate of the demo's experiment, one core a trial."""
+    experiments = small("tag_quick")
+    spec = experiments["tag_quick"]
+    spec["config"] |= {"lr": lr, "num_cpus_for_main_process": 0.5, "num_cpus_per_env_runner": 0.5}
+    spec |= {"stop": {"training_iteration": iterations}, **more}
+    check_shape(experiments)
+    ends = train(experiments, TrainOptions(storage_path=str(tmp_path)), lambda *_: None, lambda note: None)
+    return ends, tmp_path / "tag_quick"
+
+
+def test_asha_stops_the_worst(ray_session: None, tmp_path: Path) -> None:
+    scheduler = {"type": "asha", "max_t": 4, "grace_period": 1, "reduction_factor": 2}
+    ends, folder = sweep(tmp_path, {"grid_search": [0.001, 0.002, 0.004, 0.008]}, 4, scheduler=scheduler)
+    iterations = [end.result["training_iteration"] for end in ends]
+    assert all(end.status == "TERMINATED" for end in ends)
+    assert max(iterations) == 4
+    assert min(iterations) < 4
+    found = read_sweep(folder)
+    assert found.varied == ["lr"]
+    assert sorted(row["lr"] for row in found.rows) == [0.001, 0.002, 0.004, 0.008]
+
+
+def test_optuna_suggests_within_the_range(ray_session: None, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    ends, folder = sweep(
+        tmp_path, {"loguniform": [0.0001, 0.01]}, 1, search={"type": "optuna", "seed": 3}, num_samples=3
+    )
+    rates = [json.loads((end.folder / "params.json").read_text())["lr"] for end in ends]
+    assert len(set(rates)) == 3
+    assert all(0.0001 <= rate <= 0.01 for rate in rates)
+    assert len(read_sweep(folder).rows) == 3
+
+
+class WatchedPPO(TeamPPO):
+    """Says which learning rate the optimizers use, and which lambda the samplers."""
+
+    def training_step(self) -> dict[str, Any]:
+        result = super().training_step()
+        policy = self.get_policy("class_a")
+        result["used_lr"] = policy._optimizers[0].param_groups[0]["lr"]
+        result["used_lambda"] = self.env_runner_group.foreach_env_runner(
+            lambda worker: worker.policy_map["class_a"].config["lambda"]
+        )
+        return result
+
+
+def test_a_population_uses_what_it_changed(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the trials' processes do not know this file
+    monkeypatch.setattr(training, "TeamPPO", WatchedPPO)
+    scheduler = {
+        "type": "pbt", "time_attr": "training_iteration", "perturbation_interval": 1, "quantile_fraction": 0.5,
+        "resample_probability": 0, "synch": True,
+        "hyperparam_mutations": {"lr": {"uniform": [0.0001, 0.1]}, "lambda": {"uniform": [0.1, 0.9]}},
+    }  # fmt: skip
+    keep = {"num_to_keep": 3}
+    ends, _ = sweep(tmp_path, {"grid_search": [0.001, 0.002]}, 4, scheduler=scheduler, checkpoint_config=keep)
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
+    rates = set()
+    for end in ends:
+        assert end.status == "TERMINATED", end.error
+        for line in (end.folder / "result.json").read_text().splitlines():
+            result = json.loads(line)
+            rates.add(result["config"]["lr"])
+            assert result["info"]["learner"]["used_lr"] == pytest.approx(result["config"]["lr"])
+            assert result["info"]["learner"]["used_lambda"] == pytest.approx([result["config"]["lambda"]] * 2)
+    assert rates > {0.001, 0.002}  # something was changed on the way
