@@ -19,7 +19,7 @@ from ray.rllib.utils.spaces.space_utils import unsquash_action
 from rllib_tag import TagEnv, evaluate
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.episode_stats import METRICS
-from rllib_tag.runs.experiment import check_experiments, load_experiments
+from rllib_tag.runs.experiment import check_experiments, check_shape, load_experiments
 from rllib_tag.runs.restore import TrainedTeam, export, load_policies, restore
 from rllib_tag.runs.train import TrainOptions, TrialEnd, train
 
@@ -35,6 +35,14 @@ def test_all_experiments_of_the_readme_are_there() -> None:
     assert sorted(["tag_quick", "tag_selfplay", *(f"tag_ppo{variant}" for variant in variants)]) == SHIPPED
     for name in SHIPPED:
         assert f"`{name}.yaml`" in table
+
+
+@pytest.mark.parametrize("path", sorted((EXPERIMENTS / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_sweeps_are_sound(path: Path) -> None:
+    experiments = load_experiments(path)
+    check_shape(experiments)
+    check_experiments(experiments)
+    assert f"`sweeps/{path.name}`" in (EXPERIMENTS / "README.md").read_text()
 
 
 @pytest.mark.parametrize("name", TRAINABLE)

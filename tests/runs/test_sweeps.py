@@ -210,7 +210,7 @@ def test_a_population_uses_what_it_changed(ray_session: None, tmp_path: Path, mo
         "hyperparam_mutations": {"lr": {"uniform": [0.0001, 0.1]}, "lambda": {"uniform": [0.1, 0.9]}},
     }  # fmt: skip
     keep = {"num_to_keep": 3}
-    ends, _ = sweep(tmp_path, {"grid_search": [0.001, 0.002]}, 4, scheduler=scheduler, checkpoint_config=keep)
+    ends, _ = sweep(tmp_path, {"grid_search": [0.001, 0.002]}, 2, scheduler=scheduler, checkpoint_config=keep)
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
     rates = set()
     for end in ends:
