@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import nn
 
 from rllib_tag.errors import ConfigError, check_int, check_keys
@@ -87,7 +87,8 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
             whole = Path(aside) / folder.name
             whole.mkdir()
             for name, net in exported.nets.items():
-                save_file({k: v.contiguous() for k, v in net.state_dict().items()}, whole / f"{name}.safetensors")
+                weights = save({key: value.contiguous() for key, value in net.state_dict().items()})
+                (whole / f"{name}.safetensors").write_bytes(weights)  # `save_file` lets only its owner read it
             (whole / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
             shutil.move(str(whole), str(folder))
     except OSError as error:

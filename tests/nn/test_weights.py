@@ -31,6 +31,10 @@ def test_what_is_written_is_read_back(folder: Path) -> None:
             torch.testing.assert_close(value, again.nets[name].state_dict()[key], rtol=0, atol=0)
 
 
+def test_who_may_read_the_manifest_may_read_the_weights(folder: Path) -> None:
+    assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
+
+
 def test_nothing_is_overwritten(folder: Path) -> None:
     before = (folder / "manifest.json").read_text()
     with pytest.raises(ConfigError, match="does not exist yet"):

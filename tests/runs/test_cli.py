@@ -161,6 +161,8 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
 
 
 def test_help_and_version(folder: Path) -> None:
+    said = rllib("evaluate", "--episodes", "2", "--out", "shipped", cwd=folder)
+    assert "the team that ships with rllib_tag: 2A + 2B, random prey, trained for" in said
     assert "evaluate" in rllib("--help", cwd=folder)
     assert "--checkpoint-freq" in rllib("train", "file", "--help", cwd=folder)
     assert rllib("--version", cwd=folder).strip() == "0.1.0"

@@ -287,6 +287,15 @@ def test_a_page_holds_the_whole_episode_and_asks_for_nothing_else(team: TrainedT
     assert "__" not in page.replace(data, "")
 
 
+def test_a_trained_team_ships_with_the_package() -> None:
+    team = restore()
+    assert sum(path.stat().st_size for path in team.source.iterdir()) <= 4_000_000
+    played = evaluate(team, episodes=16, yardsticks=("all_chase",), messages=("cut",)).summary()
+    returns = {name: figures["return_adversary"]["mean"] for name, figures in played.items()}
+    assert returns["team"] > 0.95 * returns["all_chase"]
+    assert returns["cut"] < 0.8 * returns["team"]
+
+
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 
 
