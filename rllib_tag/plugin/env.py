@@ -13,6 +13,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.env_config import GOOD_POLICIES, TagEnvConfig
 from rllib_tag.plugin.episode_stats import EpisodeStats
+from rllib_tag.plugin.finite import check_finite
 from rllib_tag.plugin.observer import Observer, adversary_space, good_space, observe_good, potentials
 from rllib_tag.plugin.prey import load_frozen_prey
 from rllib_tag.plugin.recorder import StatsRecorder
@@ -131,6 +132,7 @@ class TagEnv(MultiAgentEnv):
         """
         actions = {**{agent: action_dict[agent] for agent in self.agents}, **self._prey_actions()}
         self._raw, rewards, terminations, truncations, _ = self.par_env.step(actions)
+        check_finite("TagEnv.step", {"actions": actions, "observations": self._raw, "rewards": rewards})
         agents = self.agents
         observations = self._observe()
         out = {agent: float(rewards[agent]) for agent in agents}

@@ -6,12 +6,14 @@ import weakref
 from typing import Any
 
 import gymnasium as gym
+import torch
 from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
 from torch import Tensor, nn
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
+from rllib_tag.plugin.finite import first_not_finite
 from rllib_tag.plugin.ray_internals import worker_being_built
 
 # By worker, for `critic: shared`.
@@ -65,6 +67,24 @@ class CommModel(TorchModelV2, nn.Module):
     def value_function(self) -> Tensor:
         """Values (B,) of the last forward's observations."""
         return self.net.value(self._obs, self._features)
+
+    def custom_loss(self, policy_loss: list[Tensor], loss_inputs: Any) -> list[Tensor]:
+        """The losses as they are; one that is not finite ends the run before it reaches the weights.
+
+        Args:
+            policy_loss: The policy's losses.
+            loss_inputs: The minibatch.
+
+        Raises:
+            FloatingPointError: If one is not; the message names the first number of the minibatch that is not.
+        """
+        if not all(torch.isfinite(loss).all() for loss in policy_loss):
+            found = first_not_finite(dict(loss_inputs))
+            cause = f"The minibatch has {found}" if found else "All of the minibatch is finite: lower lr"
+            raise FloatingPointError(
+                f"loss: expected a finite number, got {[loss.item() for loss in policy_loss]}. {cause}."
+            )
+        return policy_loss
 
 
 class SharedCritic(CentralCritic):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from ray.rllib.utils.metrics.learner_info import LEARNER_STATS_KEY, LearnerInfoB
 from ray.tune.experiment import Trial
 from ray.tune.registry import ENV_CREATOR, _global_registry
 from ray.tune.search.variant_generator import generate_variants
+
+EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")
 
 __all__ = [
     "LEARNER_STATS_KEY",
@@ -72,8 +75,9 @@ def trial_folder(trial: Trial) -> Path:
 
 
 def trial_error(trial: Trial) -> str | None:
-    """The last line of the error that ended a trial, if one did."""
+    """The line that says what ended a trial, if an error did: the last one that begins with an exception's name."""
     if not trial.error_file or not Path(trial.error_file).exists():
         return None
     lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
-    return lines[-1] if lines else None
+    named = [line for line in lines if EXCEPTION.match(line)]
+    return (named or lines)[-1] if lines else None

@@ -10,6 +10,7 @@ import numpy as np
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.env_config import GOOD_POLICIES, TagEnvConfig
 from rllib_tag.plugin.episode_stats import EpisodeStats
+from rllib_tag.plugin.finite import check_finite
 from rllib_tag.plugin.observer import Arrays, observe_good, potentials, team_state
 from rllib_tag.plugin.prey import load_frozen_prey
 from rllib_tag.world.behaviours import evasive_actions, random_actions
@@ -121,6 +122,7 @@ class TagVec:
         own = np.stack([paid[agent] for agent in self._everyone], axis=1)  # (B, N + y)
         self._look()
         self._stats.step(own, self._world.positions, self.view.adversaries["links"])
+        check_finite("TagVec.step", {"rewards": own, "team": self.view.adversaries["team"]})
         rewards = own[:, : len(self.agents)].copy()
         if config.shaping:
             before, self._potential = self._potential, potentials(self._world.positions, x)

@@ -52,6 +52,20 @@ class TeamPolicy(PPOTorchPolicy):
         optimizers = [torch.optim.Adam(self.model.parameters(), lr=self.config["lr"], fused=True)]
         return self.exploration.get_exploration_optimizer(optimizers)
 
+    def extra_grad_process(self, local_optimizer: torch.optim.Optimizer, loss: Tensor) -> dict[str, Tensor]:
+        """RLlib's clipping; a gradient that is not finite ends the run before it reaches the weights.
+
+        Raises:
+            FloatingPointError: If one is not.
+        """
+        info = super().extra_grad_process(local_optimizer, loss)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"gradient: expected a finite norm, got {float(norm)} from a loss of {loss.item()}. Lower lr."
+            )
+        return info
+
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores weights, the optimizer's moments and counters; hyperparameters stay those of this run.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -260,6 +261,36 @@ def test_checkpoints_go_both_ways(ray_session: None, tmp_path: Any) -> None:
     ours.restore(str(tmp_path / "plain"))
     assert ours.iteration == 2
     ours.train()
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_a_loss_that_is_not_finite_ends_the_run_before_the_weights(batched: bool, ray_session: None) -> None:
+    algo = build(batched, {})
+    policy = algo.get_policy("class_a")
+    batch = algo.env_runner.sample().policy_batches["class_a"]
+    place = (2, 1, 1) if batched else (3,)
+    batch[Postprocessing.ADVANTAGES][place] = np.nan
+    before = copy.deepcopy(policy.get_weights())
+    message = re.escape(f"The minibatch has advantages{list(place)} = nan")
+    with pytest.raises(ValueError, match=message):  # RLlib's own, with ours in it
+        policy.learn_on_batch(batch)
+    for key, value in policy.get_weights().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_gradient_that_is_not_finite_ends_the_run_before_the_weights(value: float, ray_session: None) -> None:
+    algo = build(True, {})
+    policy = algo.get_policy("class_a")
+    batch = algo.env_runner.sample().policy_batches["class_a"]
+    before = copy.deepcopy(policy.get_weights())
+    first = next(policy.model.parameters())
+    hook = first.register_hook(lambda grad: torch.full_like(grad, value))
+    with pytest.raises(ValueError, match=r"gradient: expected a finite norm, got nan from a loss of"):
+        policy.learn_on_batch(batch)
+    hook.remove()
+    for key, weights in policy.get_weights().items():
+        np.testing.assert_array_equal(weights, before[key])
 
 
 def learning_rates(policy: TeamPolicy) -> list[float]:
