@@ -219,7 +219,8 @@ def plot(
     ] = None,
 ) -> None:
     """Draw learning curves: return per adversary over environment steps."""
-    from rllib_tag.report.curve import LEVEL_LABELS, draw_curves, read_curve
+    from rllib_tag.report.curve import draw_curves, read_curve
+    from rllib_tag.report.figures import LEVEL_LABELS
     from rllib_tag.report.table import read_summary
 
     if label and len(label) != len(runs):

@@ -13,14 +13,9 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.report.figures import COLOURS, save_figure
+from rllib_tag.report.figures import COLOURS, draw_levels, save_figure
 
 X, Y = "timesteps_total", "env_runners/custom_metrics/return_adversary_mean"
-LEVEL_LABELS = {
-    "random": "random",
-    "class_b_chases": "class B chases, class A random",
-    "all_chase": "all chase, full information",
-}
 
 
 def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
@@ -79,12 +74,7 @@ def draw_curves(
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
     for colour, (label, (steps, values)) in zip(COLOURS * len(curves), curves.items(), strict=False):
         axes.plot([step / 1000 for step in steps], values, color=colour, linewidth=2, label=label)
-    for name, level in sorted(levels.items(), key=lambda item: item[1]):
-        axes.axhline(level, color="0.35", linestyle="--", linewidth=1)
-        axes.annotate(
-            f"{LEVEL_LABELS.get(name, name)}: {level:.0f}", (1, level), xycoords=("axes fraction", "data"),
-            xytext=(-4, 3), textcoords="offset points", ha="right", fontsize=8, color="0.25",
-        )  # fmt: skip
+    draw_levels(axes, levels)
     axes.set_xlabel("environment steps (thousands)")
     axes.set_ylabel("return per adversary\n(MPE's own reward, training policy)")
     axes.set_xlim(left=0)

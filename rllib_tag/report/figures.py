@@ -3,16 +3,50 @@
 from __future__ import annotations
 
 import os
+import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from rllib_tag.errors import ConfigError
 
 # Okabe & Ito 2008: told apart by the colour-blind.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+LEVEL_LABELS = {
+    "random": "random",
+    "class_b_chases": "class B chases, class A random",
+    "all_chase": "all chase, full information",
+}
+
+
+def draw_levels(axes: Axes, levels: Mapping[str, float], upright: bool = False, write: bool = True) -> None:
+    """Draws dashed lines at the returns of yardsticks, with their names outside the axes, clear of the data.
+
+    Args:
+        axes: Where.
+        levels: Returns by controller name.
+        upright: Whether returns stand on the x axis. Default: on the y axis.
+        write: Whether to write the names. Default: yes.
+    """
+    line = axes.axvline if upright else axes.axhline
+    for name, level in levels.items():
+        line(level, color="0.35", linestyle="--", linewidth=1, zorder=0)
+        if not write:
+            continue
+        text = textwrap.fill(f"{LEVEL_LABELS.get(name, name)}: {level:.0f}", 18)
+        place: dict[str, Any] = (
+            {"xy": (level, 1), "xycoords": ("data", "axes fraction"), "xytext": (0, 3), "ha": "center", "va": "bottom"}
+            if upright
+            else {"xy": (1, level), "xycoords": ("axes fraction", "data"), "xytext": (4, 0), "va": "center"}
+        )
+        axes.annotate(text, textcoords="offset points", fontsize=8, color="0.25", **place)
 
 
 def save_figure(figure: Figure, out: str | os.PathLike[str]) -> list[Path]:

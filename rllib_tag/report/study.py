@@ -19,8 +19,7 @@ from matplotlib.figure import Figure
 from rliable import library, metrics
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.report.curve import LEVEL_LABELS
-from rllib_tag.report.figures import COLOURS, save_figure
+from rllib_tag.report.figures import COLOURS, draw_levels, save_figure
 from rllib_tag.report.heat_map import GAME, VALUE, read_transfer
 
 REPETITIONS = 2000  # of the bootstrap
@@ -197,7 +196,7 @@ def draw_learning_curves(study: Study, labels: Mapping[str, str], levels: Levels
         )
         axes.plot(steps / 1e6, estimates[arm], color=colour, linewidth=2, label=f"{label} ({len(runs)} seeds)")
         axes.fill_between(steps / 1e6, *intervals[arm], color=colour, alpha=0.2, linewidth=0)
-    _levels(axes, levels, axes.axhline)
+    draw_levels(axes, levels)
     axes.set(xlabel="environment steps (millions)", xlim=(0, None), ylim=(0, None))
     axes.set_ylabel("return per adversary\n(training policy)")
     return _finish(figure, axes, out)
@@ -213,7 +212,7 @@ def draw_bars(scores: Mapping[str, np.ndarray], labels: Mapping[str, str], level
         axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=3)
         axes.plot(scores[arm][:, 0], np.full(len(scores[arm]), place), "o", color="0.2", markersize=4)
         axes.annotate(f"{middle:.0f}", (high, place), (6, 0), textcoords="offset points", va="center", fontsize=9)
-    _levels(axes, levels, axes.axvline)
+    draw_levels(axes, levels, upright=True)
     axes.set_yticks(places, [f"{label} ({len(scores[arm])})" for arm, label in labels.items()])
     axes.set(xlabel="return per adversary: interquartile mean, 95 % interval, runs", xlim=(0, None))
     return _finish(figure, axes, out, legend=False)
@@ -267,31 +266,11 @@ def draw_conditions(found: Mapping[str, np.ndarray], levels: Levels, out: Path) 
         axes.plot(x, runs.mean(1), "o-", color=COLOURS[0], linewidth=2)
         if not math.isfinite(ends[-1]):
             axes.set_xticks([*finite[::2], x[-1]], [*(f"{value:g}" for value in finite[::2]), "all"])
-        _levels(axes, levels, axes.axhline, write=kind == "drop")
+        draw_levels(axes, levels, write=kind == "drop")
         axes.set(xlabel=label, ylim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0].set_ylabel("return per adversary")
     return save_figure(figure, out)
-
-
-def _levels(axes: Axes, levels: Levels, line: Callable[..., object], write: bool = True) -> None:
-    """Dashed lines at the yardsticks' returns, with their names."""
-    upright = line == axes.axvline
-    for name, level in levels.items():
-        line(level, color="0.35", linestyle="--", linewidth=1, zorder=0)
-        if not write:
-            continue
-        text = LEVEL_LABELS.get(name, name)
-        if upright:
-            axes.annotate(
-                text, (level, 1), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
-                ha="center", fontsize=7, color="0.25",
-            )  # fmt: skip
-        else:
-            axes.annotate(
-                f"{text}: {level:.0f}", (1, level), xycoords=("axes fraction", "data"), xytext=(-2, 3),
-                textcoords="offset points", ha="right", fontsize=7, color="0.25",
-            )  # fmt: skip
 
 
 def _finish(figure: Figure, axes: Axes, out: Path, legend: bool = True) -> list[Path]:

@@ -158,7 +158,7 @@ def draw_sweep(sweep: Sweep, out: str | os.PathLike[str]) -> list[Path]:
     for axes in panels.flat[len(sweep.varied) :]:
         axes.set_visible(False)
     figure.supylabel(sweep.metric.rsplit("/", 1)[-1], fontsize="medium")
-    panels[0, 0].legend(frameon=False)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", frameon=False)
     return save_figure(figure, out)
 
 
