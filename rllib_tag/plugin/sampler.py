@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from ray.rllib.evaluation.postprocessing import Postprocessing
-from ray.rllib.evaluation.rollout_worker import RolloutWorker
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
 from torch.utils import deterministic
@@ -17,6 +16,7 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.observer import Arrays
 from rllib_tag.plugin.ray_internals import RolloutMetrics
+from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.tag_vec import TagVec, TeamView
 from rllib_tag.plugin.team_policy import TeamPolicy
 from rllib_tag.world.roster import GOOD_POLICY
@@ -34,7 +34,7 @@ class TeamBatch(MultiAgentBatch):
         return sum(part[SampleBatch.ACTION_LOGP].size for part in self.policy_batches.values())
 
 
-class BatchedSampler(RolloutWorker):
+class BatchedSampler(TagRunner):
     """Samples `num_envs_per_env_runner` games at once: one forward a policy a step, advantages on arrays.
 
     Everything else, weights, metrics, checkpoints, evaluation workers, restarts, is RLlib's own. Observations,
@@ -87,7 +87,7 @@ class BatchedSampler(RolloutWorker):
         limit = min(STRETCH, max(1, (config.minibatch_size or STRETCH * largest) // largest))
         return max(size for size in range(1, limit + 1) if length % size == 0)
 
-    def sample(self, **kwargs: Any) -> MultiAgentBatch:
+    def sample_finite(self, **kwargs: Any) -> MultiAgentBatch:
         """One fragment of every game: `rollout_fragment_length` steps, or whole episodes.
 
         Where evaluation counts episodes, one episode a call.

@@ -20,6 +20,7 @@ from ray.tune.experiment import Trial
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.ray_internals import trial_error, trial_folder
+from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.runs.backend import why_plain
 from rllib_tag.runs.config_check import check_resources, resources_of
@@ -176,6 +177,8 @@ def _run(
     write_json(record, {"experiment": spec, "sampling": sampling, **provenance()})
     plain = copy.deepcopy({key: value for key, value in spec.items() if key not in ("run", "env", *SWEEP_KEYS)})
     plain["config"] = {**with_samplers(plain.get("config", {})), "env": spec["env"]}
+    if reason is not None:
+        plain["config"]["env_runner_cls"] = TagRunner
     plain["checkpoint_config"] = CheckpointConfig(**plain.get("checkpoint_config") or {})
     analysis = tune.run(
         TeamPPO if reason is None else spec["run"],

@@ -20,6 +20,7 @@ from ray.rllib.policy.sample_batch import SampleBatch, concat_samples
 from torch.utils import deterministic
 
 from rllib_tag.nn.team import receiver_rows
+from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.sampler import STRETCH, BatchedSampler, generalized_advantages
 from rllib_tag.plugin.team_policy import TeamPolicy, unpack
 from rllib_tag.plugin.team_ppo import TeamPPO, TeamPPOConfig
@@ -29,6 +30,7 @@ COLUMNS = (
     SampleBatch.VF_PREDS, Postprocessing.ADVANTAGES, Postprocessing.VALUE_TARGETS,
 )  # fmt: skip
 NUM_ENVS, CYCLES, FRAGMENT = 3, 7, 5
+RUNNERS = {True: BatchedSampler, False: TagRunner}
 
 
 @pytest.fixture(autouse=True)
@@ -421,3 +423,29 @@ def test_a_batch_grows_with_the_team_and_not_with_its_square(ray_session: None) 
         ]
     assert sizes[16][0] > 3 * sizes[4][0]
     assert sizes[16][1] < 1.3 * sizes[4][1]
+
+
+@pytest.mark.parametrize(
+    ("batched", "message"),
+    [
+        (True, r"TagVec.step: expected finite numbers, got team\[1, 2, 0\] = nan\. \(env runner 1\)"),
+        (False, r"TagEnv.step: expected finite numbers, got observations/\w+\[\d+\] = nan\. \(env runner 1\)"),
+    ],
+)
+def test_numbers_that_are_not_finite_end_the_run_from_a_remote_runner(
+    batched: bool, message: str, ray_session: None
+) -> None:
+    def spoil(worker: Any) -> None:
+        if isinstance(worker, BatchedSampler):
+            worker._games._world.positions[1, 2, 0] = np.nan
+        else:
+            worker.async_env.get_sub_environments()[1].par_env.unwrapped.world.agents[2].state.p_pos[0] = np.nan
+
+    algo = build(batched, {}, num_env_runners=1, env_runner_cls=RUNNERS[batched])
+    algo.train()
+    before = copy.deepcopy(algo.get_policy("class_a").get_weights())
+    algo.env_runner_group.foreach_env_runner(spoil, local_env_runner=False)
+    with pytest.raises(FloatingPointError, match=message):
+        algo.train()
+    for key, value in algo.get_policy("class_a").get_weights().items():
+        np.testing.assert_array_equal(value, before[key])
