@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.rllib.evaluation.metrics import RolloutMetrics
@@ -28,6 +29,7 @@ __all__ = [
     "algorithm_defaults",
     "algorithm_names",
     "env_is_registered",
+    "episode_history",
     "required_resources",
     "standardize_fields",
     "synchronous_parallel_sample",
@@ -57,6 +59,11 @@ def algorithm_defaults(name: str) -> AlgorithmConfig:
 def required_resources(name: str, config: dict[str, Any]) -> dict[str, float]:
     """What a trial asks Ray for, from RLlib's own validation and bundles. The config may be changed on the way."""
     return ALGORITHMS[name]()[0].default_resource_request(config).required_resources
+
+
+def episode_history(algorithm: Algorithm) -> list[RolloutMetrics]:
+    """The episodes of earlier iterations that the next result's means hold, too."""
+    return algorithm._episode_history
 
 
 def env_is_registered(name: str) -> bool:

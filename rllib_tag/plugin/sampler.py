@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import random
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from ray import cloudpickle as pickle
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
@@ -24,6 +28,8 @@ from rllib_tag.world.roster import GOOD_POLICY
 # Steps of one game that stand in one row of a batch. A message that several of their histories hold is encoded
 # once; longer stretches save little more and mix a minibatch less.
 STRETCH = 10
+# Attributes of a sampler that change as it samples.
+RUNNING = ("_games", "_returns", "_recent", "_finished", "_waiting")
 
 
 class TeamBatch(MultiAgentBatch):
@@ -122,6 +128,17 @@ class BatchedSampler(TagRunner):
         """The episodes that have ended since the last call."""
         finished, self._finished = self._finished, []
         return finished
+
+    def sampling_state(self) -> bytes:
+        """All that the next samples depend on and RLlib's checkpoints leave out: games under way and random states."""
+        games = {key: value for key, value in vars(self).items() if key in RUNNING}
+        return pickle.dumps({"games": games, "random": random_states()})
+
+    def set_sampling_state(self, state: bytes) -> None:
+        """Goes on from what `sampling_state` gave."""
+        loaded = pickle.loads(state)
+        vars(self).update(loaded["games"])
+        set_random_states(loaded["random"])
 
     def _step(self, fragment: _Fragment) -> None:
         view, games = self._games.view, self._games
@@ -229,6 +246,25 @@ class _Fragment:
         columns = self.columns.setdefault(policy, {})
         for key, value in values.items():
             columns.setdefault(key, []).append(value)
+
+
+def random_states() -> dict[str, Any]:
+    """The states of this process's random generators."""
+    return {
+        "python": random.getstate(),
+        "numpy": np.random.get_state(),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_states(states: Mapping[str, Any]) -> None:
+    """Puts the generators back to what `random_states` gave; those of GPUs only where as many are there now."""
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])
+    torch.set_rng_state(states["torch"])
+    if len(states["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(states["cuda"])
 
 
 def _rows(steps: list[np.ndarray], stretch: int) -> np.ndarray:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tree
+from ray import cloudpickle as pickle
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo.ppo import PPO, PPOConfig
 from ray.rllib.evaluation.postprocessing import Postprocessing
@@ -25,11 +27,14 @@ from ray.rllib.utils.metrics import (
 from rllib_tag.plugin.ray_internals import (
     LEARNER_STATS_KEY,
     LearnerInfoBuilder,
+    episode_history,
     standardize_fields,
     synchronous_parallel_sample,
 )
 from rllib_tag.plugin.sampler import BatchedSampler, TeamBatch
 from rllib_tag.plugin.team_policy import TeamPolicy
+
+SAMPLING = "sampling_state.pkl"  # beside RLlib's own files of a checkpoint
 
 
 class TeamPPOConfig(PPOConfig):
@@ -61,6 +66,29 @@ class TeamPPO(PPO):
     def get_default_policy_class(cls, config: AlgorithmConfig) -> type[Policy]:
         """`TeamPolicy`."""
         return TeamPolicy
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """RLlib's checkpoint, and beside it what the runners' next samples depend on."""
+        super().save_checkpoint(checkpoint_dir)
+        states = dict(self.env_runner_group.foreach_env_runner(lambda w: (w.worker_index, w.sampling_state())))
+        kept = {"trial": self.trial_id, "episodes": episode_history(self), "runners": states}
+        (Path(checkpoint_dir) / SAMPLING).write_bytes(pickle.dumps(kept))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """Restores a checkpoint; one of this same trial goes on with the same random numbers in the same games.
+
+        Another trial's, as when a population copies one, gives weights, optimizer and counters.
+        """
+        super().load_checkpoint(checkpoint_dir)
+        file = Path(checkpoint_dir) / SAMPLING
+        kept = pickle.loads(file.read_bytes()) if file.exists() else {}
+        if kept.get("trial") != self.trial_id:
+            return
+        episode_history(self)[:] = kept["episodes"]
+        states = kept["runners"]
+        self.env_runner_group.foreach_env_runner(
+            lambda w: w.set_sampling_state(states[w.worker_index]) if w.worker_index in states else None
+        )
 
     def training_step(self) -> dict[str, Any]:
         """Samples a train batch, learns from it, and sends the weights to the workers."""

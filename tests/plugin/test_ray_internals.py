@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.evaluation import rollout_worker
 from ray.tune.experiment import Trial
 from ray.tune.registry import register_env
@@ -53,6 +54,10 @@ def test_the_worker_being_built_is_known(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_trials_tell_how_they_ended() -> None:
     assert isinstance(Trial.error_file, property)
+
+
+def test_the_episodes_behind_a_result_are_known() -> None:
+    assert "self._episode_history = []" in inspect.getsource(Algorithm.__init__)
 
 
 def test_what_batched_sampling_relies_on() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import pickle
 import re
 import time
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.sampler import STRETCH, BatchedSampler, generalized_advantages
 from rllib_tag.plugin.team_policy import TeamPolicy, unpack
-from rllib_tag.plugin.team_ppo import TeamPPO, TeamPPOConfig
+from rllib_tag.plugin.team_ppo import SAMPLING, TeamPPO, TeamPPOConfig
 
 COLUMNS = (
     SampleBatch.ACTIONS, SampleBatch.REWARDS, SampleBatch.ACTION_LOGP, SampleBatch.ACTION_DIST_INPUTS,
@@ -449,3 +450,51 @@ def test_numbers_that_are_not_finite_end_the_run_from_a_remote_runner(
         algo.train()
     for key, value in algo.get_policy("class_a").get_weights().items():
         np.testing.assert_array_equal(value, before[key])
+
+
+def curve(algo: TeamPPO, iterations: int) -> list[tuple[Any, ...]]:
+    """What each of some iterations tells of play and learning."""
+    results = [algo.train() for _ in range(iterations)]
+    return [
+        (
+            result["training_iteration"], result["timesteps_total"], result["env_runners"]["custom_metrics"],
+            result["info"]["learner"]["class_a"]["learner_stats"],
+        )
+        for result in results
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("runners", [0, 2])
+def test_a_restored_trial_goes_on_exactly_as_it_would_have(runners: int, ray_session: None, tmp_path: Any) -> None:
+    options = {
+        "num_env_runners": runners, "explore": True, "seed": 3, "entropy_coeff": 0.01,
+        "train_batch_size": NUM_ENVS * FRAGMENT * max(1, runners), "lr_schedule": [[0, 0.01], [500, 0]],
+    }  # fmt: skip
+    whole = build(True, {"comm_range": 1.0}, **options)
+    curve(whole, 3)
+    whole.save(str(tmp_path / "checkpoint"))
+    expected = curve(whole, 3)
+    again = build(True, {"comm_range": 1.0}, **options)
+    curve(again, 1)
+    again.restore(str(tmp_path / "checkpoint"))
+    assert curve(again, 3) == expected
+    for name in ("class_a", "class_b"):
+        for key, value in whole.get_policy(name).get_weights().items():
+            np.testing.assert_array_equal(again.get_policy(name).get_weights()[key], value)
+    whole.stop()
+    again.stop()
+
+
+def test_another_trials_checkpoint_leaves_the_random_states(ray_session: None, tmp_path: Any) -> None:
+    donor = build(True, {}, explore=True, seed=3)
+    donor.save(str(tmp_path / "checkpoint"))
+    file = tmp_path / "checkpoint" / SAMPLING
+    file.write_bytes(pickle.dumps({**pickle.loads(file.read_bytes()), "trial": "another"}))
+    algo = build(True, {}, explore=True, seed=4)
+    world, torch_state = algo.env_runner._games._world, torch.get_rng_state()
+    games, positions = world._rngs[0].bit_generator.state, world.positions.copy()
+    algo.restore(str(tmp_path / "checkpoint"))
+    assert algo.env_runner._games._world is world
+    assert world._rngs[0].bit_generator.state == games
+    np.testing.assert_array_equal(world.positions, positions)
+    assert torch.equal(torch.get_rng_state(), torch_state)
