@@ -111,10 +111,10 @@ def evaluate(
     from rllib_tag.report.table import conditions_table, influence_table, read_summary, summary_table
     from rllib_tag.runs.disturbances import read_conditions
     from rllib_tag.runs.evaluate import evaluate as run
-    from rllib_tag.runs.files import check_writable
+    from rllib_tag.runs.storage import Place
 
     overrides = _overrides(locals())
-    check_writable(out)
+    Place.at(out).check_writable()
     others, yardsticks, conditions = _named("--beside", beside or []), yardstick or [], messages or []
     team = _restore(checkpoint)
     played = read_conditions(conditions, team.env_config_for(**overrides))
@@ -146,11 +146,12 @@ def transfer(
 ) -> None:
     """Play one team, without training, on all teams of 0 to 6 of each class; write a CSV and draw a heat map."""
     from rllib_tag.report.heat_map import draw_heat_map, read_transfer
-    from rllib_tag.runs.files import check_writable, write_csv
+    from rllib_tag.runs.files import write_csv
+    from rllib_tag.runs.storage import Place
     from rllib_tag.runs.transfer import transfer as run
     from rllib_tag.runs.transfer import transfer_games
 
-    check_writable(out)
+    Place.at(out).check_writable()
     team, table = _restore(checkpoint), Path(out) / "transfer.csv"
     rows: list[dict[str, Any]] = []
     with Progress("games", len(transfer_games(team.env_config_for(), largest))) as advance:
@@ -182,14 +183,14 @@ def rollout(
     from rllib_tag.errors import check_choice
     from rllib_tag.report.replay import write_replay
     from rllib_tag.report.video import FORMATS, draw_video, read_episode
-    from rllib_tag.runs.files import check_writable
     from rllib_tag.runs.rollout import rollout as run
+    from rllib_tag.runs.storage import Place
 
     formats = video or ["gif"]
     for name in formats:
         check_choice("--video", name, [*FORMATS, "html", "none"])
     overrides = _overrides(locals())
-    check_writable(out)
+    Place.at(out).check_writable()
     for path in run(_restore(checkpoint), out, episodes=episodes, first_seed=seed, **overrides):
         console.print(f"wrote {path}")
         for name in formats:
@@ -222,6 +223,7 @@ def plot(
     from rllib_tag.report.curve import draw_curves, read_curve
     from rllib_tag.report.figures import LEVEL_LABELS
     from rllib_tag.report.table import read_summary
+    from rllib_tag.runs.storage import local_copy
 
     if label and len(label) != len(runs):
         raise ConfigError(f"--label: expected one for each of the {len(runs)} runs, got {len(label)}. Give all.")
@@ -232,7 +234,10 @@ def plot(
     if levels is not None:
         summary = read_summary(levels)["summary"]
         means = {name: summary[name]["return_adversary"]["mean"] for name in LEVEL_LABELS if name in summary}
-    curves = dict(zip(names, map(read_curve, runs), strict=True))
+    curves = {}
+    for name, run in zip(names, runs, strict=True):
+        with local_copy(run, checkpoints=False) as folder:
+            curves[name] = read_curve(folder)
     console.print(f"wrote {_join(draw_curves(curves, means, out))}")
 
 
@@ -253,8 +258,10 @@ def sweep_report(
     """Print a sweep's best trials, write one row a trial and draw the metric over what was varied."""
     from rllib_tag.report.sweep import draw_sweep, read_sweep, sweep_table
     from rllib_tag.runs.files import write_csv
+    from rllib_tag.runs.storage import local_copy
 
-    sweep, table = read_sweep(experiment, metric, mode), Path(out)
+    with local_copy(experiment, checkpoints=False) as folder:
+        sweep, table = read_sweep(folder, metric, mode), Path(out)
     console.print(sweep_table(sweep))
     write_csv(table, sweep.rows)
     console.print(f"wrote {_join([table, *(draw_sweep(sweep, table.with_suffix('')) if sweep.varied else [])])}")
@@ -302,19 +309,19 @@ def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
     failed = interrupted = False
     for end in ends:
         if end.status == "TERMINATED":
-            console.print(f"done: {end.folder}")
+            console.print(f"done: {end.location}")
         elif end.status == "ERROR":
             failed = True
             errors.print(
-                f"error: {end.folder}: {end.error or 'see the folder'}", style="red", highlight=False, markup=False
+                f"error: {end.location}: {end.error or 'see the folder'}", style="red", highlight=False, markup=False
             )
         else:
             interrupted = True
-            console.print(f"interrupted: {end.folder}; go on with --resume")
-    folders = [end.folder.parent for end in ends]
-    for folder in dict.fromkeys(folders):
-        if folders.count(folder) > 1:
-            tell_best(folder)
+            console.print(f"interrupted: {end.location}; go on with --resume")
+    experiments_at = [end.location.rpartition("/")[0] for end in ends]
+    for location in dict.fromkeys(experiments_at):
+        if experiments_at.count(location) > 1:
+            tell_best(location)
     if failed or interrupted:
         raise typer.Exit(1 if failed else 130)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from rich import progress
@@ -14,16 +13,18 @@ from rich.text import Text
 console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
 
-def tell_best(folder: Path) -> None:
+def tell_best(location: str) -> None:
     """A sweep's trials, and the best one's checkpoint."""
     from rllib_tag.report.sweep import read_sweep, sweep_table
+    from rllib_tag.runs.storage import CHECKPOINT, Place, local_copy
 
-    sweep = read_sweep(folder)
+    with local_copy(location, checkpoints=False) as folder:
+        sweep = read_sweep(folder)
     console.print(sweep_table(sweep))
-    best = folder / sweep.rows[0]["trial"]
-    found = sorted(best.glob("checkpoint_*"))
-    console.print(f"best: {found[-1] if found else f'{best}, which kept no checkpoint'}")
-    console.print(f"its config: {best / 'params.json'}; all of it again: rllib sweep report {folder}")
+    best = Place.at(location) / sweep.rows[0]["trial"]
+    found = sorted({match[0] for match in map(CHECKPOINT.match, best.files(recursive=True)) if match})
+    console.print(f"best: {(best / found[-1]).location if found else f'{best.location}, which kept no checkpoint'}")
+    console.print(f"its config: {(best / 'params.json').location}; all of it again: rllib sweep report {location}")
 
 
 class Results:

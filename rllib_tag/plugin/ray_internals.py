@@ -76,9 +76,9 @@ def variants(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [variant["config"] for _, variant in generate_variants({"config": config}, random_state=0)]
 
 
-def trial_folder(trial: Trial) -> Path:
-    """Where a trial's results and checkpoints are."""
-    return Path(trial.storage.trial_fs_path)
+def trial_folder(trial: Trial, storage: str) -> str:
+    """Where a trial's results and checkpoints are, below the path or URI where Tune stores experiments."""
+    return "/".join([storage.rstrip("/"), trial.storage.experiment_dir_name, trial.storage.trial_dir_name])
 
 
 def trial_error(trial: Trial) -> str | None:

@@ -137,7 +137,8 @@ class BatchedSampler(TagRunner):
     def set_sampling_state(self, state: bytes) -> None:
         """Goes on from what `sampling_state` gave."""
         loaded = pickle.loads(state)
-        vars(self).update(loaded["games"])
+        for key, value in loaded["games"].items():
+            setattr(self, key, value)
         set_random_states(loaded["random"])
 
     def _step(self, fragment: _Fragment) -> None:

@@ -184,7 +184,7 @@ def evaluate(
         influence,
         list(map(str, conditions)),
         {**team.env_config, **env_overrides},
-        {name: "/".join(one.source.parts[-2:]) for name, one in teams.items()},
+        {name: "/".join(Path(one.source).parts[-2:]) for name, one in teams.items()},
         {name: {"seed": one.seed, "env_steps": one.env_steps} for name, one in teams.items()},
         deterministic,
     )

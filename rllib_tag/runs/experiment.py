@@ -14,6 +14,7 @@ import yaml
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys, check_number
 from rllib_tag.runs.config_check import check_config
+from rllib_tag.runs.storage import is_uri
 from rllib_tag.runs.sweeps import check_sweep, corners
 
 Experiments = dict[str, dict[str, Any]]
@@ -107,9 +108,10 @@ def _check_spec_shape(spec: Mapping[str, Any]) -> None:
     for key in ("run", "env"):
         if not isinstance(spec.get(key), str):
             raise ConfigError(f"{key}: expected a name or an import path, got {spec.get(key)!r}. Add `{key}:`.")
-    for key in ("storage_path", "restore"):
-        if key in spec and (not isinstance(spec[key], str) or "://" in spec[key]):
-            raise ConfigError(f"{key}: expected a local path, got {spec[key]!r}. Write one.")
+    if not isinstance(spec.get("storage_path", ""), str):
+        raise ConfigError(f"storage_path: expected a path or a URI, got {spec['storage_path']!r}. Write one.")
+    if not isinstance(spec.get("restore", ""), str) or is_uri(spec.get("restore", "")):
+        raise ConfigError(f"restore: expected a local path, got {spec['restore']!r}. Copy the checkpoint there.")
     for key, minimum in (("num_samples", 1), ("max_failures", 0)):
         if key in spec:
             check_int(key, spec[key], minimum)
@@ -159,6 +161,11 @@ def _check_checkpoint_config(config: Mapping[str, Any]) -> None:
     for key, minimum in (("checkpoint_frequency", 0), ("num_to_keep", 1)):
         if config.get(key) is not None:
             check_int(f"checkpoint_config: {key}", config[key], minimum)
+    if config.get("num_to_keep") == 1 and config.get("checkpoint_frequency"):
+        raise ConfigError(
+            "checkpoint_config: num_to_keep: expected at least 2 with a checkpoint_frequency, got 1: the previous "
+            "checkpoint stays until the next is whole. Raise it."
+        )
     check_bool("checkpoint_config: checkpoint_at_end", config.get("checkpoint_at_end", False))
     check_choice(
         "checkpoint_config: checkpoint_score_order", config.get("checkpoint_score_order", "max"), ("max", "min")

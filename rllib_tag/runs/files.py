@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
 from io import StringIO
@@ -18,24 +17,6 @@ from typing import Any
 from rllib_tag.errors import ConfigError
 
 PACKAGES = ("rllib_tag", "ray", "torch", "torch-geometric", "pettingzoo", "mpe2", "SuperSuit", "gymnasium", "numpy")
-
-
-def check_writable(folder: str | os.PathLike[str]) -> None:
-    """Tries to write in a folder, or in the one in which it would be made; leaves nothing behind.
-
-    Raises:
-        ConfigError: If that fails.
-    """
-    existing = Path(folder).absolute()
-    while not existing.exists():
-        existing = existing.parent
-    try:
-        with tempfile.TemporaryFile(dir=existing):
-            pass
-    except OSError as error:
-        raise ConfigError(
-            f"output folder: expected a writable folder, got {folder} ({error.strerror}). Choose another one."
-        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -17,6 +17,7 @@ from rllib_tag.nn.config import CommConfig
 from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.files import as_json
 from rllib_tag.runs.restore import load_policies
+from rllib_tag.runs.storage import Place
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -50,23 +51,24 @@ def check_gpus_here(spec: Mapping[str, Any], configs: Sequence[Mapping[str, Any]
         check_resources(resources_of(spec["run"], spec["env"], config), here)
 
 
-def check_resumable(folder: Path, spec: Mapping[str, Any]) -> None:
-    """Raises unless an experiment was begun in a folder, and with the same specification.
+def check_resumable(place: Place, spec: Mapping[str, Any]) -> None:
+    """Raises unless an experiment was begun in a place, and with the same specification.
 
     Tune goes on with what it stored, whatever it is given now.
 
     Raises:
         ConfigError: If none was, or with another specification.
     """
-    if not list(folder.glob("experiment_state-*.json")):
+    names = place.files()
+    if not any(name.startswith("experiment_state-") for name in names):
         raise ConfigError(
-            f"--resume: expected an experiment begun before in {folder}, found none. "
+            f"--resume: expected an experiment begun before in {place.location}, found none. "
             "Give its --storage-path and name, or leave --resume out."
         )
-    records = sorted(folder.glob("run_*.json"))
+    records = [name for name in names if name.startswith("run_") and name.endswith(".json")]
     if not records:
         return
-    before, now = json.loads(records[-1].read_text())["experiment"], json.loads(as_json(spec))
+    before, now = json.loads((place / records[-1]).read_text())["experiment"], json.loads(as_json(spec))
     changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if changed:
         raise ConfigError(

@@ -20,8 +20,8 @@ from rllib_tag.nn.weights import MANIFEST, Exported, Net, load_exported, save_ex
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.prey import greedy_actions
+from rllib_tag.runs.storage import RLLIB_MARK, is_uri, is_whole, local_copy
 
-RLLIB_MARK = "rllib_checkpoint.json"
 PRETRAINED = Path(__file__).parent.parent / "pretrained"  # a team that ships with the package, exported
 Observation = Mapping[str, np.ndarray | torch.Tensor]
 
@@ -40,7 +40,7 @@ class TrainedTeam:
 
     nets: Mapping[str, Net]
     env_config: Mapping[str, Any]
-    source: Path
+    source: Path | str
     seed: int | None = None
     env_steps: int | None = None
 
@@ -107,13 +107,18 @@ def restore(path: str | os.PathLike[str] = PRETRAINED) -> TrainedTeam:
 
     Args:
         path: A folder that `rllib export` wrote, an RLlib checkpoint, or a trial's or experiment's folder
-            with one trial, whose newest checkpoint is taken. RLlib checkpoints are pickles: open only those
-            that you trust. Default: the team that ships with the package.
+            with one trial, whose newest whole checkpoint is taken; or the URI of one of these. RLlib
+            checkpoints are pickles: open only those that you trust. Default: the team that ships with the package.
 
     Raises:
         ConfigError: If there is no checkpoint, it is not whole, or it is not of this project's model.
     """
-    folder = find_checkpoint(path)
+    with local_copy(path, checkpoints=True) as folder:
+        team = _restore(find_checkpoint(folder))
+    return dataclasses.replace(team, source=str(path)) if is_uri(str(path)) else team
+
+
+def _restore(folder: Path) -> TrainedTeam:
     if (folder / MANIFEST).exists():
         exported = load_exported(folder)
         return TrainedTeam(exported.nets, exported.env_config, folder, exported.seed, exported.env_steps)
@@ -156,11 +161,12 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     if len(trials) > 1:
         names = ", ".join(trial.name for trial in trials)
         raise ConfigError(f"checkpoint: expected one trial below {folder}, got {len(trials)}: {names}. Name one.")
-    if not (below[-1] / RLLIB_MARK).exists():
+    whole = [found for found in below if is_whole(found)]
+    if not whole:
         raise ConfigError(
-            f"checkpoint: expected {RLLIB_MARK} in {below[-1]}, the newest, found none. Name another one."
+            f"checkpoint: expected a whole checkpoint below {folder}, found none. Train on with --resume."
         )
-    return below[-1]
+    return whole[-1]
 
 
 def load_policies(folder: Path) -> dict[str, Policy]:

@@ -91,7 +91,7 @@ def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> 
     world = env.par_env.unwrapped.world
     return {
         "seed": seed,
-        "source": "/".join(team.source.parts[-2:]),
+        "source": "/".join(Path(team.source).parts[-2:]),
         "env_config": env_config,
         "names": [*env.roster.adversaries, *env.roster.good_agents],
         "classes": env.roster.classes.tolist(),

@@ -25,9 +25,10 @@ from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.runs.backend import why_plain
 from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.experiment import Experiments, check_experiments, check_shape
-from rllib_tag.runs.files import check_writable, provenance, write_json
+from rllib_tag.runs.files import as_json, provenance
 from rllib_tag.runs.preflight import check_address, check_architecture, check_gpus_here, check_resumable
 from rllib_tag.runs.restore import find_checkpoint
+from rllib_tag.runs.storage import Place, is_uri
 from rllib_tag.runs.sweeps import SWEEP_KEYS, check_population, corners, scheduler_of, search_of, with_samplers
 
 DEFAULT_STORAGE = "~/ray_results"
@@ -82,16 +83,21 @@ class TrialEnd:
     """How a trial ended.
 
     Args:
-        folder: The trial's folder with its results and checkpoints.
+        location: The path or URI of the trial's folder with its results and checkpoints.
         status: `TERMINATED`, `ERROR` or `INTERRUPTED`.
         result: RLlib's last result.
         error: The last line of the error, if there was one.
     """
 
-    folder: Path
+    location: str
     status: str
     result: Mapping[str, Any]
     error: str | None
+
+    @property
+    def folder(self) -> Path:
+        """The trial's folder, where it is on this machine."""
+        return Path(self.location)
 
 
 OnResult = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
@@ -129,8 +135,8 @@ def train(
             check_architecture(Path(spec["restore"]), configs)
         check_population(spec, _why_plain(spec))
         if options.resume:
-            check_resumable(experiment_folder(name, spec), spec)
-        check_writable(experiment_folder(name, spec))
+            check_resumable(_place(name, spec), spec)
+        _place(name, spec).check_writable()
     _quiet(options.verbose)
     own_ray = not ray.is_initialized()
     if own_ray:
@@ -173,9 +179,10 @@ def _run(
     reason = _why_plain(spec)
     sampling = "on arrays" if reason is None else f"plainly, because of {reason}"
     on_note(f"{name}: samples {sampling}")
-    record = experiment_folder(name, spec) / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
-    write_json(record, {"experiment": spec, "sampling": sampling, **provenance()})
-    plain = copy.deepcopy({key: value for key, value in spec.items() if key not in ("run", "env", *SWEEP_KEYS)})
+    record = _place(name, spec) / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
+    record.write_text(as_json({"experiment": spec, "sampling": sampling, **provenance()}))
+    storage, ours = Place.at(spec["storage_path"]), ("run", "env", "storage_path", *SWEEP_KEYS)
+    plain = copy.deepcopy({key: value for key, value in spec.items() if key not in ours})
     plain["config"] = {**with_samplers(plain.get("config", {})), "env": spec["env"]}
     if reason is not None:
         plain["config"]["env_runner_cls"] = TagRunner
@@ -188,10 +195,12 @@ def _run(
         resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
         verbose=3 if options.verbose else 0,
         callbacks=[_Progress(on_result)],
+        storage_path=storage.path,
+        storage_filesystem=storage.filesystem,
         raise_on_failed_trial=False,
         **plain,
     )
-    return [_trial_end(trial) for trial in analysis.trials]
+    return [_trial_end(trial, storage.location) for trial in analysis.trials]
 
 
 def _why_plain(spec: Mapping[str, Any]) -> str | None:
@@ -235,7 +244,8 @@ def apply_options(experiments: Experiments, options: TrainOptions) -> Experiment
         env_config = spec.get("config", {}).get("env_config")
         if isinstance(env_config, dict) and os.path.isdir(str(env_config.get("good_policy", ""))):
             env_config["good_policy"] = os.path.abspath(env_config["good_policy"])  # workers run elsewhere
-        spec["storage_path"] = os.path.abspath(os.path.expanduser(spec.get("storage_path", DEFAULT_STORAGE)))
+        storage = spec.get("storage_path", DEFAULT_STORAGE)
+        spec["storage_path"] = storage if is_uri(storage) else os.path.abspath(os.path.expanduser(storage))
         checkpoint: dict[str, Any] = {
             "checkpoint_frequency": options.checkpoint_freq,
             "checkpoint_at_end": options.checkpoint_at_end,
@@ -251,9 +261,9 @@ def apply_options(experiments: Experiments, options: TrainOptions) -> Experiment
     return out
 
 
-def experiment_folder(name: str, spec: Mapping[str, Any]) -> Path:
+def _place(name: str, spec: Mapping[str, Any]) -> Place:
     """Where an experiment's results go."""
-    return Path(spec["storage_path"]) / name
+    return Place.at(spec["storage_path"]) / name
 
 
 def _quiet(verbose: int) -> None:
@@ -263,6 +273,8 @@ def _quiet(verbose: int) -> None:
     # A trial that takes another's weights gets a new process, which is safe and costs seconds.
     warnings.filterwarnings("ignore", message="Consider boosting PBT", category=UserWarning)
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
+    # What Tune knows on disk must not lag behind until the checkpoints that it names are gone.
+    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
     if verbose == 0:
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
         for name in ("ray", "ray.rllib"):
@@ -283,9 +295,9 @@ class _Progress(Callback):
         self._on_result(trial.experiment_tag, result, trial.stopping_criterion)
 
 
-def _trial_end(trial: Trial) -> TrialEnd:
+def _trial_end(trial: Trial, storage: str) -> TrialEnd:
     result = trial.last_result or {}
     status = trial.status
     if status != Trial.ERROR and not result.get("done"):
         status = INTERRUPTED  # Tune calls a trial that it stopped at Ctrl-C terminated, too
-    return TrialEnd(trial_folder(trial), status, result, trial_error(trial))
+    return TrialEnd(trial_folder(trial, storage), status, result, trial_error(trial))
