@@ -161,11 +161,6 @@ def _check_checkpoint_config(config: Mapping[str, Any]) -> None:
     for key, minimum in (("checkpoint_frequency", 0), ("num_to_keep", 1)):
         if config.get(key) is not None:
             check_int(f"checkpoint_config: {key}", config[key], minimum)
-    if config.get("num_to_keep") == 1 and config.get("checkpoint_frequency"):
-        raise ConfigError(
-            "checkpoint_config: num_to_keep: expected at least 2 with a checkpoint_frequency, got 1: the previous "
-            "checkpoint stays until the next is whole. Raise it."
-        )
     check_bool("checkpoint_config: checkpoint_at_end", config.get("checkpoint_at_end", False))
     check_choice(
         "checkpoint_config: checkpoint_score_order", config.get("checkpoint_score_order", "max"), ("max", "min")

@@ -17,7 +17,7 @@ from rllib_tag.nn.config import CommConfig
 from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.files import as_json
 from rllib_tag.runs.restore import load_policies
-from rllib_tag.runs.storage import Place
+from rllib_tag.runs.storage import TUNE_STATE, Place
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -60,7 +60,7 @@ def check_resumable(place: Place, spec: Mapping[str, Any]) -> None:
         ConfigError: If none was, or with another specification.
     """
     names = place.files()
-    if not any(name.startswith("experiment_state-") for name in names):
+    if not any(name.startswith(TUNE_STATE) for name in names):
         raise ConfigError(
             f"--resume: expected an experiment begun before in {place.location}, found none. "
             "Give its --storage-path and name, or leave --resume out."

@@ -10,17 +10,20 @@ import os
 import posixpath
 import re
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pyarrow.fs
+from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 
 from rllib_tag.errors import ConfigError
 
 RLLIB_MARK = "rllib_checkpoint.json"
+TUNE_STATE = "experiment_state-"
 CHECKPOINT = re.compile(r"(.*/)?(checkpoint_\d+)/")
 
 
@@ -30,7 +33,7 @@ class Place:
 
     Args:
         location: A local path, or a URI such as `s3://bucket/results`.
-        filesystem: What it lies on; files that Tune writes on a local disk are whole or as they were.
+        filesystem: What it lies on, for Tune: `LateDeletion`, on a local disk of a `WholeFileSystem`.
         path: Where it is there.
     """
 
@@ -49,14 +52,14 @@ class Place:
         local = location.removeprefix("file://")
         if not is_uri(local):
             path = os.path.abspath(os.path.expanduser(local))
-            whole = pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(WholeFileSystem()))
-            return cls(location if local != location else path, whole, path)
+            return cls(location if local != location else path, LateDeletion.of(WholeFileSystem()), path)
         try:
             try:
-                return cls(location, *pyarrow.fs.FileSystem.from_uri(location))
+                native, path = pyarrow.fs.FileSystem.from_uri(location)
+                return cls(location, LateDeletion.of(ArrowFSWrapper(native)), path)
             except pyarrow.ArrowInvalid:  # a kind that it leaves to others
                 filesystem, path = fsspec.core.url_to_fs(location)
-                return cls(location, pyarrow.fs.PyFileSystem(pyarrow.fs.FSSpecHandler(filesystem)), path)
+                return cls(location, LateDeletion.of(filesystem), path)
         except (ValueError, ImportError, OSError) as error:
             raise ConfigError(
                 f"storage: expected a path or a URI of a store that pyarrow or fsspec knows, got {location} ({error})."
@@ -104,6 +107,55 @@ class Place:
                 f"output folder: expected a writable folder, got {self.location} ({error.strerror or error}). "
                 "Choose another one."
             ) from error
+
+
+class LateDeletion(pyarrow.fs.FSSpecHandler):
+    """A file system for Tune on which a checkpoint outlives its deletion until nothing on it names it any more.
+
+    Tune deletes a checkpoint at once, and writes down later which ones it has: a run that is killed in between would
+    look for one that is gone. What is deleted here goes when Tune has written its state twice since; the first of
+    these may have been drawn up before.
+
+    Args:
+        fs: The file system, of fsspec's kind.
+    """
+
+    def __init__(self, fs: fsspec.AbstractFileSystem) -> None:
+        super().__init__(fs)
+        self._due: dict[str, int] = {}  # states still to be begun before a folder goes
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type, tuple[fsspec.AbstractFileSystem]]:
+        return type(self), (self.fs,)
+
+    @classmethod
+    def of(cls, fs: fsspec.AbstractFileSystem) -> pyarrow.fs.PyFileSystem:
+        """As pyarrow, and so Tune, takes it."""
+        return pyarrow.fs.PyFileSystem(cls(fs))
+
+    def delete_dir(self, path: str) -> None:
+        """Deletes a folder; a checkpoint's later."""
+        if CHECKPOINT.fullmatch(f"{path}/"):
+            with self._lock:
+                self._due[path] = 3
+        else:
+            super().delete_dir(path)
+
+    def open_output_stream(self, path: str, metadata: Any) -> Any:
+        """Opens a file to write; where it is Tune's state, what the last ones no longer name goes first."""
+        if posixpath.basename(path).startswith(TUNE_STATE):
+            with self._lock:
+                self._due = {folder: states - 1 for folder, states in self._due.items()}
+                done = [folder for folder, states in self._due.items() if states == 0]
+            self.delete_now(done)
+        return super().open_output_stream(path, metadata)
+
+    def delete_now(self, folders: Iterable[str] | None = None) -> None:
+        """Deletes folders that wait for it. Default: all."""
+        for folder in list(self._due) if folders is None else folders:
+            with self._lock:
+                del self._due[folder]
+            super().delete_dir(folder)
 
 
 def is_uri(location: str) -> bool:

@@ -200,6 +200,7 @@ def _run(
         raise_on_failed_trial=False,
         **plain,
     )
+    storage.filesystem.handler.delete_now()  # Tune's last state is written
     return [_trial_end(trial, storage.location) for trial in analysis.trials]
 
 
@@ -273,8 +274,6 @@ def _quiet(verbose: int) -> None:
     # A trial that takes another's weights gets a new process, which is safe and costs seconds.
     warnings.filterwarnings("ignore", message="Consider boosting PBT", category=UserWarning)
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
-    # What Tune knows on disk must not lag behind until the checkpoints that it names are gone.
-    os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "2")
     if verbose == 0:
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
         for name in ("ray", "ray.rllib"):

@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pyarrow.fs
 import pytest
+from fsspec.implementations.arrow import ArrowFSWrapper
 from typer.testing import CliRunner
 
 from rllib_tag import restore
 from rllib_tag.cli import app
 from rllib_tag.errors import ConfigError
 from rllib_tag.runs.restore import find_checkpoint
-from rllib_tag.runs.storage import Place, is_whole, local_copy
+from rllib_tag.runs.storage import LateDeletion, Place, WholeFileSystem, is_whole, local_copy
 from rllib_tag.runs.train import TrialEnd
 
 
@@ -71,6 +72,28 @@ def test_teams_and_curves_are_read_from_a_uri(trained: TrialEnd, tmp_path: Path)
         assert (folder / "progress.csv").read_text() == (trained.folder / "progress.csv").read_text()
         assert not list(folder.glob("checkpoint_*"))
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("native", [False, True])
+def test_a_deleted_checkpoint_stays_until_two_states_have_been_written_since(native: bool, tmp_path: Path) -> None:
+    inner = ArrowFSWrapper(pyarrow.fs.LocalFileSystem()) if native else WholeFileSystem()
+    filesystem = LateDeletion.of(inner)
+    for name in ("trial/checkpoint_000001", "trial/checkpoint_000002", "other"):
+        filesystem.create_dir(str(tmp_path / name))
+
+    def write_state() -> None:
+        with filesystem.open_output_stream(str(tmp_path / "experiment_state-2026.json")) as file:
+            file.write(b"{}")
+
+    filesystem.delete_dir(str(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+    filesystem.delete_dir(str(tmp_path / "trial" / "checkpoint_000001"))
+    for left in (2, 2, 1):
+        write_state()
+        assert len(list((tmp_path / "trial").iterdir())) == left
+    filesystem.delete_dir(str(tmp_path / "trial" / "checkpoint_000002"))
+    filesystem.handler.delete_now()
+    assert not list((tmp_path / "trial").iterdir())
 
 
 @pytest.mark.parametrize(

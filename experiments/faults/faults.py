@@ -1,0 +1,330 @@
+"""Injects faults into real runs and counts what they cost.
+
+make faults
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import ray
+import typer
+from ray.cluster_utils import Cluster
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.evaluation.rollout_worker import RolloutWorker
+from rich.console import Console
+from rich.table import Table
+
+from rllib_tag import restore
+from rllib_tag.errors import check_keys
+from rllib_tag.plugin.runner import TagRunner
+from rllib_tag.plugin.sampler import BatchedSampler
+from rllib_tag.plugin.team_ppo import TeamPPOConfig
+from rllib_tag.runs.experiment import load_experiments
+from rllib_tag.runs.files import write_csv
+from rllib_tag.runs.train import TrainOptions, train
+
+HERE = Path(__file__).parent
+RLLIB = [sys.executable, "-c", "from rllib_tag.cli import main; main()"]
+COMPARED = (
+    "timesteps_total", "env_runners/custom_metrics/return_adversary_mean",
+    "info/learner/class_a/learner_stats/total_loss", "info/learner/class_b/learner_stats/total_loss",
+)  # fmt: skip
+Curve = dict[int, tuple[str, ...]]
+Row = dict[str, Any]
+console = Console(soft_wrap=True, highlight=False)
+
+
+def rllib_train(folder: Path, *options: str) -> subprocess.Popen[str]:
+    """The small experiment's run as a user starts it."""
+    command = [*RLLIB, "train", "file", str(HERE / "small.yaml"), "--storage-path", str(folder), "--ray-num-cpus", "1"]
+    return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def curve(folder: Path) -> Curve:
+    """What a trial's `progress.csv` says of each iteration; the later one counts where two do."""
+    (file,) = folder.glob("**/progress.csv")
+    with file.open(newline="") as opened:
+        return {int(row["training_iteration"]): tuple(row[key] for key in COMPARED) for row in csv.DictReader(opened)}
+
+
+def trained_again(folder: Path) -> int:
+    """Iterations that a trial's `progress.csv` has more than once."""
+    (file,) = folder.glob("**/progress.csv")
+    return len(file.read_text().splitlines()) - 1 - len(curve(folder))
+
+
+def begun(folder: Path) -> bool:
+    """Whether Tune has noted the experiment, so that it can be resumed."""
+    return any(folder.glob("*/experiment_state-*.json"))
+
+
+def undisturbed(work: Path) -> tuple[Curve, float]:
+    """The curve of an uninterrupted run, and the seconds that it took."""
+    began = time.monotonic()
+    process = rllib_train(work / "undisturbed")
+    said, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the undisturbed run ended with {process.returncode}: {said}")
+    return curve(work / "undisturbed"), time.monotonic() - began
+
+
+def killed_drivers(count: int, work: Path, rng: random.Random) -> Row:
+    """`kill -9` of `rllib train` at random moments, then `--resume`; each run must end as an undisturbed one does."""
+    expected, seconds = undisturbed(work)
+    killed = survived = again = runs = differ = 0
+    while killed < count:
+        runs += 1
+        folder = work / f"killed_{runs}"
+        disturbed = False
+        while True:
+            process = rllib_train(folder, *(["--resume"] if begun(folder) else []))
+            try:
+                said, _ = process.communicate(timeout=rng.uniform(0, seconds) if killed < count else None)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+            survived += disturbed and process.returncode in (0, -signal.SIGKILL)
+            if process.returncode != -signal.SIGKILL:
+                break
+            killed += 1
+            disturbed = True
+        if process.returncode:
+            console.print(said)
+        got = curve(folder)
+        differ += sum(expected.get(step) != got.get(step) for step in expected.keys() | got.keys())
+        again += trained_again(folder)
+    return {
+        "fault": "driver killed (kill -9)", "injected": killed, "survived": survived,
+        "lost": f"{differ} iterations differ from an uninterrupted run's; {again} were trained twice",
+    }  # fmt: skip
+
+
+def small_config(**changes: Any) -> dict[str, Any]:
+    """The small experiment's config."""
+    (spec,) = load_experiments(HERE / "small.yaml").values()
+    return {**spec["config"], "env": spec["env"], **changes}
+
+
+def build(batched: bool, **changes: Any) -> PPO:
+    """The small experiment's algorithm, sampled on arrays or plainly."""
+    kind = TeamPPOConfig if batched else PPOConfig
+    runner = BatchedSampler if batched else TagRunner
+    return kind().update_from_dict(small_config(env_runner_cls=runner, **changes)).build_algo()
+
+
+def killed_runners(count: int, work: Path, rng: random.Random) -> Row:
+    """`kill -9` of one of two env runners at random moments of training; every iteration still has its whole batch."""
+    del work
+    steps = 2 * 8 * 15
+    with one_ray(3):
+        algo = build(True, num_env_runners=2, train_batch_size=steps)
+        began = time.monotonic()
+        algo.train()
+        seconds = time.monotonic() - began
+        short = iterations = back = 0
+        for _ in range(count):
+            runners = alive(algo)
+            timer = threading.Timer(rng.uniform(0, seconds), os.kill, (rng.choice(runners), signal.SIGKILL))
+            timer.start()
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:
+                trained = algo.train()["info"]["num_env_steps_trained"]
+                short += trained - iterations * steps < 2 * steps
+                iterations += 1
+                if not timer.is_alive() and len(set(alive(algo)) - set(runners)) == 1:
+                    back += 1
+                    break
+        algo.stop()
+    return {
+        "fault": "env runner killed (kill -9)", "injected": count, "survived": back,
+        "lost": f"{short} of {iterations} iterations had less than their batch",
+    }  # fmt: skip
+
+
+def alive(algo: PPO) -> list[int]:
+    """The processes of the env runners that answer."""
+    return algo.env_runner_group.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False)
+
+
+def not_finite(count: int, work: Path, rng: random.Random) -> Row:
+    """NaN in a position of a game that is under way, in turn on arrays and plainly, here and in a remote runner.
+
+    The run must end, name the place and leave the weights as they were.
+    """
+    del work
+    named = spoilt = 0
+    with one_ray(2):
+        for number in range(count):
+            batched, remote = number % 2 == 0, number % 4 >= 2
+            algo = build(batched, num_env_runners=int(remote))
+            algo.train()
+            before = weights(algo)
+            game, agent = rng.randrange(8), rng.randrange(2)
+
+            def spoil(worker: RolloutWorker, game: int = game, agent: int = agent) -> None:
+                if isinstance(worker, BatchedSampler):
+                    worker._games._world.positions[game, agent, 0] = np.nan
+                elif worker.async_env is not None:
+                    env = worker.async_env.get_sub_environments()[game]
+                    env.par_env.unwrapped.world.agents[agent].state.p_pos[0] = np.nan
+
+            algo.env_runner_group.foreach_env_runner(spoil, local_env_runner=not remote)
+            try:
+                algo.train()
+            except FloatingPointError as error:
+                named += "expected finite numbers, got" in str(error)
+            spoilt += any(not np.array_equal(a, b) for a, b in zip(before, weights(algo), strict=True))
+            algo.stop()
+    return {
+        "fault": "NaN in a game", "injected": count, "survived": named,
+        "lost": f"{spoilt} times changed weights",
+    }  # fmt: skip
+
+
+def weights(algo: PPO) -> list[np.ndarray]:
+    """All weights of all policies."""
+    return [array for name in ("class_a", "class_b") for array in algo.get_policy(name).get_weights().values()]
+
+
+def full_disk(count: int, work: Path, rng: random.Random) -> Row:
+    """The disk with the results is filled at a random moment; the run ends and says so; with room again it goes on."""
+    expected, seconds = undisturbed(work)
+    ended = differ = 0
+    for number in range(count):
+        with small_disk(work / f"disk_{number}") as disk:
+            process = rllib_train(disk / "results")
+            while process.poll() is None and not begun(disk / "results"):
+                time.sleep(0.1)
+            time.sleep(rng.uniform(0, seconds / 3))
+            fill(disk / "filler")
+            said, _ = process.communicate()
+            ended += process.returncode == 1 and "No space left on device" in said
+            if any((disk / "results").glob("**/checkpoint_*")):
+                restore(disk / "results")
+            (disk / "filler").unlink()
+            process = rllib_train(disk / "results", *(["--resume"] if begun(disk / "results") else []))
+            process.communicate()
+            got = curve(disk / "results")
+            differ += sum(expected.get(step) != got.get(step) for step in expected.keys() | got.keys())
+    return {
+        "fault": "disk full", "injected": count, "survived": ended,
+        "lost": f"{differ} iterations differ from an uninterrupted run's",
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A disk of 16 MB in memory; only root may make one."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Writes until nothing more fits."""
+    with contextlib.suppress(OSError), file.open("wb", buffering=0) as opened:
+        while opened.write(b"\0" * 4096):
+            pass
+
+
+def removed_nodes(count: int, work: Path, rng: random.Random) -> Row:
+    """A node of a cluster of three goes away under running trials, and a new one comes; no trial is lost."""
+    expected, seconds = undisturbed(work)
+    ended = differ = trials = 0
+    for number in range(count):
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+
+        def replace(cluster: Any = cluster, nodes: Any = nodes) -> None:
+            cluster.remove_node(rng.choice(nodes), allow_graceful=False)
+            cluster.add_node(num_cpus=1)
+
+        timer = threading.Timer(rng.uniform(seconds / 4, seconds), replace)
+        timer.start()
+        try:
+            specs = load_experiments(HERE / "small.yaml")
+            specs["small"] |= {"max_failures": 3, "num_samples": 3}
+            ends = train(specs, TrainOptions(storage_path=str(work / f"cluster_{number}")), lambda *_: None, str)
+        finally:
+            timer.join()
+            ray.shutdown()
+            cluster.shutdown()
+        for end in ends:
+            trials += 1
+            ended += end.status == "TERMINATED"
+            differ += curve(end.folder) != expected
+    return {
+        "fault": "node removed under 3 trials", "injected": count, "survived": ended // 3,
+        "lost": f"{trials - ended} of {trials} trials; {differ} differ from an undisturbed one",
+    }  # fmt: skip
+
+
+@contextlib.contextmanager
+def one_ray(cpus: int) -> Iterator[None]:
+    """A quiet local Ray, unless one is there."""
+    own = not ray.is_initialized()
+    if own:
+        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    try:
+        yield
+    finally:
+        if own:
+            ray.shutdown()
+
+
+FAULTS: dict[str, Callable[[int, Path, random.Random], Row]] = {
+    "driver": killed_drivers,
+    "runner": killed_runners,
+    "nan": not_finite,
+    "disk": full_disk,
+    "node": removed_nodes,
+}
+COUNTS = {"driver": 20, "runner": 20, "nan": 20, "disk": 5, "node": 5}
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(FAULTS)}; may be repeated.")] = None,
+    out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("experiments/results/faults/faults.csv"),
+    seed: Annotated[int, typer.Option(help="Of the random moments.")] = 0,
+) -> None:
+    """Injects every kind of fault, prints a table and writes it; kinds measured before stay in it."""
+    check_keys("--only", only or [], FAULTS)
+    rows = {}
+    if out.exists():
+        with out.open(newline="") as opened:
+            rows = {row["kind"]: row for row in csv.DictReader(opened)}
+    for kind in only or FAULTS:
+        began = time.monotonic()
+        work = Path(tempfile.mkdtemp(prefix="faults_"))
+        row = FAULTS[kind](COUNTS[kind], work, random.Random(seed))
+        shutil.rmtree(work)
+        rows[kind] = {"kind": kind, **row, "seconds": round(time.monotonic() - began)}
+        write_csv(out, [rows[name] for name in FAULTS if name in rows])
+        console.print(f"{kind}: {row}")
+    table = Table("fault", "injected", "survived", "lost")
+    for row in rows.values():
+        table.add_row(*(str(row[key]) for key in ("fault", "injected", "survived", "lost")))
+    console.print(table)
+
+
+if __name__ == "__main__":
+    typer.run(main)
