@@ -78,6 +78,8 @@ def check_config(run: str, env: str, config: Mapping[str, Any]) -> None:
         ConfigError: On the first thing that does not fit.
     """
     check_choice("run", run, algorithm_names())
+    if "env" in config:
+        raise ConfigError(f"config: expected env beside config, got it within: {config['env']!r}. Move it there.")
     defaults = algorithm_defaults(run)
     _check_keys("config", config, defaults)
     flags = [config.get(flag) for flag in STACK_FLAGS]

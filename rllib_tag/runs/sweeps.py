@@ -105,6 +105,11 @@ def _places(config: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tup
             kind, given = found
             out.append((place, [given[0], given[1] - 1] if kind == "randint" else given))
         elif isinstance(value, Mapping):
+            grid = value.get("grid_search", [None])
+            if not isinstance(grid, list) or not grid:
+                raise ConfigError(
+                    f"{': '.join(map(str, place))}: grid_search: expected a list, got {grid!r}. Write one."
+                )
             out += _places(value, place)
     return out
 
