@@ -14,6 +14,7 @@ import yaml
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys, check_number
 from rllib_tag.runs.config_check import check_config
+from rllib_tag.runs.loggers import check_loggers
 from rllib_tag.runs.storage import is_uri
 from rllib_tag.runs.sweeps import check_sweep, corners
 
@@ -22,7 +23,7 @@ Experiments = dict[str, dict[str, Any]]
 NAME = re.compile(r"[\w.-]*\w[\w.-]*")
 SPEC_KEYS = (
     "run", "env", "stop", "config", "num_samples", "time_budget_s", "storage_path", "checkpoint_config", "max_failures",
-    "restore", "metric", "mode", "scheduler", "search",
+    "restore", "metric", "mode", "scheduler", "search", "loggers",
 )  # fmt: skip
 CHECKPOINT_KEYS = (
     "checkpoint_at_end", "checkpoint_frequency", "num_to_keep", "checkpoint_score_attribute", "checkpoint_score_order",
@@ -139,6 +140,7 @@ def _check_spec(spec: Mapping[str, Any]) -> None:
     _check_stop(spec.get("stop"))
     _check_checkpoint_config(spec.get("checkpoint_config", {}))
     check_sweep(spec)
+    check_loggers(spec.get("loggers", {}))
     for variant in corners(spec.get("config", {})):
         check_config(spec["run"], spec["env"], variant)
 

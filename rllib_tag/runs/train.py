@@ -26,6 +26,7 @@ from rllib_tag.runs.backend import why_plain
 from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.experiment import Experiments, check_experiments, check_shape
 from rllib_tag.runs.files import as_json, provenance
+from rllib_tag.runs.loggers import logger_callbacks
 from rllib_tag.runs.preflight import check_address, check_architecture, check_gpus_here, check_resumable
 from rllib_tag.runs.restore import find_checkpoint
 from rllib_tag.runs.storage import Place, is_uri
@@ -181,7 +182,7 @@ def _run(
     on_note(f"{name}: samples {sampling}")
     record = _place(name, spec) / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
     record.write_text(as_json({"experiment": spec, "sampling": sampling, **provenance()}))
-    storage, ours = Place.at(spec["storage_path"]), ("run", "env", "storage_path", *SWEEP_KEYS)
+    storage, ours = Place.at(spec["storage_path"]), ("run", "env", "storage_path", "loggers", *SWEEP_KEYS)
     plain = copy.deepcopy({key: value for key, value in spec.items() if key not in ours})
     plain["config"] = {**with_samplers(plain.get("config", {})), "env": spec["env"]}
     if reason is not None:
@@ -194,7 +195,7 @@ def _run(
         search_alg=search_of(spec),
         resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
         verbose=3 if options.verbose else 0,
-        callbacks=[_Progress(on_result)],
+        callbacks=[_Progress(on_result), *logger_callbacks(spec.get("loggers", {}))],
         storage_path=storage.path,
         storage_filesystem=storage.filesystem,
         raise_on_failed_trial=False,

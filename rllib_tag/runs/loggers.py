@@ -1,0 +1,60 @@
+"""Weights & Biases and MLflow for a run, by one key of its experiment file; TensorBoard's files need none."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune import Callback
+
+from rllib_tag.errors import ConfigError, check_choice, check_keys
+
+MODES = ("online", "offline", "disabled")  # W&B's own
+LOGGERS = ("wandb", "mlflow")
+
+
+def check_loggers(given: Any) -> None:
+    """Checks what an experiment has under `loggers`: Tune's own arguments by the logger's name.
+
+    Raises:
+        ConfigError: If there is no such logger or argument, or its package is not installed.
+    """
+    if not isinstance(given, Mapping) or not all(isinstance(value, Mapping) for value in given.values()):
+        raise ConfigError(f"loggers: expected a mapping such as {{wandb: {{project: tag}}}}, got {given!r}. Write one.")
+    check_keys("loggers", given, LOGGERS)
+    for name, arguments in given.items():
+        if importlib.util.find_spec(name) is None:
+            raise ConfigError(f"loggers: {name}: expected it installed. Run pip install 'rllib_tag[{name}]'.")
+        check_keys(f"loggers: {name}", arguments, _known(name))
+    if "mode" in given.get("wandb", {}):
+        check_choice("loggers: wandb: mode", given["wandb"]["mode"], MODES)
+
+
+def logger_callbacks(given: Mapping[str, Mapping[str, Any]]) -> list[Callback]:
+    """Tune's callbacks for checked `loggers`."""
+    if "mode" in given.get("wandb", {}):
+        os.environ["WANDB_MODE"] = given["wandb"]["mode"]  # Tune looks here when it decides whether it needs a key
+    return [_class(name)(**arguments) for name, arguments in given.items()]
+
+
+def _class(name: str) -> type[Callback]:
+    if name == "wandb":
+        from ray.air.integrations.wandb import WandbLoggerCallback
+
+        return WandbLoggerCallback
+    from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+    return MLflowLoggerCallback
+
+
+def _known(name: str) -> set[str]:
+    """The arguments that a logger takes; W&B's hands the others on to `wandb.init`."""
+    known = set(inspect.signature(_class(name)).parameters)
+    if name == "wandb":
+        import wandb
+
+        known |= set(inspect.signature(wandb.init).parameters)
+    return known - {"kwargs"}
