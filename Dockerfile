@@ -3,14 +3,15 @@
 FROM python:3.11-slim-bookworm
 
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends make=4.* \
+    && apt-get install --yes --no-install-recommends make=4.* wget=1.* \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 tag
 
 USER tag
 WORKDIR /home/tag/rllib_tag
 COPY --chown=tag:tag . .
-RUN make install
+# Jobs are submitted to a cluster through Ray's dashboard.
+RUN make install && .venv/bin/pip install --quiet --editable ".[cluster]"
 
 ENV PATH=/home/tag/rllib_tag/.venv/bin:$PATH
 ENTRYPOINT ["rllib"]

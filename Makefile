@@ -3,11 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := out/demo
 
-.PHONY: help install demo test check bench study report format clean
+.PHONY: help install demo test nightly faults check bench study report format clean
 
 help:
 	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 5 minutes on 2 cores)"
 	@echo "make test   run all tests"
+	@echo "make nightly  draw 15,000 broken files, and inject faults into real runs and count what they cost (half an hour)"
 	@echo "make bench  measure all speeds beside other libraries' (about 85 minutes on 2 cores)"
 	@echo "make study  train and evaluate all arms of the study that have no results yet (hours)"
 	@echo "make report draw the study's figures and print its tables, from the results alone"
@@ -36,6 +37,13 @@ demo: install
 
 test: install
 	$(BIN)/pytest
+
+nightly: install faults
+	$(BIN)/pytest tests/runs/test_fuzz.py --hypothesis-profile nightly
+
+# Filling a disk needs root, for a small one is made in memory.
+faults: install
+	$(BIN)/python experiments/faults/faults.py
 
 check: install
 	$(BIN)/ruff format --check .

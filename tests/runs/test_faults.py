@@ -1,0 +1,47 @@
+"""The commands that inject faults, a few times each; `make faults` injects many and counts."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import random
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from .conftest import EXPERIMENTS
+
+
+@pytest.fixture(scope="module")
+def faults() -> ModuleType:
+    """The script as a module."""
+    spec = importlib.util.spec_from_file_location("faults", EXPERIMENTS / "faults" / "faults.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_killed_driver_goes_on_as_if_nothing_had_been(faults: ModuleType, tmp_path: Path) -> None:
+    row = faults.killed_drivers(2, tmp_path, random.Random(0))
+    assert (row["injected"], row["survived"]) == (2, 2)
+    assert row["lost"].startswith("0 iterations differ")
+
+
+def test_a_killed_runner_comes_back(faults: ModuleType, ray_session: None, tmp_path: Path) -> None:
+    row = faults.killed_runners(1, tmp_path, random.Random(0))
+    assert (row["injected"], row["survived"]) == (1, 1)
+    assert row["lost"].startswith("0 of ")
+
+
+def test_the_table_keeps_what_was_measured_before(
+    faults: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in faults.FAULTS:
+        row = {"fault": kind, "injected": 3, "survived": 3, "lost": "none"}
+        monkeypatch.setitem(faults.FAULTS, kind, lambda *_, row=row: row)
+    out = tmp_path / "faults.csv"
+    faults.main(["nan"], out)
+    faults.main(["driver"], out)
+    with out.open(newline="") as opened:
+        assert [row["kind"] for row in csv.DictReader(opened)] == ["driver", "nan"]
