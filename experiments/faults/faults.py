@@ -31,6 +31,7 @@ from rich.table import Table
 
 from rllib_tag import restore
 from rllib_tag.errors import check_keys
+from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.sampler import BatchedSampler
 from rllib_tag.plugin.team_ppo import TeamPPOConfig
@@ -158,7 +159,7 @@ def killed_runners(count: int, work: Path, rng: random.Random) -> Row:
 
 def alive(algo: PPO) -> list[int]:
     """The processes of the env runners that answer."""
-    return algo.env_runner_group.foreach_env_runner(lambda _: os.getpid(), local_env_runner=False)
+    return on_each_runner(algo, lambda _: os.getpid(), local_env_runner=False)
 
 
 def not_finite(count: int, work: Path, rng: random.Random) -> Row:
@@ -183,7 +184,7 @@ def not_finite(count: int, work: Path, rng: random.Random) -> Row:
                     env = worker.async_env.get_sub_environments()[game]
                     env.par_env.unwrapped.world.agents[agent].state.p_pos[0] = np.nan
 
-            algo.env_runner_group.foreach_env_runner(spoil, local_env_runner=not remote)
+            on_each_runner(algo, spoil, local_env_runner=not remote)
             try:
                 algo.train()
             except FloatingPointError as error:

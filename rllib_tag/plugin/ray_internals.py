@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.rllib.evaluation.metrics import RolloutMetrics
-from ray.rllib.evaluation.rollout_worker import get_global_worker
+from ray.rllib.evaluation.rollout_worker import RolloutWorker, get_global_worker
 from ray.rllib.execution.rollout_ops import standardize_fields, synchronous_parallel_sample
 from ray.rllib.models import MODEL_DEFAULTS
 from ray.rllib.utils.metrics.learner_info import LEARNER_STATS_KEY, LearnerInfoBuilder
@@ -19,17 +19,24 @@ from ray.tune.experiment import Trial
 from ray.tune.registry import ENV_CREATOR, _global_registry
 from ray.tune.search.variant_generator import generate_variants
 
+try:
+    from ray.tune import CheckpointConfig
+except ImportError:  # before Ray 2.43
+    from ray.air import CheckpointConfig
+
 EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")
 
 __all__ = [
     "LEARNER_STATS_KEY",
     "MODEL_DEFAULTS",
+    "CheckpointConfig",
     "LearnerInfoBuilder",
     "RolloutMetrics",
     "algorithm_defaults",
     "algorithm_names",
     "env_is_registered",
     "episode_history",
+    "on_each_runner",
     "required_resources",
     "standardize_fields",
     "synchronous_parallel_sample",
@@ -74,6 +81,15 @@ def env_is_registered(name: str) -> bool:
 def variants(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The configs that Tune would run: grids expanded, sampled values drawn once."""
     return [variant["config"] for _, variant in generate_variants({"config": config}, random_state=0)]
+
+
+def on_each_runner(
+    algorithm: Algorithm, function: Callable[[RolloutWorker], Any], local_env_runner: bool = True
+) -> list[Any]:
+    """What a function gives on each env runner that answers: the local one first, unless it is left out."""
+    group = algorithm.env_runner_group
+    each = getattr(group, "foreach_env_runner", None) or group.foreach_worker  # its name before Ray 2.41
+    return each(function, local_env_runner=local_env_runner)
 
 
 def trial_folder(trial: Trial, storage: str) -> str:

@@ -28,6 +28,7 @@ from rllib_tag.plugin.ray_internals import (
     LEARNER_STATS_KEY,
     LearnerInfoBuilder,
     episode_history,
+    on_each_runner,
     standardize_fields,
     synchronous_parallel_sample,
 )
@@ -70,7 +71,7 @@ class TeamPPO(PPO):
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """RLlib's checkpoint, and beside it what the runners' next samples depend on."""
         super().save_checkpoint(checkpoint_dir)
-        states = dict(self.env_runner_group.foreach_env_runner(lambda w: (w.worker_index, w.sampling_state())))
+        states = dict(on_each_runner(self, lambda w: (w.worker_index, w.sampling_state())))
         kept = {"trial": self.trial_id, "episodes": episode_history(self), "runners": states}
         (Path(checkpoint_dir) / SAMPLING).write_bytes(pickle.dumps(kept))
 
@@ -86,8 +87,8 @@ class TeamPPO(PPO):
             return
         episode_history(self)[:] = kept["episodes"]
         states = kept["runners"]
-        self.env_runner_group.foreach_env_runner(
-            lambda w: w.set_sampling_state(states[w.worker_index]) if w.worker_index in states else None
+        on_each_runner(
+            self, lambda w: w.set_sampling_state(states[w.worker_index]) if w.worker_index in states else None
         )
 
     def training_step(self) -> dict[str, Any]:

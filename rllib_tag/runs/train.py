@@ -15,11 +15,11 @@ from typing import Any
 import gymnasium
 import ray
 from ray import tune
-from ray.tune import Callback, CheckpointConfig, ResumeConfig
+from ray.tune import Callback, ResumeConfig
 from ray.tune.experiment import Trial
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.ray_internals import trial_error, trial_folder
+from rllib_tag.plugin.ray_internals import CheckpointConfig, trial_error, trial_folder
 from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.runs.backend import why_plain

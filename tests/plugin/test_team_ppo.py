@@ -21,6 +21,7 @@ from ray.rllib.policy.sample_batch import SampleBatch, concat_samples
 from torch.utils import deterministic
 
 from rllib_tag.nn.team import receiver_rows
+from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.sampler import STRETCH, BatchedSampler, generalized_advantages
 from rllib_tag.plugin.team_policy import TeamPolicy, unpack
@@ -57,7 +58,8 @@ def build(batched: bool, env_config: dict[str, Any], **options: Any) -> PPO:
     )  # fmt: skip
     config.update(copy.deepcopy(options))
     kind = TeamPPOConfig if batched else PPOConfig
-    return kind().update_from_dict({**config, "env": "rllib_tag.TagEnv"}).build_algo()
+    built = kind().update_from_dict({**config, "env": "rllib_tag.TagEnv"})
+    return getattr(built, "build_algo", built.build)()
 
 
 def pair(env_config: dict[str, Any], **options: Any) -> tuple[PPO, TeamPPO]:
@@ -315,7 +317,7 @@ def test_a_restored_run_keeps_its_own_hyperparameters(ray_session: None, tmp_pat
             assert taker.get_policy(name).entropy_coeff == 0.003
             moments = [state["exp_avg"] for state in theirs.state.values()]
             assert all(map(torch.equal, moments, [state["exp_avg"] for state in ours.state.values()]))
-            for config in taker.env_runner_group.foreach_env_runner(lambda worker: worker.policy_map[name].config):  # noqa: B023
+            for config in on_each_runner(taker, lambda worker: worker.policy_map[name].config):  # noqa: B023
                 assert {key: config[key] for key in changed} == changed
         assert taker.iteration == 1
         taker.train()
@@ -347,9 +349,7 @@ def test_several_runners(fragment: Any, ray_session: None) -> None:
     )  # fmt: skip
     try:
         assert ours.train()["num_env_steps_sampled"] >= 2 * NUM_ENVS * FRAGMENT
-        workers = ours.env_runner_group.foreach_env_runner(
-            lambda worker: (isinstance(worker, BatchedSampler), worker.get_weights())
-        )
+        workers = on_each_runner(ours, lambda worker: (isinstance(worker, BatchedSampler), worker.get_weights()))
         assert [batched for batched, _ in workers] == [True] * 3
         for _, weights in workers[1:]:
             for key, value in workers[0][1]["class_a"].items():
@@ -365,9 +365,7 @@ def test_a_lost_runner_is_replaced(ray_session: None) -> None:
     )  # fmt: skip
     try:
         ours.train()
-        ours.env_runner_group.foreach_env_runner(
-            lambda worker: os._exit(1), local_env_runner=False, remote_worker_ids=[1]
-        )
+        on_each_runner(ours, lambda worker: os._exit(1) if worker.worker_index == 1 else None, local_env_runner=False)
         before, deadline = ours.iteration, time.monotonic() + 120
         while ours.env_runner_group.num_healthy_remote_workers() < 2 or ours.iteration < before + 3:
             assert time.monotonic() < deadline
@@ -445,7 +443,7 @@ def test_numbers_that_are_not_finite_end_the_run_from_a_remote_runner(
     algo = build(batched, {}, num_env_runners=1, env_runner_cls=RUNNERS[batched])
     algo.train()
     before = copy.deepcopy(algo.get_policy("class_a").get_weights())
-    algo.env_runner_group.foreach_env_runner(spoil, local_env_runner=False)
+    on_each_runner(algo, spoil, local_env_runner=False)
     with pytest.raises(FloatingPointError, match=message):
         algo.train()
     for key, value in algo.get_policy("class_a").get_weights().items():

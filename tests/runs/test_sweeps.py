@@ -13,6 +13,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining
 from ray.tune.search.sample import Categorical, Float, Integer
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.report.sweep import read_sweep
 from rllib_tag.runs import train as training
@@ -195,9 +196,7 @@ class WatchedPPO(TeamPPO):
         result = super().training_step()
         policy = self.get_policy("class_a")
         result["used_lr"] = policy._optimizers[0].param_groups[0]["lr"]
-        result["used_lambda"] = self.env_runner_group.foreach_env_runner(
-            lambda worker: worker.policy_map["class_a"].config["lambda"]
-        )
+        result["used_lambda"] = on_each_runner(self, lambda worker: worker.policy_map["class_a"].config["lambda"])
         return result
 
 
