@@ -9,6 +9,7 @@ import contextlib
 import csv
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -45,6 +46,7 @@ COMPARED = (
     "timesteps_total", "env_runners/custom_metrics/return_adversary_mean",
     "info/learner/class_a/learner_stats/total_loss", "info/learner/class_b/learner_stats/total_loss",
 )  # fmt: skip
+STEPS = re.compile(r"([\d,]+) steps")  # in what `rllib train` prints of an iteration
 Curve = dict[int, tuple[str, ...]]
 Row = dict[str, Any]
 console = Console(soft_wrap=True, highlight=False)
@@ -61,12 +63,6 @@ def curve(folder: Path) -> Curve:
     (file,) = folder.glob("**/progress.csv")
     with file.open(newline="") as opened:
         return {int(row["training_iteration"]): tuple(row[key] for key in COMPARED) for row in csv.DictReader(opened)}
-
-
-def trained_again(folder: Path) -> int:
-    """Iterations that a trial's `progress.csv` has more than once."""
-    (file,) = folder.glob("**/progress.csv")
-    return len(file.read_text().splitlines()) - 1 - len(curve(folder))
 
 
 def begun(folder: Path) -> bool:
@@ -91,14 +87,15 @@ def killed_drivers(count: int, work: Path, rng: random.Random) -> Row:
     while killed < count:
         runs += 1
         folder = work / f"killed_{runs}"
-        disturbed = False
+        disturbed, trained = False, []
         while True:
             process = rllib_train(folder, *(["--resume"] if begun(folder) else []))
             try:
                 said, _ = process.communicate(timeout=rng.uniform(0, seconds) if killed < count else None)
             except subprocess.TimeoutExpired:
                 process.kill()
-                process.communicate()
+                said, _ = process.communicate()
+            trained += STEPS.findall(said)
             survived += disturbed and process.returncode in (0, -signal.SIGKILL)
             if process.returncode != -signal.SIGKILL:
                 break
@@ -108,7 +105,7 @@ def killed_drivers(count: int, work: Path, rng: random.Random) -> Row:
             console.print(said)
         got = curve(folder)
         differ += sum(expected.get(step) != got.get(step) for step in expected.keys() | got.keys())
-        again += trained_again(folder)
+        again += len(trained) - len(set(trained))
     return {
         "fault": "driver killed (kill -9)", "injected": killed, "survived": survived,
         "lost": f"{differ} iterations differ from an uninterrupted run's; {again} were trained twice",

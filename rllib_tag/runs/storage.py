@@ -11,9 +11,9 @@ import posixpath
 import re
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import fsspec
 import pyarrow.fs
@@ -120,13 +120,9 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
         fs: The file system, of fsspec's kind.
     """
 
-    def __init__(self, fs: fsspec.AbstractFileSystem) -> None:
-        super().__init__(fs)
-        self._due: dict[str, int] = {}  # states still to be begun before a folder goes
-        self._lock = threading.Lock()
-
-    def __reduce__(self) -> tuple[type, tuple[fsspec.AbstractFileSystem]]:
-        return type(self), (self.fs,)
+    # States still to be begun before a folder goes; of all instances, since each trial of a resumed run has its own.
+    _due: ClassVar[dict[str, int]] = {}
+    _lock: ClassVar[threading.Lock] = threading.Lock()
 
     @classmethod
     def of(cls, fs: fsspec.AbstractFileSystem) -> pyarrow.fs.PyFileSystem:
@@ -143,19 +139,21 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
 
     def open_output_stream(self, path: str, metadata: Any) -> Any:
         """Opens a file to write; where it is Tune's state, what the last ones no longer name goes first."""
-        if posixpath.basename(path).startswith(TUNE_STATE):
-            with self._lock:
-                self._due = {folder: states - 1 for folder, states in self._due.items()}
-                done = [folder for folder, states in self._due.items() if states == 0]
-            self.delete_now(done)
+        experiment, name = posixpath.split(path)
+        if name.startswith(TUNE_STATE):
+            self.delete_due(experiment, states=1)
         return super().open_output_stream(path, metadata)
 
-    def delete_now(self, folders: Iterable[str] | None = None) -> None:
-        """Deletes folders that wait for it. Default: all."""
-        for folder in list(self._due) if folders is None else folders:
-            with self._lock:
-                del self._due[folder]
-            super().delete_dir(folder)
+    def delete_due(self, experiment: str, states: int = 3) -> None:
+        """Deletes the checkpoints of an experiment that waited for no more than some states. Default: all."""
+        with self._lock:
+            waiting = {path: left - states for path, left in self._due.items() if path.startswith(f"{experiment}/")}
+            self._due.update(waiting)
+            done = [path for path, left in waiting.items() if left <= 0]
+            for path in done:
+                del self._due[path]
+        for path in done:
+            super().delete_dir(path)
 
 
 def is_uri(location: str) -> bool:

@@ -201,7 +201,7 @@ def _run(
         raise_on_failed_trial=False,
         **plain,
     )
-    storage.filesystem.handler.delete_now()  # Tune's last state is written
+    storage.filesystem.handler.delete_due((storage / name).path)  # Tune's last state is written
     return [_trial_end(trial, storage.location) for trial in analysis.trials]
 
 

@@ -42,7 +42,7 @@ class Interrupted:
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     folder = tmp_path_factory.mktemp("cli")
     experiments = small("tag_quick")
-    checkpoints = {"checkpoint_frequency": 1, "checkpoint_at_end": True}
+    checkpoints = {"checkpoint_frequency": 1, "checkpoint_at_end": True, "num_to_keep": 2}
     experiments["tag_quick"].update(stop={"training_iteration": 8}, checkpoint_config=checkpoints)
     (folder / "quick.yaml").write_text(yaml.safe_dump(experiments))
     train = [RLLIB, "train", "file", "quick.yaml", "--storage-path", "results"]
@@ -75,6 +75,7 @@ def test_an_interrupted_run_goes_on_where_it_was(interrupted: Interrupted) -> No
     assert steps[-1] == 1600
     assert sorted(set(steps)) == list(range(200, 1601, 200))
     assert len(list((interrupted.folder / "results" / "tag_quick").glob("run_*.json"))) == 2
+    assert len(list(trial.glob("checkpoint_*"))) == 2
 
 
 def test_resuming_something_else_is_refused(folder: Path) -> None:
