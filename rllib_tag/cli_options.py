@@ -11,7 +11,8 @@ Stop = Annotated[
 ]
 Name = Annotated[str | None, typer.Option("--experiment-name", "-n", help="Folder of the results in the storage path.")]
 Storage = Annotated[
-    str | None, typer.Option("--storage-path", "--local-dir", help="Folder or URI for results. [default: ~/ray_results]")
+    str | None,
+    typer.Option("--storage-path", "--local-dir", help="Folder or URI for results. [default: ~/ray_results]"),
 ]
 Samples = Annotated[int | None, typer.Option("--num-samples", help="Trials of each variant.")]
 Freq = Annotated[int | None, typer.Option("--checkpoint-freq", help="Iterations between checkpoints.")]

@@ -38,6 +38,7 @@ from rllib_tag.plugin.sampler import BatchedSampler
 from rllib_tag.plugin.team_ppo import TeamPPOConfig
 from rllib_tag.runs.experiment import load_experiments
 from rllib_tag.runs.files import write_csv
+from rllib_tag.runs.storage import is_whole
 from rllib_tag.runs.train import TrainOptions, train
 
 HERE = Path(__file__).parent
@@ -212,7 +213,7 @@ def full_disk(count: int, work: Path, rng: random.Random) -> Row:
             fill(disk / "filler")
             said, _ = process.communicate()
             ended += process.returncode == 1 and "No space left on device" in said
-            if any((disk / "results").glob("**/checkpoint_*")):
+            if any(map(is_whole, (disk / "results").glob("**/checkpoint_*"))):
                 restore(disk / "results")
             (disk / "filler").unlink()
             process = rllib_train(disk / "results", *(["--resume"] if begun(disk / "results") else []))
