@@ -112,7 +112,10 @@ CASES: list[tuple[Change, str]] = [
     (lambda spec: spec.update(num_samples=-1), "num_samples: expected an integer of at least 1, got -1"),
     (lambda spec: spec.update(storage_path=3), "storage_path: expected a path or a URI, got 3"),
     (lambda spec: spec.update(restore=None), "restore: expected a local path, got None"),
-    (lambda spec: spec.update(restore="s3://bucket/checkpoint"), "restore: expected a local path, got 's3://bucket/checkpoint'"),
+    (
+        lambda spec: spec.update(restore="s3://bucket/checkpoint"),
+        "restore: expected a local path, got 's3://bucket/checkpoint'",
+    ),
     (lambda spec: spec.update(max_failures="x"), "max_failures: expected an integer"),
     (lambda spec: spec.update(time_budget_s="x"), "time_budget_s: expected a number"),
     (lambda spec: spec.update(stop={"timesteps_total": float("inf")}), "expected a finite number above 0, got inf"),

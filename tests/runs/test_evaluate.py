@@ -230,14 +230,6 @@ def test_evaluation_asks_for_no_gpu_because_training_did(
     assert evaluate(copy, episodes=1).rows == evaluate(team, episodes=1).rows
 
 
-def test_the_newest_checkpoint_is_not_replaced_by_an_older_one(team: TrainedTeam, tmp_path: Path) -> None:
-    for number in (0, 1):
-        shutil.copytree(team.source, tmp_path / "trial" / f"checkpoint_00000{number}")
-    (tmp_path / "trial" / "checkpoint_000001" / "rllib_checkpoint.json").unlink()
-    with pytest.raises(ConfigError, match="checkpoint_000001, the newest, found none"):
-        restore(tmp_path)
-
-
 def test_several_trials_must_be_told_apart(trained: TrialEnd, tmp_path: Path) -> None:
     for name in ("one", "two"):
         shutil.copytree(trained.folder, tmp_path / name)
