@@ -302,6 +302,8 @@ def _train_options(given: Mapping[str, Any]) -> Any:
 
 
 def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
+    from rllib_tag.report.sweep import read_sweep
+    from rllib_tag.runs.storage import Place, local_copy
     from rllib_tag.runs.train import train
 
     with Results() as results:
@@ -321,7 +323,10 @@ def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
     experiments_at = [end.location.rpartition("/")[0] for end in ends]
     for location in dict.fromkeys(experiments_at):
         if experiments_at.count(location) > 1:
-            tell_best(location)
+            with local_copy(location, checkpoints=False) as folder:
+                sweep = read_sweep(folder)
+            best = Place.at(location) / sweep.rows[0]["trial"]
+            tell_best(sweep, best.location, best.checkpoints())
     if failed or interrupted:
         raise typer.Exit(1 if failed else 130)
 

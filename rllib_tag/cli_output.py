@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich import progress
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from rllib_tag.report.sweep import Sweep
+
 console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
 
-def tell_best(location: str) -> None:
-    """A sweep's trials, and the best one's checkpoint."""
-    from rllib_tag.report.sweep import read_sweep, sweep_table
-    from rllib_tag.runs.storage import CHECKPOINT, Place, local_copy
+def tell_best(sweep: Sweep, best: str, checkpoints: Sequence[str]) -> None:
+    """A sweep's trials, and where the best one's folder and newest checkpoint are."""
+    from rllib_tag.report.sweep import sweep_table
 
-    with local_copy(location, checkpoints=False) as folder:
-        sweep = read_sweep(folder)
     console.print(sweep_table(sweep))
-    best = Place.at(location) / sweep.rows[0]["trial"]
-    found = sorted({match[0] for match in map(CHECKPOINT.match, best.files(recursive=True)) if match})
-    console.print(f"best: {(best / found[-1]).location if found else f'{best.location}, which kept no checkpoint'}")
-    console.print(f"its config: {(best / 'params.json').location}; all of it again: rllib sweep report {location}")
+    console.print(f"best: {checkpoints[-1] if checkpoints else f'{best}, which kept no checkpoint'}")
+    console.print(f"its config: {best}/params.json; all of it again: rllib sweep report {best.rpartition('/')[0]}")
 
 
 class Results:

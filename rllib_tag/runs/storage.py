@@ -74,6 +74,11 @@ class Place:
         found = self.filesystem.get_file_info(selector)
         return sorted(posixpath.relpath(info.path, self.path) for info in found if info.is_file)
 
+    def checkpoints(self) -> list[str]:
+        """The locations of the checkpoints in it, in order."""
+        found = {match[0] for match in map(CHECKPOINT.match, self.files(recursive=True)) if match}
+        return [(self / name.rstrip("/")).location for name in sorted(found)]
+
     def read_text(self) -> str:
         """The text of the file that it is."""
         with self.filesystem.open_input_stream(self.path) as file:

@@ -128,3 +128,10 @@ def test_text_goes_there_and_back(tmp_path: Path) -> None:
     assert (Place.at(tmp_path) / "folder").files() == ["a.json"]
     assert Place.at(tmp_path).files(recursive=True) == ["folder/a.json"]
     assert Place.at(tmp_path / "nowhere").files() == []
+    assert Place.at(tmp_path).checkpoints() == []
+    for number in (5, 3):
+        (Place.at(tmp_path) / f"checkpoint_00000{number}" / "policies" / "a").write_text("")
+    assert [Path(found).name for found in Place.at(tmp_path).checkpoints()] == [
+        "checkpoint_000003",
+        "checkpoint_000005",
+    ]
