@@ -5,7 +5,8 @@ FROM python:3.11-slim-bookworm
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends make=4.* wget=1.* \
     && rm -rf /var/lib/apt/lists/* \
-    && useradd --create-home --uid 1000 tag
+    && useradd --create-home --uid 1000 tag \
+    && ln -s /home/tag/rllib_tag/.venv/bin/ray /home/tag/rllib_tag/.venv/bin/rllib /usr/local/bin/
 
 USER tag
 WORKDIR /home/tag/rllib_tag

@@ -8,7 +8,7 @@ DEMO := out/demo
 help:
 	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 5 minutes on 2 cores)"
 	@echo "make test   run all tests"
-	@echo "make nightly  draw 15,000 broken files, and inject faults into real runs and count what they cost (half an hour)"
+	@echo "make nightly  read 15,000 randomly changed files, inject faults into real runs, count what they cost (half an hour)"
 	@echo "make bench  measure all speeds beside other libraries' (about 85 minutes on 2 cores)"
 	@echo "make study  train and evaluate all arms of the study that have no results yet (hours)"
 	@echo "make report draw the study's figures and print its tables, from the results alone"

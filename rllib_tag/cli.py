@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -111,10 +112,10 @@ def evaluate(
     from rllib_tag.report.table import conditions_table, influence_table, read_summary, summary_table
     from rllib_tag.runs.disturbances import read_conditions
     from rllib_tag.runs.evaluate import evaluate as run
-    from rllib_tag.runs.storage import Place
+    from rllib_tag.runs.storage import check_output
 
     overrides = _overrides(locals())
-    Place.at(out).check_writable()
+    check_output(out)
     others, yardsticks, conditions = _named("--beside", beside or []), yardstick or [], messages or []
     team = _restore(checkpoint)
     played = read_conditions(conditions, team.env_config_for(**overrides))
@@ -147,11 +148,11 @@ def transfer(
     """Play one team, without training, on all teams of 0 to 6 of each class; write a CSV and draw a heat map."""
     from rllib_tag.report.heat_map import draw_heat_map, read_transfer
     from rllib_tag.runs.files import write_csv
-    from rllib_tag.runs.storage import Place
+    from rllib_tag.runs.storage import check_output
     from rllib_tag.runs.transfer import transfer as run
     from rllib_tag.runs.transfer import transfer_games
 
-    Place.at(out).check_writable()
+    check_output(out)
     team, table = _restore(checkpoint), Path(out) / "transfer.csv"
     rows: list[dict[str, Any]] = []
     with Progress("games", len(transfer_games(team.env_config_for(), largest))) as advance:
@@ -184,13 +185,13 @@ def rollout(
     from rllib_tag.report.replay import write_replay
     from rllib_tag.report.video import FORMATS, draw_video, read_episode
     from rllib_tag.runs.rollout import rollout as run
-    from rllib_tag.runs.storage import Place
+    from rllib_tag.runs.storage import check_output
 
     formats = video or ["gif"]
     for name in formats:
         check_choice("--video", name, [*FORMATS, "html", "none"])
     overrides = _overrides(locals())
-    Place.at(out).check_writable()
+    check_output(out)
     for path in run(_restore(checkpoint), out, episodes=episodes, first_seed=seed, **overrides):
         console.print(f"wrote {path}")
         for name in formats:
@@ -206,7 +207,9 @@ def export(
 ) -> None:
     """Write per-class weights as safetensors and a JSON manifest, which open without unpickling anything."""
     from rllib_tag.runs.restore import export as run
+    from rllib_tag.runs.storage import check_output
 
+    check_output(os.path.dirname(out))
     console.print(f"wrote {run(checkpoint, out)}")
 
 
@@ -223,8 +226,9 @@ def plot(
     from rllib_tag.report.curve import draw_curves, read_curve
     from rllib_tag.report.figures import LEVEL_LABELS
     from rllib_tag.report.table import read_summary
-    from rllib_tag.runs.storage import local_copy
+    from rllib_tag.runs.storage import check_output, local_copy
 
+    check_output(os.path.dirname(out))
     if label and len(label) != len(runs):
         raise ConfigError(f"--label: expected one for each of the {len(runs)} runs, got {len(label)}. Give all.")
     names = label or [Path(run).name for run in runs]
@@ -258,8 +262,9 @@ def sweep_report(
     """Print a sweep's best trials, write one row a trial and draw the metric over what was varied."""
     from rllib_tag.report.sweep import draw_sweep, read_sweep, sweep_table
     from rllib_tag.runs.files import write_csv
-    from rllib_tag.runs.storage import local_copy
+    from rllib_tag.runs.storage import check_output, local_copy
 
+    check_output(os.path.dirname(out))
     with local_copy(experiment, checkpoints=False) as folder:
         sweep, table = read_sweep(folder, metric, mode), Path(out)
     console.print(sweep_table(sweep))
@@ -303,7 +308,7 @@ def _train_options(given: Mapping[str, Any]) -> Any:
 
 def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
     from rllib_tag.report.sweep import read_sweep
-    from rllib_tag.runs.storage import Place, local_copy
+    from rllib_tag.runs.storage import local_copy
     from rllib_tag.runs.train import train
 
     with Results() as results:
@@ -311,22 +316,26 @@ def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
     failed = interrupted = False
     for end in ends:
         if end.status == "TERMINATED":
-            console.print(f"done: {end.location}")
+            console.print(f"done: {end.place.location}")
         elif end.status == "ERROR":
             failed = True
             errors.print(
-                f"error: {end.location}: {end.error or 'see the folder'}", style="red", highlight=False, markup=False
+                f"error: {end.place.location}: {end.error or 'see the folder'}",
+                style="red",
+                highlight=False,
+                markup=False,
             )
         else:
             interrupted = True
-            console.print(f"interrupted: {end.location}; go on with --resume")
-    experiments_at = [end.location.rpartition("/")[0] for end in ends]
-    for location in dict.fromkeys(experiments_at):
-        if experiments_at.count(location) > 1:
+            console.print(f"interrupted: {end.place.location}; go on with --resume")
+    trials: dict[str, list[Any]] = {}
+    for end in ends:
+        trials.setdefault(end.place.parent.location, []).append(end)
+    for location, swept in trials.items():
+        if len(swept) > 1:
             with local_copy(location, checkpoints=False) as folder:
                 sweep = read_sweep(folder)
-            best = Place.at(location) / sweep.rows[0]["trial"]
-            tell_best(sweep, best.location, best.checkpoints())
+            tell_best(sweep, swept[0].place.parent / sweep.rows[0]["trial"])
     if failed or interrupted:
         raise typer.Exit(1 if failed else 130)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich import progress
@@ -12,17 +12,20 @@ from rich.text import Text
 
 if TYPE_CHECKING:
     from rllib_tag.report.sweep import Sweep
+    from rllib_tag.runs.storage import Place
 
 console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
 
-def tell_best(sweep: Sweep, best: str, checkpoints: Sequence[str]) -> None:
+def tell_best(sweep: Sweep, best: Place) -> None:
     """A sweep's trials, and where the best one's folder and newest checkpoint are."""
     from rllib_tag.report.sweep import sweep_table
 
     console.print(sweep_table(sweep))
-    console.print(f"best: {checkpoints[-1] if checkpoints else f'{best}, which kept no checkpoint'}")
-    console.print(f"its config: {best}/params.json; all of it again: rllib sweep report {best.rpartition('/')[0]}")
+    kept = best.checkpoints()
+    console.print(f"best: {kept[-1] if kept else f'{best.location}, which kept no checkpoint'}")
+    config = (best / "params.json").location
+    console.print(f"its config: {config}; all of it again: rllib sweep report {best.parent.location}")
 
 
 class Results:

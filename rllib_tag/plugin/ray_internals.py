@@ -92,9 +92,9 @@ def on_each_runner(
     return each(function, local_env_runner=local_env_runner)
 
 
-def trial_folder(trial: Trial, storage: str) -> str:
-    """Where a trial's results and checkpoints are, below the path or URI where Tune stores experiments."""
-    return "/".join([storage.rstrip("/"), trial.storage.experiment_dir_name, trial.storage.trial_dir_name])
+def trial_folder(trial: Trial) -> str:
+    """Where a trial's results and checkpoints are, below where Tune stores experiments."""
+    return f"{trial.storage.experiment_dir_name}/{trial.storage.trial_dir_name}"
 
 
 def trial_error(trial: Trial) -> str | None:

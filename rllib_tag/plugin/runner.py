@@ -20,6 +20,8 @@ class TagRunner(RolloutWorker):
         try:
             return self.sample_finite(**kwargs)
         except FloatingPointError as error:
+            if self.worker_index == 0:
+                raise
             return ErrorBatch(f"{error} (env runner {self.worker_index})")
 
     def sample_finite(self, **kwargs: Any) -> MultiAgentBatch:
@@ -32,7 +34,7 @@ class TagRunner(RolloutWorker):
 
 
 class ErrorBatch(MultiAgentBatch):
-    """What travels to the driver in place of a batch, and raises when its steps are counted there."""
+    """What travels to the driver in place of a batch, and raises when it is counted or copied there."""
 
     def __init__(self, message: str) -> None:
         super().__init__({}, 0)
@@ -42,4 +44,4 @@ class ErrorBatch(MultiAgentBatch):
         """Raises `FloatingPointError`."""
         raise FloatingPointError(self.message)
 
-    agent_steps = env_steps
+    agent_steps = copy = decompress_if_needed = env_steps

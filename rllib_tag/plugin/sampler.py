@@ -29,7 +29,7 @@ from rllib_tag.world.roster import GOOD_POLICY
 # once; longer stretches save little more and mix a minibatch less.
 STRETCH = 10
 # Attributes of a sampler that change as it samples.
-RUNNING = ("_games", "_returns", "_recent", "_finished", "_waiting")
+RUNNING = ("_games", "_returns", "_recent", "_finished")
 
 
 class TeamBatch(MultiAgentBatch):
@@ -135,8 +135,12 @@ class BatchedSampler(TagRunner):
         return pickle.dumps({"games": games, "random": random_states()})
 
     def set_sampling_state(self, state: bytes) -> None:
-        """Goes on from what `sampling_state` gave."""
+        """Goes on from what `sampling_state` gave; of other games, nothing is taken."""
         loaded = pickle.loads(state)
+        if "_games" in loaded["games"]:
+            theirs = loaded["games"]["_games"]
+            if (theirs.config, theirs.num_envs) != (self._games.config, self._games.num_envs):
+                return
         for key, value in loaded["games"].items():
             setattr(self, key, value)
         set_random_states(loaded["random"])

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ray.tune import Callback
 
 from rllib_tag.errors import ConfigError, check_choice, check_keys
 
-MODES = ("online", "offline", "disabled")  # W&B's own
+MODES = ("online", "offline", "disabled")
+WANDB_MODE = "WANDB_MODE"
+# Secrets would be written beside the results; W&B gets checkpoints from Tune only on file systems of its own.
+LEFT_OUT = {"kwargs", "api_key", "tracking_token", "upload_checkpoints", "save_checkpoints"}
 LOGGERS = ("wandb", "mlflow")
 
 
@@ -29,15 +33,24 @@ def check_loggers(given: Any) -> None:
         if importlib.util.find_spec(name) is None:
             raise ConfigError(f"loggers: {name}: expected it installed. Run pip install 'rllib_tag[{name}]'.")
         check_keys(f"loggers: {name}", arguments, _known(name))
-    if "mode" in given.get("wandb", {}):
-        check_choice("loggers: wandb: mode", given["wandb"]["mode"], MODES)
+    if "wandb" in given:
+        check_choice("loggers: wandb: mode", given["wandb"].get("mode", "online"), MODES)
+        if not isinstance(given["wandb"].get("project"), str):
+            raise ConfigError("loggers: wandb: expected a project, got none. Name one.")
 
 
-def logger_callbacks(given: Mapping[str, Mapping[str, Any]]) -> list[Callback]:
+@contextlib.contextmanager
+def logger_callbacks(given: Mapping[str, Mapping[str, Any]]) -> Iterator[list[Callback]]:
     """Tune's callbacks for checked `loggers`."""
+    before = os.environ.get(WANDB_MODE)
     if "mode" in given.get("wandb", {}):
-        os.environ["WANDB_MODE"] = given["wandb"]["mode"]  # Tune looks here when it decides whether it needs a key
-    return [_class(name)(**arguments) for name, arguments in given.items()]
+        os.environ[WANDB_MODE] = given["wandb"]["mode"]  # Tune looks here when it decides whether it needs a key
+    try:
+        yield [_class(name)(**arguments) for name, arguments in given.items()]
+    finally:
+        os.environ.pop(WANDB_MODE, None)
+        if before is not None:
+            os.environ[WANDB_MODE] = before
 
 
 def _class(name: str) -> type[Callback]:
@@ -57,4 +70,4 @@ def _known(name: str) -> set[str]:
         import wandb
 
         known |= set(inspect.signature(wandb.init).parameters)
-    return known - {"kwargs"}
+    return known - LEFT_OUT

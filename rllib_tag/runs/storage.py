@@ -11,9 +11,10 @@ import posixpath
 import re
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
 import fsspec
 import pyarrow.fs
@@ -49,7 +50,7 @@ class Place:
             ConfigError: If the URI's kind of store is not known or its package not installed.
         """
         location = os.fspath(location)
-        local = location.removeprefix("file://")
+        local = unquote(location.removeprefix("file://")) if location.startswith("file://") else location
         if not is_uri(local):
             path = os.path.abspath(os.path.expanduser(local))
             return cls(location if local != location else path, LateDeletion.of(WholeFileSystem()), path)
@@ -66,7 +67,16 @@ class Place:
             ) from error
 
     def __truediv__(self, name: str) -> Place:
-        return Place(posixpath.join(self.location, name), self.filesystem, posixpath.join(self.path, name))
+        return self._moved(lambda path: posixpath.join(path, name))
+
+    @property
+    def parent(self) -> Place:
+        """The folder that it is in."""
+        return self._moved(posixpath.dirname)
+
+    def _moved(self, move: Callable[[str], str]) -> Place:
+        folder, mark, query = self.location.partition("?") if is_uri(self.location) else (self.location, "", "")
+        return Place(move(folder) + mark + query, self.filesystem, move(self.path))
 
     def files(self, recursive: bool = False) -> list[str]:
         """The names of the files in it, or of all below it, in order; none if it is not there."""
@@ -84,6 +94,11 @@ class Place:
         with self.filesystem.open_input_stream(self.path) as file:
             return file.read().decode()
 
+    def copy_to(self, target: Path) -> None:
+        """Copies the file that it is to this machine's disk, and makes the folders above it."""
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pyarrow.fs.copy_files(self.path, str(target), source_filesystem=self.filesystem)
+
     def write_text(self, text: str) -> None:
         """Writes a file, and the folders above it."""
         self.filesystem.create_dir(posixpath.dirname(self.path))
@@ -98,9 +113,12 @@ class Place:
         """
         try:
             if is_uri(self.location):
+                new = self.filesystem.get_file_info(self.path).type == pyarrow.fs.FileType.NotFound
                 probe = self / ".rllib_tag_probe"
                 probe.write_text("")
                 self.filesystem.delete_file(probe.path)
+                if new:
+                    self.filesystem.delete_dir(self.path)
                 return
             existing = Path(self.path)
             while not existing.exists():
@@ -115,18 +133,17 @@ class Place:
 
 
 class LateDeletion(pyarrow.fs.FSSpecHandler):
-    """A file system for Tune on which a checkpoint outlives its deletion until nothing on it names it any more.
+    """A file system for Tune on which a checkpoint outlives its deletion while Tune's state on it still names it.
 
     Tune deletes a checkpoint at once, and writes down later which ones it has: a run that is killed in between would
-    look for one that is gone. What is deleted here goes when Tune has written its state twice since; the first of
-    these may have been drawn up before.
+    look for one that is gone. What is deleted here goes when the newest state that lies there no longer names it.
 
     Args:
         fs: The file system, of fsspec's kind.
     """
 
-    # States still to be begun before a folder goes; of all instances, since each trial of a resumed run has its own.
-    _due: ClassVar[dict[str, int]] = {}
+    # Of all instances, since each trial of a resumed run has its own.
+    _due: ClassVar[set[str]] = set()
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     @classmethod
@@ -138,32 +155,47 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
         """Deletes a folder; a checkpoint's later."""
         if CHECKPOINT.fullmatch(f"{path}/"):
             with self._lock:
-                self._due[path] = 3
+                self._due.add(path)
         else:
             super().delete_dir(path)
 
     def open_output_stream(self, path: str, metadata: Any) -> Any:
-        """Opens a file to write; where it is Tune's state, what the last ones no longer name goes first."""
+        """Opens a file to write; where it is Tune's state, what the last one no longer names goes first."""
         experiment, name = posixpath.split(path)
         if name.startswith(TUNE_STATE):
-            self.delete_due(experiment, states=1)
+            self.delete_due(experiment)
         return super().open_output_stream(path, metadata)
 
-    def delete_due(self, experiment: str, states: int = 3) -> None:
-        """Deletes the checkpoints of an experiment that waited for no more than some states. Default: all."""
+    def delete_due(self, experiment: str) -> None:
+        """Deletes what waits for it in an experiment's folder and is not named by the newest state there."""
         with self._lock:
-            waiting = {path: left - states for path, left in self._due.items() if path.startswith(f"{experiment}/")}
-            self._due.update(waiting)
-            done = [path for path, left in waiting.items() if left <= 0]
-            for path in done:
-                del self._due[path]
-        for path in done:
-            super().delete_dir(path)
+            due = [path for path in self._due if path.startswith(f"{experiment}/")]
+            states = [path for path in self.fs.glob(f"{experiment}/{TUNE_STATE}*.json") if due]
+            if not states:
+                return
+            state = self.fs.cat_file(max(states))
+            for path in due:
+                # Tune writes what it knows of checkpoints as a pickle in hexadecimal digits.
+                if path.encode().hex().encode() not in state and path.encode() not in state:
+                    with contextlib.suppress(FileNotFoundError):
+                        super().delete_dir(path)
+                    self._due.remove(path)
 
 
 def is_uri(location: str) -> bool:
     """Whether a location is a URI; `file://` is one too."""
     return "://" in location
+
+
+def check_output(folder: str) -> None:
+    """Checks a folder on this machine that is to be written.
+
+    Raises:
+        ConfigError: If it is a URI or cannot be written.
+    """
+    if is_uri(folder):
+        raise ConfigError(f"--out: expected a folder on this machine, got {folder}. Write one, and copy it there.")
+    Place.at(folder).check_writable()
 
 
 @contextlib.contextmanager
@@ -172,32 +204,43 @@ def local_copy(location: str | os.PathLike[str], checkpoints: bool) -> Iterator[
 
     Args:
         location: A local path or a URI.
-        checkpoints: Whether to copy checkpoints, of each trial the newest two, or everything else.
+        checkpoints: Whether to copy checkpoints, of each trial the newest whole one, or everything else.
 
     Raises:
-        ConfigError: If there is nothing at a URI.
+        ConfigError: If there is nothing at a URI, or a file is not what is expected there.
     """
     if not is_uri(os.fspath(location)):
         yield Path(location)
         return
     place = Place.at(location)
-    names = place.files(recursive=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        target = Path(temporary, posixpath.basename(place.path))
+        _fetch(place, target, checkpoints)
+        try:
+            yield target
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(str(target), place.location)) from error
+
+
+def _fetch(place: Place, target: Path, checkpoints: bool) -> None:
+    if place.filesystem.get_file_info(place.path).is_file:
+        place.copy_to(target)
+        return
+    names: dict[str, list[str]] = {}
+    for name in place.files(recursive=True):
+        found = CHECKPOINT.match(name)
+        names.setdefault(found[0] if found else "", []).append(name)
     if not names:
         raise ConfigError(f"storage: expected files at {place.location}, found none. Correct the URI.")
-    folders: dict[str, set[str]] = {}
-    for name in names:
-        found = CHECKPOINT.match(name)
-        if found:
-            folders.setdefault(found[1] or "", set()).add(found[0])
-    newest = {folder for found in folders.values() for folder in sorted(found)[-2:]}
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in names:
-            found = CHECKPOINT.match(name)
-            if (found[0] in newest if checkpoints else False) if found else True:
-                target = Path(temporary, name)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                pyarrow.fs.copy_files((place / name).path, str(target), source_filesystem=place.filesystem)
-        yield Path(temporary)
+    wanted = [""] if not checkpoints or names.keys() == {""} else sorted(names.keys() - {""}, reverse=True)
+    whole = set()  # trials of which one is here
+    for folder in wanted:
+        trial = posixpath.dirname(folder.rstrip("/"))
+        if trial not in whole:
+            for name in names.get(folder, []):
+                (place / name).copy_to(target / name)
+            if is_whole(target / folder):
+                whole.add(trial)
 
 
 class WholeFileSystem(LocalFileSystem):
@@ -232,6 +275,14 @@ class _AsideFile(io.FileIO):
             self.close()
             raise
         return size
+
+    def __exit__(self, kind: Any, *exc: Any) -> None:
+        self._failed = self._failed or kind is not None
+        super().__exit__(kind, *exc)
+
+    def __del__(self) -> None:
+        self._failed = True  # nobody has closed it
+        self.close()
 
     def close(self) -> None:
         if self.closed:

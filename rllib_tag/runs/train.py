@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import dataclasses
 import logging
 import os
@@ -84,13 +85,13 @@ class TrialEnd:
     """How a trial ended.
 
     Args:
-        location: The path or URI of the trial's folder with its results and checkpoints.
+        place: The trial's folder with its results and checkpoints.
         status: `TERMINATED`, `ERROR` or `INTERRUPTED`.
         result: RLlib's last result.
         error: The last line of the error, if there was one.
     """
 
-    location: str
+    place: Place
     status: str
     result: Mapping[str, Any]
     error: str | None
@@ -98,7 +99,7 @@ class TrialEnd:
     @property
     def folder(self) -> Path:
         """The trial's folder, where it is on this machine."""
-        return Path(self.location)
+        return Path(self.place.path)
 
 
 OnResult = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
@@ -188,21 +189,22 @@ def _run(
     if reason is not None:
         plain["config"]["env_runner_cls"] = TagRunner
     plain["checkpoint_config"] = CheckpointConfig(**plain.get("checkpoint_config") or {})
-    analysis = tune.run(
-        TeamPPO if reason is None else spec["run"],
-        name=name,
-        scheduler=scheduler_of(spec),
-        search_alg=search_of(spec),
-        resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
-        verbose=3 if options.verbose else 0,
-        callbacks=[_Progress(on_result), *logger_callbacks(spec.get("loggers", {}))],
-        storage_path=storage.path,
-        storage_filesystem=storage.filesystem,
-        raise_on_failed_trial=False,
-        **plain,
-    )
-    storage.filesystem.handler.delete_due((storage / name).path)  # Tune's last state is written
-    return [_trial_end(trial, storage.location) for trial in analysis.trials]
+    with logger_callbacks(spec.get("loggers", {})) as loggers:
+        analysis = tune.run(
+            TeamPPO if reason is None else spec["run"],
+            name=name,
+            scheduler=scheduler_of(spec),
+            search_alg=search_of(spec),
+            resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
+            verbose=3 if options.verbose else 0,
+            callbacks=[_Progress(on_result), *loggers],
+            storage_path=storage.path,
+            storage_filesystem=storage.filesystem,
+            raise_on_failed_trial=False,
+            **plain,
+        )
+    storage.filesystem.handler.delete_due((storage / name).path)
+    return [_trial_end(trial, storage) for trial in analysis.trials]
 
 
 def _why_plain(spec: Mapping[str, Any]) -> str | None:
@@ -295,9 +297,26 @@ class _Progress(Callback):
         self._on_result(trial.experiment_tag, result, trial.stopping_criterion)
 
 
-def _trial_end(trial: Trial, storage: str) -> TrialEnd:
-    result = trial.last_result or {}
-    status = trial.status
+def _trial_end(trial: Trial, storage: Place) -> TrialEnd:
+    result, place = trial.last_result or {}, storage / trial_folder(trial)
+    status, error = trial.status, trial_error(trial)
     if status != Trial.ERROR and not result.get("done"):
         status = INTERRUPTED  # Tune calls a trial that it stopped at Ctrl-C terminated, too
-    return TrialEnd(trial_folder(trial, storage), status, result, trial_error(trial))
+    if status == Trial.TERMINATED:
+        written, iteration = _last_written(place / "progress.csv"), result["training_iteration"]
+        if written != iteration:  # Tune goes on where it cannot write results
+            status = Trial.ERROR
+            error = (
+                f"progress.csv: expected {iteration} iterations, found {written}: the others could not be written. "
+                "Make room where the results go, and train again."
+            )
+    return TrialEnd(place, status, result, error)
+
+
+def _last_written(progress: Place) -> int:
+    """The last iteration in a trial's table of results; 0 if it is not there."""
+    try:
+        rows = list(csv.DictReader(progress.read_text().splitlines()))
+    except FileNotFoundError:
+        return 0
+    return int(rows[-1]["training_iteration"]) if rows else 0

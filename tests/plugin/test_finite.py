@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 
 from rllib_tag import TagEnv
 from rllib_tag.plugin.finite import check_finite, first_not_finite
+from rllib_tag.plugin.runner import ErrorBatch
 
 
 @pytest.mark.parametrize(
@@ -28,6 +30,13 @@ def test_finite_numbers_pass() -> None:
     check_finite("here", {"actions": {"a": 3}, "rewards": {"a": 0.5}, "seen": [np.ones((2, 3))]})
     with pytest.raises(FloatingPointError, match=r"here: expected finite numbers, got seen/1\[1\] = -inf"):
         check_finite("here", {"seen": [np.ones(2), np.array([0.0, -np.inf])]})
+
+
+@pytest.mark.parametrize("use", ["env_steps", "agent_steps", "copy", "decompress_if_needed"])
+def test_a_batch_that_stands_for_an_error_raises_however_it_is_used(use: str) -> None:
+    batch = pickle.loads(pickle.dumps(ErrorBatch("here")))
+    with pytest.raises(FloatingPointError, match="here"):
+        getattr(batch, use)()
 
 
 def test_an_environment_names_what_came_out_of_it_wrong(monkeypatch: pytest.MonkeyPatch) -> None:

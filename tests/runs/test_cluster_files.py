@@ -45,27 +45,43 @@ def test_the_commands_run_the_gpu_experiment(text: str) -> None:
     assert arguments[:3] == ["train", "file", "experiments/tag_ppo_gpu.yaml"]
     assert (EXPERIMENTS.parent / arguments[2]).exists()
     options = {option for option in arguments if option.startswith("--")}
-    assert options == {"--ray-address", "--storage-path"}
+    assert options - {"--num-samples"} == {"--ray-address", "--storage-path"}
     told = CliRunner().invoke(app, ["train", "file", "--help"], env={"COLUMNS": "200"}).output
     assert all(option in told for option in options)
 
 
-def containers() -> list[dict[str, Any]]:
-    """The head's and the workers' containers of the job."""
+def pods() -> list[dict[str, Any]]:
+    """The head's and the workers' pods of the job."""
     cluster = JOB["spec"]["rayClusterSpec"]
-    pods = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
-    for pod in pods:
-        spec = pod["template"]["spec"]
-        (container,) = spec["containers"]
-        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
-    return [pod["template"]["spec"]["containers"][0] for pod in pods]
+    return [group["template"]["spec"] for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"])]
+
+
+def containers() -> list[dict[str, Any]]:
+    """Their containers."""
+    for pod in pods():
+        (container,) = pod["containers"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in pod["volumes"]}
+    return [pod["containers"][0] for pod in pods()]
+
+
+def asked_for() -> dict[str, float]:
+    """What a trial of the GPU experiment asks Ray for."""
+    (spec,) = load_experiments(EXPERIMENTS / "tag_ppo_gpu.yaml").values()
+    return resources_of(spec["run"], spec["env"], spec["config"])
+
+
+def test_the_cluster_has_a_machine_for_each_trial() -> None:
+    (line,) = (command for command in commands() if "--num-samples" in command)
+    assert int(line.split("--num-samples ")[1].split()[0]) == 1 + len(LAUNCHED["provider"]["worker_ips"])
+    assert asked_for() == {"CPU": 5, "GPU": 1}
+    assert "--gpus=all" in LAUNCHED["docker"]["run_options"]
+    assert "5 cores or more" in (CLUSTER / "ray-cluster.yaml").read_text()
 
 
 def test_the_job_has_what_the_experiment_asks_for() -> None:
     assert (JOB["apiVersion"], JOB["kind"]) == ("ray.io/v1", "RayJob")
     assert JOB["spec"]["rayClusterSpec"]["rayVersion"] == version("ray")
-    (spec,) = load_experiments(EXPERIMENTS / "tag_ppo_gpu.yaml").values()
-    asked = resources_of(spec["run"], spec["env"], spec["config"])
+    asked = asked_for()
     limits = [container["resources"]["limits"] for container in containers()]
     worker = limits[1]
     assert worker["nvidia.com/gpu"] >= asked["GPU"]
@@ -82,4 +98,9 @@ def test_the_image_has_what_both_files_run() -> None:
     assert "docker build -t rllib_tag ." in docker
     assert ".[cluster]" in docker  # job submission needs Ray's dashboard
     assert "wget" in docker  # KubeRay's probes
+    for name in ("ray", "rllib"):  # a login shell, in which the launcher runs them, sets PATH anew
+        assert f"/.venv/bin/{name} " in docker.partition("/usr/local/bin/")[0]
+    uid = docker.partition("--uid ")[2].split()[0]
+    for pod in pods():
+        assert pod["securityContext"]["fsGroup"] == int(uid)
     assert "--entrypoint=/usr/bin/env" in LAUNCHED["docker"]["run_options"]  # the launcher runs a shell in the image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def test_offline_loggers_hold_the_figures(ray_session: None, tmp_path: Path, mon
         "mlflow": {"tracking_uri": f"file://{tmp_path}/mlruns", "experiment_name": "tag"},
     }
     end = run(copy.deepcopy(experiments), tmp_path / "results", iterations=2)
+    assert os.environ["WANDB_MODE"] == "online"
     client = mlflow.MlflowClient(f"file://{tmp_path}/mlruns")
     (found,) = client.search_runs([client.get_experiment_by_name("tag").experiment_id])
     history = client.get_metric_history(found.info.run_id, METRIC)
@@ -51,6 +53,10 @@ def test_offline_loggers_hold_the_figures(ray_session: None, tmp_path: Path, mon
         ({"wnadb": {}}, "Did you mean 'wandb'"),
         ({"wandb": {"projct": "tag"}}, "loggers: wandb: unknown key 'projct'. Did you mean 'project'"),
         ({"wandb": {"mode": "off"}}, "loggers: wandb: mode"),
+        ({"wandb": {"mode": "offline"}}, "loggers: wandb: expected a project, got none"),
+        ({"wandb": {"project": "tag", "api_key": "x"}}, "loggers: wandb: unknown key 'api_key'"),
+        ({"wandb": {"project": "tag", "upload_checkpoints": True}}, "loggers: wandb: unknown key 'upload_checkpoints'"),
+        ({"mlflow": {"tracking_token": "x"}}, "loggers: mlflow: unknown key 'tracking_token'"),
         ({"mlflow": {"uri": "x"}}, "loggers: mlflow: unknown key 'uri'"),
     ],
 )

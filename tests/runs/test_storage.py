@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import os
 import pickle
 import shutil
 from pathlib import Path
@@ -18,7 +20,9 @@ from rllib_tag.cli import app
 from rllib_tag.errors import ConfigError
 from rllib_tag.runs.restore import find_checkpoint
 from rllib_tag.runs.storage import LateDeletion, Place, WholeFileSystem, is_whole, local_copy
-from rllib_tag.runs.train import TrialEnd
+from rllib_tag.runs.train import TrainOptions, TrialEnd, train
+
+from .conftest import EXPERIMENTS, small
 
 
 def full(descriptor: int) -> None:
@@ -72,31 +76,101 @@ def test_teams_and_curves_are_read_from_a_uri(trained: TrialEnd, tmp_path: Path)
         assert (folder / "progress.csv").read_text() == (trained.folder / "progress.csv").read_text()
         assert not list(folder.glob("checkpoint_*"))
     assert not folder.exists()
+    result = CliRunner().invoke(app, ["plot", f"{uri}/progress.csv", "--out", str(tmp_path / "file.png")])
+    assert result.exit_code == 0, result.output
+
+
+def test_of_a_trial_in_a_store_the_newest_whole_checkpoint_is_fetched(trained: TrialEnd, tmp_path: Path) -> None:
+    source = find_checkpoint(trained.folder)
+    for number in (3, 4, 5):
+        shutil.copytree(source, tmp_path / "a b" / "trial" / f"checkpoint_00000{number}")
+    (tmp_path / "a b" / "trial" / "checkpoint_000005" / "algorithm_state.pkl").unlink()
+    with local_copy(f"file://{tmp_path}/a%20b", checkpoints=True) as folder:
+        assert sorted(found.name for found in folder.glob("trial/*")) == ["checkpoint_000004", "checkpoint_000005"]
+        assert find_checkpoint(folder).name == "checkpoint_000004"
+
+
+def test_a_uri_keeps_its_query() -> None:
+    place = Place("s3://bucket/results?region=x", pyarrow.fs.LocalFileSystem(), "bucket/results") / "trial"
+    assert (place.location, place.path) == ("s3://bucket/results/trial?region=x", "bucket/results/trial")
+    assert place.parent.location == "s3://bucket/results?region=x"
+
+
+@pytest.mark.parametrize("command", [["evaluate"], ["transfer"], ["rollout"], ["export"], ["plot", "x"]])
+def test_what_is_made_for_this_machine_does_not_go_to_a_store(command: list[str], tmp_path: Path) -> None:
+    checkpoint = [] if command[0] == "plot" else [str(tmp_path)]
+    result = CliRunner().invoke(app, [*command, *checkpoint, "--out", "s3://bucket/folder/out"])
+    assert isinstance(result.exception, ConfigError)
+    assert "--out: expected a folder on this machine, got s3://bucket/folder" in str(result.exception)
+
+
+@pytest.mark.parametrize("how", ["left by an error", "never closed"])
+def test_a_file_that_is_not_finished_leaves_the_old_one(how: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("old")
+    file = WholeFileSystem().open(str(tmp_path / "file"), "wb")
+    if how == "never closed":
+        file.write(b"new")
+        del file
+    else:
+        with contextlib.suppress(KeyError), file:
+            file.write(b"new")
+            raise KeyError
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"file": "old"}
 
 
 @pytest.mark.parametrize("native", [False, True])
-def test_a_deleted_checkpoint_stays_until_two_states_have_been_written_since(native: bool, tmp_path: Path) -> None:
+def test_a_deleted_checkpoint_stays_while_the_newest_state_names_it(native: bool, tmp_path: Path) -> None:
     inner = ArrowFSWrapper(pyarrow.fs.LocalFileSystem()) if native else WholeFileSystem()
     filesystem = LateDeletion.of(inner)
     trials = pickle.loads(pickle.dumps(filesystem))  # as a resumed trial gets it
-    for name in ("trial/checkpoint_000001", "trial/checkpoint_000002", "other"):
-        filesystem.create_dir(str(tmp_path / name))
+    first, second, third = (str(tmp_path / "trial" / f"checkpoint_00000{number}") for number in (1, 2, 3))
+    for path in (first, second, third, str(tmp_path / "other")):
+        filesystem.create_dir(path)
 
-    def write_state() -> None:
-        with filesystem.open_output_stream(str(tmp_path / "experiment_state-2026.json")) as file:
-            file.write(b"{}")
+    def begin_state(day: int, *named: str) -> None:
+        with filesystem.open_output_stream(str(tmp_path / f"experiment_state-2026-11-{day}.json")) as file:
+            file.write(json.dumps([pickle.dumps(path).hex() for path in named]).encode())
+
+    def left() -> list[str]:
+        return sorted(str(path) for path in (tmp_path / "trial").iterdir())
 
     filesystem.delete_dir(str(tmp_path / "other"))
     assert not (tmp_path / "other").exists()
-    trials.delete_dir(str(tmp_path / "trial" / "checkpoint_000001"))
-    for left in (2, 2, 1):
-        write_state()
-        assert len(list((tmp_path / "trial").iterdir())) == left
-    trials.delete_dir(str(tmp_path / "trial" / "checkpoint_000002"))
-    filesystem.handler.delete_due(f"{tmp_path}/tri")
-    assert list((tmp_path / "trial").iterdir())
+    begin_state(20, second)  # of a run before it was resumed
+    begin_state(21, first, second)
+    trials.delete_dir(first)
+    begin_state(21, second, third)
+    assert left() == [first, second, third]  # what lay there when it was begun named the first
+    begin_state(21, second, third)
+    assert left() == [second, third]
+    trials.delete_dir(second)
+    trials.delete_dir(third)
+    shutil.rmtree(third)
+    filesystem.handler.delete_due(str(tmp_path)[:-1])
     filesystem.handler.delete_due(str(tmp_path))
-    assert not list((tmp_path / "trial").iterdir())
+    assert left() == [second]
+    begin_state(22)
+    filesystem.handler.delete_due(str(tmp_path))
+    assert left() == []
+
+
+def test_results_that_were_not_written_are_an_error(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = os.fsync
+
+    def full_for_results(descriptor: int) -> None:
+        if "progress.csv" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            full(descriptor)
+        sync(descriptor)
+
+    monkeypatch.setattr("rllib_tag.runs.storage.os.fsync", full_for_results)
+    experiments = small("tag_quick")
+    experiments["tag_quick"]["stop"] = {"training_iteration": 1}
+    (end,) = train(experiments, TrainOptions(storage_path=str(tmp_path)), lambda *_: None)
+    assert end.status == "ERROR"
+    assert end.error.startswith("progress.csv: expected 1 iterations, found 0: the others could not be written.")
+    assert is_whole(find_checkpoint(end.folder))
 
 
 @pytest.mark.parametrize(
@@ -104,6 +178,7 @@ def test_a_deleted_checkpoint_stays_until_two_states_have_been_written_since(nat
     [
         ("nosuch://bucket/folder", "expected a path or a URI of a store that pyarrow or fsspec knows"),
         ("file:///no/such/folder", "expected files at file:///no/such/folder, found none"),
+        (f"file://{EXPERIMENTS}/cluster", f"file://{EXPERIMENTS}/cluster"),
     ],
 )
 def test_a_uri_that_leads_nowhere(uri: str, message: str) -> None:
@@ -112,7 +187,7 @@ def test_a_uri_that_leads_nowhere(uri: str, message: str) -> None:
 
 
 def test_a_place_is_checked_and_left_as_it_was(tmp_path: Path) -> None:
-    for location in (str(tmp_path / "a" / "b"), f"file://{tmp_path}"):
+    for location in (str(tmp_path / "a" / "b"), f"file://{tmp_path}", f"file://{tmp_path}/a%20b"):
         Place.at(location).check_writable()
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")

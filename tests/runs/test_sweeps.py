@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from ray import cloudpickle
 from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining
 from ray.tune.search.sample import Categorical, Float, Integer
+from typer.testing import CliRunner
 
+from rllib_tag.cli import app
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.team_ppo import TeamPPO
@@ -178,15 +181,24 @@ def test_asha_stops_the_worst(ray_session: None, tmp_path: Path) -> None:
     assert sorted(row["lr"] for row in found.rows) == [0.001, 0.002, 0.004, 0.008]
 
 
-def test_optuna_suggests_within_the_range(ray_session: None, tmp_path: Path) -> None:
+def test_optuna_suggests_within_the_range_and_the_command_names_the_best(ray_session: None, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
-    ends, folder = sweep(
-        tmp_path, {"loguniform": [0.0001, 0.01]}, 1, search={"type": "optuna", "seed": 3}, num_samples=3
+    (spec,) = small("tag_quick").values()
+    spec["config"] |= {"lr": {"loguniform": [0.0001, 0.01]}, "num_cpus_for_main_process": 0.5}
+    spec |= {"stop": {"training_iteration": 1}, "search": {"type": "optuna", "seed": 3}, "num_samples": 3}
+    file, folder = tmp_path / "sweep.yaml", tmp_path / "sweep"
+    file.write_text(yaml.safe_dump({"sweep": spec}))
+    result = CliRunner().invoke(app, ["train", "file", str(file), "--storage-path", f"file://{tmp_path}"])
+    assert result.exit_code == 0, result.output
+    found = read_sweep(folder)
+    rows = found.rows
+    assert len({row["lr"] for row in rows}) == 3
+    assert all(0.0001 <= row["lr"] <= 0.01 for row in rows)
+    best = max(rows, key=lambda row: row[found.metric])["trial"]
+    assert f"best: file://{folder}/{best}/checkpoint_000000\n" in result.output
+    assert f"its config: file://{folder}/{best}/params.json; all of it again: rllib sweep report file://{folder}\n" in (
+        result.output
     )
-    rates = [json.loads((end.folder / "params.json").read_text())["lr"] for end in ends]
-    assert len(set(rates)) == 3
-    assert all(0.0001 <= rate <= 0.01 for rate in rates)
-    assert len(read_sweep(folder).rows) == 3
 
 
 class WatchedPPO(TeamPPO):
