@@ -21,7 +21,7 @@ ARROWS = {
     "report": set(),
     "cli": {"runs", "report", "cli_options", "cli_output"},
     "cli_options": set(),
-    "cli_output": {"report"},
+    "cli_output": {"report", "runs"},
     "errors": set(),
 }
 OUTSIDE = {"world": {"ray", "torch", "torch_geometric"}, "nn": {"ray"}, "report": {"ray", "torch", "torch_geometric"}}
