@@ -2,12 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := out/demo
+RAYS := 2.40.0 2.60.0
 
-.PHONY: help install demo test nightly faults check bench study report format clean
+.PHONY: help install demo test test-matrix nightly faults check bench study report format clean
 
 help:
 	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 5 minutes on 2 cores)"
 	@echo "make test   run all tests"
+	@echo "make test-matrix  run all tests with the oldest and the newest Ray that setup.cfg allows, in .matrix"
 	@echo "make nightly  read 15,000 randomly changed files, inject faults into real runs, count what they cost (half an hour)"
 	@echo "make bench  measure all speeds beside other libraries' (about 85 minutes on 2 cores)"
 	@echo "make study  train and evaluate all arms of the study that have no results yet (hours)"
@@ -38,6 +40,15 @@ demo: install
 test: install
 	$(BIN)/pytest
 
+# Each Ray gets an environment of its own. Warnings of another Ray's libraries are no errors.
+test-matrix:
+	for ray in $(RAYS); do \
+		$(PYTHON) -m venv .matrix/$$ray \
+		&& .matrix/$$ray/bin/pip install --quiet torch==2.13.0 \
+		&& .matrix/$$ray/bin/pip install --quiet "ray[rllib,tune]==$$ray" --editable ".[dev]" \
+		&& .matrix/$$ray/bin/pytest -W default || exit 1; \
+	done
+
 nightly: install faults
 	$(BIN)/pytest tests/runs/test_fuzz.py --hypothesis-profile nightly
 
@@ -66,4 +77,4 @@ format: install
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf .venv .bench out build *.egg-info
+	rm -rf .venv .bench .matrix out build *.egg-info

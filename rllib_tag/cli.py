@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -367,7 +366,6 @@ def _json(option: str, text: str) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the command; what a user gave wrong ends in one line and exit status 2."""
-    warnings.filterwarnings("ignore", category=DeprecationWarning, module="ray")
     try:
         app()
     except ConfigError as error:

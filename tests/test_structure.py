@@ -20,6 +20,7 @@ ARROWS = {
     "runs": {"world", "nn", "plugin"},
     "report": set(),
     "cli": {"runs", "report", "cli_options", "cli_output"},
+    "__main__": {"cli"},
     "cli_options": set(),
     "cli_output": {"report", "runs"},
     "errors": set(),

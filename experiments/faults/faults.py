@@ -41,7 +41,7 @@ from rllib_tag.runs.storage import is_whole
 from rllib_tag.runs.train import TrainOptions, train
 
 HERE = Path(__file__).parent
-RLLIB = [sys.executable, "-c", "from rllib_tag.cli import main; main()"]
+RLLIB = [sys.executable, "-m", "rllib_tag"]
 COMPARED = (
     "timesteps_total", "env_runners/custom_metrics/return_adversary_mean",
     "info/learner/class_a/learner_stats/total_loss", "info/learner/class_b/learner_stats/total_loss",

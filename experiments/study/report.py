@@ -93,6 +93,9 @@ def main(
         changes = {name: (runs - conditions["team"])[:, None] for name, runs in conditions.items() if name != "team"}
         for name, interval in interquartile_means(changes).items():
             tell(f"  {name}", interval, "{:+.1f}")
+        console.print("without the other class's messages, and attention over those heard (nats)")
+        for name, interval in interquartile_means(study.influence(first)).items():
+            tell(f"  {name}", interval, "{:.3f}")
         if arms[1] in there:
             without = difference(conditions["cut"][:, None], scores[arms[1]])
             tell("links cut, less a team that never heard anybody", without, "{:+.1f}")

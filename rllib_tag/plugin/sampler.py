@@ -132,18 +132,18 @@ class BatchedSampler(TagRunner):
     def sampling_state(self) -> bytes:
         """All that the next samples depend on and RLlib's checkpoints leave out: games under way and random states."""
         games = {key: value for key, value in vars(self).items() if key in RUNNING}
-        return pickle.dumps({"games": games, "random": random_states()})
+        return pickle.dumps({"kind": self._kind(), "games": games, "random": random_states()})
 
     def set_sampling_state(self, state: bytes) -> None:
         """Goes on from what `sampling_state` gave; of other games, nothing is taken."""
         loaded = pickle.loads(state)
-        if "_games" in loaded["games"]:
-            theirs = loaded["games"]["_games"]
-            if (theirs.config, theirs.num_envs) != (self._games.config, self._games.num_envs):
-                return
-        for key, value in loaded["games"].items():
-            setattr(self, key, value)
-        set_random_states(loaded["random"])
+        if loaded["kind"] == self._kind():
+            for key, value in loaded["games"].items():
+                setattr(self, key, value)
+            set_random_states(loaded["random"])
+
+    def _kind(self) -> Any:
+        return None if self.env is None else (self._games.config, self._games.num_envs)
 
     def _step(self, fragment: _Fragment) -> None:
         view, games = self._games.view, self._games

@@ -21,6 +21,7 @@ from rliable import library, metrics
 from rllib_tag.errors import ConfigError
 from rllib_tag.report.figures import COLOURS, draw_levels, save_figure
 from rllib_tag.report.heat_map import GAME, VALUE, read_transfer
+from rllib_tag.report.table import read_summary
 
 REPETITIONS = 2000  # of the bootstrap
 RETURN = "return_adversary"
@@ -85,6 +86,19 @@ class Study:
             row["condition"]: np.array([float(rows[i][f"{RETURN}_mean"]) for rows in files])
             for i, row in enumerate(files[0])
         }
+
+    def influence(self, arm: str) -> dict[str, np.ndarray]:
+        """What the other class's messages do to each class, and its attention: (seeds, 1) by `CLASS: figure`.
+
+        Raises:
+            ConfigError: If a run's summary cannot be read.
+        """
+        found: dict[str, list[list[float]]] = {}
+        for folder in self.runs(arm):
+            for name, figures in read_summary(folder)["influence"].items():
+                for figure, value in figures.items():
+                    found.setdefault(f"{name}: {figure}", []).append([value["mean"]])
+        return {name: np.array(values) for name, values in found.items()}
 
     def transfers(self, arm: str) -> list[dict[str, Any]]:
         """The transfer grid of an arm: game, controller, and the mean of each of its runs, (seeds,) under `runs`."""

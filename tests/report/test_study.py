@@ -47,7 +47,10 @@ def study(tmp_path: Path) -> Study:
                 folder / "conditions.csv",
                 [{"condition": name, "return_adversary_mean": level - rng.random()} for name in names],
             )
-            write_json(folder / "summary.json", {})
+            influence = {"class_a": {"heard": {"mean": seed / 7, "standard_error": 0.1}}} if arm == "comm" else {}
+            write_json(
+                folder / "summary.json", {"summary": {}, "episodes": 7, "conditions": names, "influence": influence}
+            )
     return Study(tmp_path)
 
 
@@ -72,6 +75,13 @@ def test_a_difference_of_arms(study: Study) -> None:
     middle, low, high = difference(scores["comm"], scores["no_comm"])
     assert middle == pytest.approx(120)
     assert 80 <= low < 120 < high <= 160  # the runs lie within 20 of each arm's mean
+
+
+def test_what_messages_do_is_read_of_every_run(study: Study) -> None:
+    (found,) = study.influence("comm").items()
+    assert found[0] == "class_a: heard"
+    assert found[1].tolist() == [[seed / 7] for seed in range(1, 6)]
+    assert study.influence("no_comm") == {}
 
 
 def test_who_beats_whom(study: Study) -> None:
@@ -109,6 +119,9 @@ def test_what_is_missing_is_named(study: Study, tmp_path: Path) -> None:
         Study(tmp_path / "comm")
     with pytest.raises(ConfigError, match="expected an arm among comm, full_observation, no_comm, got 'gcn'"):
         study.returns("gcn")
+    (tmp_path / "comm" / "seed_2" / "summary.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"expected a summary.json of `rllib evaluate` in .*seed_2"):
+        study.influence("comm")
     (tmp_path / "comm" / "seed_1" / "curve.csv").write_text("env_steps,seconds,return_adversary\n7,1,1\n")
     with pytest.raises(ConfigError, match="expected the same steps in all curves of comm"):
         study.curves("comm")
