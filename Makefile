@@ -4,7 +4,7 @@ BIN := .venv/bin
 DEMO := out/demo
 RAYS := 2.40.0 2.60.0
 
-.PHONY: help install demo test test-matrix nightly faults check bench study report format clean
+.PHONY: help install demo test test-matrix nightly faults check bench scaling study report format clean
 
 help:
 	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 5 minutes on 2 cores)"
@@ -12,6 +12,7 @@ help:
 	@echo "make test-matrix  run all tests with the oldest and the newest Ray that setup.cfg allows, in .matrix"
 	@echo "make nightly  read 15,000 randomly changed files, inject faults into real runs, count what they cost (half an hour)"
 	@echo "make bench  measure all speeds beside other libraries' (about 85 minutes on 2 cores)"
+	@echo "make scaling  measure training with 1, 2 and 4 env runners on 1 and 2 nodes (a quarter of an hour)"
 	@echo "make study  train and evaluate all arms of the study that have no results yet (hours)"
 	@echo "make report draw the study's figures and print its tables, from the results alone"
 	@echo "make check  format, lint, types, fast tests"
@@ -65,6 +66,9 @@ check: install
 # The other libraries get environments of their own in .bench.
 bench: install
 	$(BIN)/python experiments/benchmarks/bench.py --out out/benchmarks
+
+scaling: install
+	$(BIN)/python experiments/benchmarks/scaling.py
 
 study: install
 	$(BIN)/python experiments/study/study.py

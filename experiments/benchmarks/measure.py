@@ -68,6 +68,20 @@ def mpe2(num_adversaries: int, num_good: int) -> Figures:
     return {"env_steps_per_s": rate(episode, 100)}
 
 
+def start_ray(cpus: int = 2, nodes: int = 1) -> None:
+    """A quiet Ray; of two nodes, all CPUs are on the one where this process is not."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if nodes == 1:
+        ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
+        return
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    cluster.add_node(num_cpus=cpus)
+    ray.init(address=cluster.address, **quiet)
+
+
 def algorithm(batched: bool, env: dict[str, Any], model: dict[str, Any], **options: Any) -> Any:
     """RLlib's PPO or `TeamPPO` from `tag_ppo.yaml`, with some of its values replaced."""
     import ray
@@ -79,7 +93,8 @@ def algorithm(batched: bool, env: dict[str, Any], model: dict[str, Any], **optio
 
     # RLlib's seed would have torch fill fresh memory with NaN, which costs both sides alike; ours switches it off.
     deterministic.fill_uninitialized_memory = False
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    if not ray.is_initialized():
+        start_ray()
     config = yaml.safe_load(TAG_PPO.read_text())["tag_ppo"]["config"]
     config["env_config"].update(env)
     for key in ("num_class_a", "num_class_b"):
@@ -120,6 +135,31 @@ def training(batched: bool, iterations: int, env: dict[str, Any], model: dict[st
     }
 
 
+def scaling(runners: int, nodes: int) -> Figures:
+    """Seconds of an iteration of `tag_ppo.yaml` and its parts, and bytes that it moves, of two nodes between them."""
+    from ray import cloudpickle
+
+    from rllib_tag.plugin.ray_internals import on_each_runner
+
+    start_ray(runners, nodes)
+    sizes = {"num_env_runners": runners, "num_envs_per_env_runner": 128 // runners}
+    trained = algorithm(True, {}, {}, **sizes)
+    trained.train()
+    trained._timers.clear()
+    begun = time.perf_counter()
+    for _ in range(3):
+        trained.train()
+    seconds = (time.perf_counter() - begun) / 3
+    batches = on_each_runner(trained, lambda worker: len(cloudpickle.dumps(worker.sample())), local_env_runner=False)
+    return {
+        "seconds": seconds,
+        **{key: trained._timers[key].mean for key in ("sample", "learn", "synch_weights")},
+        "env_steps": trained.config.total_train_batch_size,
+        "batch_bytes": sum(batches),
+        "weights_bytes": len(cloudpickle.dumps(trained.get_weights())),
+    }
+
+
 def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Figures:
     """Cost of learning and memory of a batch: GFLOP/s in matrix products, against what this machine does at best."""
     import torch
@@ -151,6 +191,6 @@ def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Figu
 
 
 if __name__ == "__main__":
-    measured = {f.__name__: f for f in (simulator, mpe2, sampling, training, learning)}[sys.argv[1]]
+    measured = {f.__name__: f for f in (simulator, mpe2, sampling, training, scaling, learning)}[sys.argv[1]]
     print(json.dumps(measured(**json.loads(sys.argv[2]))), flush=True)
     os._exit(0)  # without Ray's farewell

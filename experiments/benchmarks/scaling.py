@@ -1,0 +1,57 @@
+"""Training with more env runners, on one node and on two, and what a model of it says of machines that are not here.
+
+make scaling
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from bench import Figures, Ledger, Row, machine, ours, show, write
+
+RUNNERS, NODES = (1, 2, 4), (1, 2)
+ALONE = "runners 1, nodes 1"
+BEYOND = (1, 2, 4, 8, 16, 32)
+NETWORKS = {"1 Gbit/s": 1.25e8, "10 Gbit/s": 1.25e9}  # bytes a second
+
+
+def modelled(alone: Figures, runners: int, bytes_per_s: float) -> float:
+    """Environment steps a second with a core for each runner, on machines of their own.
+
+    Runners share the sampling, S / n seconds; the learner's L seconds come after it, as PPO has it; each runner's part
+    of the batch, and the weights to each of n runners, pass the learner's network one after the other.
+    """
+    moved = alone["batch_bytes"] + runners * alone["weights_bytes"]
+    return alone["env_steps"] / (alone["sample"] / runners + alone["learn"] + moved / bytes_per_s)
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder for the CSVs.")] = Path("out/benchmarks"),
+    repeats: Annotated[int, typer.Option(help="Measurements of each.", min=1)] = 3,
+) -> None:
+    """Measures with 1, 2 and 4 env runners on 1 and 2 nodes, prints the tables and writes CSV."""
+    out.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(out / "scaling_measurements.csv")
+    sides = {
+        f"runners {runners}, nodes {nodes}": ours("scaling", runners=runners, nodes=nodes)
+        for nodes in NODES
+        for runners in RUNNERS
+    }
+    medians = ledger.medians("scaling", sides, repeats)
+    measured: list[Row] = [
+        {"what": side, "env_steps_per_s": figures["env_steps"] / figures["seconds"], **figures}
+        for side, figures in medians.items()
+    ]
+    beyond: list[Row] = [
+        {"runners": n, **{name: modelled(medians[ALONE], n, rate) for name, rate in NETWORKS.items()}} for n in BEYOND
+    ]
+    for name, rows in (("scaling", measured), ("scaling_model", beyond)):
+        write(out / f"{name}.csv", [{**row, "machine": machine()} for row in rows])
+    show(f"{machine()}: medians of an iteration (seconds, bytes)", measured)
+    show("modelled, not measured: environment steps a second with a core for each runner", beyond)
+
+
+if __name__ == "__main__":
+    typer.run(main)
