@@ -5,13 +5,14 @@ python experiments/benchmarks/measure.py simulator '{"num_envs": 1024, "num_adve
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -68,18 +69,27 @@ def mpe2(num_adversaries: int, num_good: int) -> Figures:
     return {"env_steps_per_s": rate(episode, 100)}
 
 
-def start_ray(cpus: int = 2, nodes: int = 1) -> None:
-    """A quiet Ray; of two nodes, all CPUs are on the one where this process is not."""
+def start_ray(cpus: int) -> None:
+    """A quiet Ray."""
+    import ray
+
+    ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+
+
+@contextlib.contextmanager
+def two_nodes(cpus: int) -> Iterator[None]:
+    """A quiet Ray of two nodes; all CPUs are on the one where this process is not."""
     import ray
     from ray.cluster_utils import Cluster
 
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if nodes == 1:
-        ray.init(num_cpus=cpus, include_dashboard=False, **quiet)
-        return
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    cluster.add_node(num_cpus=cpus)
-    ray.init(address=cluster.address, **quiet)
+    try:
+        cluster.add_node(num_cpus=cpus)
+        ray.init(cluster.address, log_to_driver=False, logging_level=logging.ERROR)
+        yield
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
 
 
 def algorithm(batched: bool, env: dict[str, Any], model: dict[str, Any], **options: Any) -> Any:
@@ -94,7 +104,7 @@ def algorithm(batched: bool, env: dict[str, Any], model: dict[str, Any], **optio
     # RLlib's seed would have torch fill fresh memory with NaN, which costs both sides alike; ours switches it off.
     deterministic.fill_uninitialized_memory = False
     if not ray.is_initialized():
-        start_ray()
+        start_ray(2)
     config = yaml.safe_load(TAG_PPO.read_text())["tag_ppo"]["config"]
     config["env_config"].update(env)
     for key in ("num_class_a", "num_class_b"):
@@ -137,11 +147,16 @@ def training(batched: bool, iterations: int, env: dict[str, Any], model: dict[st
 
 def scaling(runners: int, nodes: int) -> Figures:
     """Seconds of an iteration of `tag_ppo.yaml` and its parts, and bytes that it moves, of two nodes between them."""
+    import ray
     from ray import cloudpickle
 
     from rllib_tag.plugin.ray_internals import on_each_runner
 
-    start_ray(runners, nodes)
+    if nodes == 2:
+        with two_nodes(runners):
+            return scaling(runners, 1)
+    if not ray.is_initialized():
+        start_ray(runners)
     sizes = {"num_env_runners": runners, "num_envs_per_env_runner": 128 // runners}
     trained = algorithm(True, {}, {}, **sizes)
     trained.train()

@@ -287,7 +287,7 @@ def one_ray(cpus: int) -> Iterator[None]:
     """A quiet local Ray, unless one is there."""
     own = not ray.is_initialized()
     if own:
-        ray.init(num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         yield
     finally:

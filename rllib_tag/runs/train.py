@@ -160,9 +160,12 @@ def train(
 
 
 def _start_ray(options: TrainOptions) -> None:
+    own = (options.ray_num_cpus, options.ray_num_gpus, options.ray_object_store_memory)
+    # Without an address Ray connects to a cluster that it finds on this machine, which cannot be given sizes.
+    local = "local" if any(given is not None for given in own) else None
     try:
         ray.init(
-            address=options.ray_address,
+            address=options.ray_address or local,
             num_cpus=options.ray_num_cpus,
             num_gpus=options.ray_num_gpus,
             object_store_memory=options.ray_object_store_memory,

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from ray.rllib.utils.spaces.space_utils import unsquash_action
 from rllib_tag import TagEnv, evaluate
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.episode_stats import METRICS
+from rllib_tag.runs import train as training
 from rllib_tag.runs.experiment import check_experiments, check_shape, load_experiments
 from rllib_tag.runs.restore import TrainedTeam, export, load_policies, restore
 from rllib_tag.runs.train import TrainOptions, TrialEnd, train
@@ -160,3 +162,17 @@ def test_a_shared_critic_stays_shared_through_training_checkpoint_and_restore(
 def test_class_critics_differ(trained: TrialEnd) -> None:
     a, b = critics(sorted(trained.folder.glob("checkpoint_*"))[-1])
     assert any((a[key] != b[key]).any() for key in a)
+
+
+@pytest.mark.parametrize(
+    ("options", "address"),
+    [({}, None), ({"ray_address": "auto"}, "auto"), ({"ray_num_cpus": 3}, "local"), ({"ray_num_gpus": 0}, "local")],
+)
+def test_sizes_are_those_of_a_ray_of_its_own(
+    options: dict[str, Any], address: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where another Ray runs on this machine, to which `ray.init` would connect by itself."""
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(training.ray, "init", lambda **arguments: given.update(arguments))
+    training._start_ray(TrainOptions(**options))
+    assert given["address"] == address
