@@ -331,7 +331,7 @@ def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
     for end in ends:
         trials.setdefault(end.place.parent.location, []).append(end)
     for location, swept in trials.items():
-        if len(swept) > 1:
+        if len(swept) > 1 and any(end.result for end in swept):
             with local_copy(location, checkpoints=False) as folder:
                 sweep = read_sweep(folder)
             tell_best(sweep, swept[0].place.parent / sweep.rows[0]["trial"])

@@ -137,7 +137,7 @@ class BatchedSampler(TagRunner):
     def set_sampling_state(self, state: bytes) -> None:
         """Goes on from what `sampling_state` gave; of other games, nothing is taken."""
         loaded = pickle.loads(state)
-        if loaded["kind"] == self._kind():
+        if loaded.get("kind", self._kind()) == self._kind():
             for key, value in loaded["games"].items():
                 setattr(self, key, value)
             set_random_states(loaded["random"])

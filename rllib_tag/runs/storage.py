@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import os
 import posixpath
 import re
@@ -23,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from rllib_tag.errors import ConfigError
 
+logger = logging.getLogger(__name__)
 RLLIB_MARK = "rllib_checkpoint.json"
 TUNE_STATE = "experiment_state-"
 CHECKPOINT = re.compile(r"(.*/)?(checkpoint_\d+)/")
@@ -167,19 +169,26 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
         return super().open_output_stream(path, metadata)
 
     def delete_due(self, experiment: str) -> None:
-        """Deletes what waits for it in an experiment's folder and is not named by the newest state there."""
+        """Deletes what waits for it in an experiment's folder and is not named by the newest state there.
+
+        What cannot be deleted is logged and tried again: Tune must be able to write its state, and has no use for it.
+        """
         with self._lock:
             due = [path for path in self._due if path.startswith(f"{experiment}/")]
-            states = [path for path in self.fs.glob(f"{experiment}/{TUNE_STATE}*.json") if due]
-            if not states:
-                return
-            state = self.fs.cat_file(max(states))
-            for path in due:
-                # Tune writes what it knows of checkpoints as a pickle in hexadecimal digits.
-                if path.encode().hex().encode() not in state and path.encode() not in state:
-                    with contextlib.suppress(FileNotFoundError):
-                        super().delete_dir(path)
-                    self._due.remove(path)
+            try:
+                found = self.fs.ls(experiment, detail=False) if due else []
+                states = [path for path in found if TUNE_STATE in posixpath.basename(path)]
+                if not states:
+                    return
+                state = self.fs.cat_file(max(states, key=posixpath.basename))
+                for path in due:
+                    # Tune writes what it knows of checkpoints as a pickle in hexadecimal digits.
+                    if path.encode().hex().encode() not in state and path.encode() not in state:
+                        with contextlib.suppress(FileNotFoundError):
+                            super().delete_dir(path)
+                        self._due.remove(path)
+            except OSError:
+                logger.exception("checkpoints in %s that are no longer needed could not be deleted", experiment)
 
 
 def is_uri(location: str) -> bool:
