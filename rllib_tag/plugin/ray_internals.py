@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,6 +44,7 @@ __all__ = [
     "trial_error",
     "trial_folder",
     "variants",
+    "without_decisions",
     "worker_being_built",
 ]
 
@@ -95,6 +97,17 @@ def on_each_runner(
 def trial_folder(trial: Trial) -> str:
     """Where a trial's results and checkpoints are, below where Tune stores experiments."""
     return f"{trial.storage.experiment_dir_name}/{trial.storage.trial_dir_name}"
+
+
+def without_decisions(state: str) -> str:
+    """Tune's state of an experiment without decisions that wait for a checkpoint to be written.
+
+    A trial whose checkpoint cannot be written leaves the decision to stop it there, and one that is resumed from such
+    a state ends after its next checkpoint.
+    """
+    content = json.loads(state)
+    content["runner_data"]["_cached_trial_decisions"] = {}
+    return json.dumps(content)
 
 
 def trial_error(trial: Trial) -> str | None:

@@ -20,7 +20,7 @@ from ray.tune import Callback, ResumeConfig
 from ray.tune.experiment import Trial
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.ray_internals import CheckpointConfig, trial_error, trial_folder
+from rllib_tag.plugin.ray_internals import CheckpointConfig, trial_error, trial_folder, without_decisions
 from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.runs.backend import why_plain
@@ -30,7 +30,7 @@ from rllib_tag.runs.files import as_json, provenance
 from rllib_tag.runs.loggers import logger_callbacks
 from rllib_tag.runs.preflight import check_address, check_architecture, check_gpus_here, check_resumable
 from rllib_tag.runs.restore import find_checkpoint
-from rllib_tag.runs.storage import Place, is_uri
+from rllib_tag.runs.storage import TUNE_STATE, Place, is_uri
 from rllib_tag.runs.sweeps import SWEEP_KEYS, check_population, corners, scheduler_of, search_of, with_samplers
 
 DEFAULT_STORAGE = "~/ray_results"
@@ -192,6 +192,10 @@ def _run(
     if reason is not None:
         plain["config"]["env_runner_cls"] = TagRunner
     plain["checkpoint_config"] = CheckpointConfig(**plain.get("checkpoint_config") or {})
+    if options.resume:
+        experiment = storage / name
+        state = experiment / max(file for file in experiment.files() if file.startswith(TUNE_STATE))
+        state.write_text(without_decisions(state.read_text()))
     with logger_callbacks(spec.get("loggers", {})) as loggers:
         analysis = tune.run(
             TeamPPO if reason is None else spec["run"],
@@ -311,7 +315,7 @@ def _trial_end(trial: Trial, storage: Place) -> TrialEnd:
             status = Trial.ERROR
             error = (
                 f"progress.csv: expected {iteration} iterations, found {written}: the others could not be written. "
-                "Make room where the results go, and train again."
+                f"Make room where the results go, and copy {trial.local_path}/progress.csv there."
             )
     return TrialEnd(place, status, result, error)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 
 import pytest
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.evaluation import rollout_worker
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.registry import register_env
 
@@ -54,6 +56,14 @@ def test_the_worker_being_built_is_known(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_trials_tell_how_they_ended() -> None:
     assert isinstance(Trial.error_file, property)
+
+
+def test_decisions_that_wait_are_kept_in_tunes_state() -> None:
+    assert "self._cached_trial_decisions = {}" in inspect.getsource(TuneController.__init__)
+    assert "_cached_trial_decisions" not in inspect.getsource(TuneController.__getstate__)
+    state = {"trial_data": [["a", "b"]], "runner_data": {"_cached_trial_decisions": {"t": "STOP"}, "_iteration": 3}}
+    kept = json.loads(ray_internals.without_decisions(json.dumps(state)))
+    assert kept == {"trial_data": [["a", "b"]], "runner_data": {"_cached_trial_decisions": {}, "_iteration": 3}}
 
 
 def test_the_episodes_behind_a_result_are_known() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -18,6 +19,8 @@ from typer.testing import CliRunner
 from rllib_tag import restore
 from rllib_tag.cli import app
 from rllib_tag.errors import ConfigError
+from rllib_tag.plugin.team_ppo import TeamPPO
+from rllib_tag.runs import train as training
 from rllib_tag.runs.restore import find_checkpoint
 from rllib_tag.runs.storage import LateDeletion, Place, WholeFileSystem, is_whole, local_copy
 from rllib_tag.runs.train import TrainOptions, TrialEnd, train
@@ -152,6 +155,32 @@ def test_a_deleted_checkpoint_stays_while_the_newest_state_names_it(native: bool
     begin_state(22)
     filesystem.handler.delete_due(str(tmp_path))
     assert left() == []
+
+
+def test_a_run_whose_checkpoint_could_not_be_written_goes_on_to_its_end(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk_is_full = tmp_path / "full"
+
+    class FullDiskPPO(TeamPPO):
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            super().save_checkpoint(checkpoint_dir)
+            if self.iteration == 2 and disk_is_full.exists():
+                full(0)
+
+    monkeypatch.setattr(training, "TeamPPO", FullDiskPPO)
+    disk_is_full.touch()
+    experiments = small("tag_quick")
+    experiments["tag_quick"] |= {
+        "stop": {"training_iteration": 4}, "checkpoint_config": {"checkpoint_frequency": 1, "num_to_keep": 2}
+    }  # fmt: skip
+    options = TrainOptions(storage_path=str(tmp_path / "results"))
+    (end,) = train(experiments, options, lambda *_: None)
+    assert (end.status, end.result["training_iteration"]) == ("ERROR", 2)
+    assert "No space left on device" in end.error
+    disk_is_full.unlink()
+    (end,) = train(experiments, dataclasses.replace(options, resume=True), lambda *_: None)
+    assert (end.status, end.result["training_iteration"]) == ("TERMINATED", 4)
 
 
 def test_results_that_were_not_written_are_an_error(
