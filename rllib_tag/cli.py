@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -208,7 +207,7 @@ def export(
     from rllib_tag.runs.restore import export as run
     from rllib_tag.runs.storage import check_output
 
-    check_output(os.path.dirname(out))
+    check_output(out, is_file=True)
     console.print(f"wrote {run(checkpoint, out)}")
 
 
@@ -227,7 +226,7 @@ def plot(
     from rllib_tag.report.table import read_summary
     from rllib_tag.runs.storage import check_output, local_copy
 
-    check_output(os.path.dirname(out))
+    check_output(out, is_file=True)
     if label and len(label) != len(runs):
         raise ConfigError(f"--label: expected one for each of the {len(runs)} runs, got {len(label)}. Give all.")
     names = label or [Path(run).name for run in runs]
@@ -263,7 +262,7 @@ def sweep_report(
     from rllib_tag.runs.files import write_csv
     from rllib_tag.runs.storage import check_output, local_copy
 
-    check_output(os.path.dirname(out))
+    check_output(out, is_file=True)
     with local_copy(experiment, checkpoints=False) as folder:
         sweep, table = read_sweep(folder, metric, mode), Path(out)
     console.print(sweep_table(sweep))

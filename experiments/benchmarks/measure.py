@@ -146,7 +146,10 @@ def training(batched: bool, iterations: int, env: dict[str, Any], model: dict[st
 
 
 def scaling(runners: int, nodes: int) -> Figures:
-    """Seconds of an iteration of `tag_ppo.yaml` and its parts, and bytes that it moves, of two nodes between them."""
+    """Seconds of an iteration of `tag_ppo.yaml` and of its parts, and the bytes that its batches and weights pickle to.
+
+    With two nodes the learner is on one and all runners on the other.
+    """
     import ray
     from ray import cloudpickle
 

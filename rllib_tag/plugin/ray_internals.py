@@ -40,6 +40,7 @@ __all__ = [
     "on_each_runner",
     "required_resources",
     "standardize_fields",
+    "state_names",
     "synchronous_parallel_sample",
     "trial_error",
     "trial_folder",
@@ -97,6 +98,11 @@ def on_each_runner(
 def trial_folder(trial: Trial) -> str:
     """Where a trial's results and checkpoints are, below where Tune stores experiments."""
     return f"{trial.storage.experiment_dir_name}/{trial.storage.trial_dir_name}"
+
+
+def state_names(state: bytes, path: str) -> bool:
+    """Whether Tune's state of an experiment, in which pickles are hexadecimal digits, names a checkpoint's folder."""
+    return path.encode().hex().encode() in state
 
 
 def without_decisions(state: str) -> str:

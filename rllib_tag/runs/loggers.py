@@ -35,8 +35,17 @@ def check_loggers(given: Any) -> None:
         check_keys(f"loggers: {name}", arguments, _known(name))
     if "wandb" in given:
         check_choice("loggers: wandb: mode", given["wandb"].get("mode", "online"), MODES)
-        if not isinstance(given["wandb"].get("project"), str):
-            raise ConfigError("loggers: wandb: expected a project, got none. Name one.")
+        project = given["wandb"].get("project", "")
+        if not isinstance(project, str):
+            raise ConfigError(f"loggers: wandb: project: expected a name, got {project!r}. Write one.")
+        with logger_callbacks({"wandb": given["wandb"]}) as (wandb,):
+            try:
+                wandb.setup()  # looks for project and key, also in W&B's environment variables
+            except (ValueError, OSError) as error:
+                raise ConfigError(
+                    f"loggers: wandb: expected a project, and a key unless mode is offline, got: {error}. "
+                    "Give project, and run `wandb login`."
+                ) from error
 
 
 @contextlib.contextmanager

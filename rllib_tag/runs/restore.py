@@ -113,7 +113,9 @@ def restore(path: str | os.PathLike[str] = PRETRAINED) -> TrainedTeam:
     Raises:
         ConfigError: If there is no checkpoint, it is not whole, or it is not of this project's model.
     """
-    with local_copy(path, checkpoints=True) as folder:
+    whole = os.fspath(path)
+    whole = whole.removesuffix(f"/{MANIFEST}") if is_uri(whole) else whole  # a manifest stands for its folder
+    with local_copy(whole, checkpoints=True) as folder:
         team = _restore(find_checkpoint(folder))
     return dataclasses.replace(team, source=str(path)) if is_uri(str(path)) else team
 

@@ -23,6 +23,7 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.implementations.local import LocalFileSystem
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.plugin.ray_internals import state_names
 
 logger = logging.getLogger(__name__)
 RLLIB_MARK = "rllib_checkpoint.json"
@@ -52,10 +53,11 @@ class Place:
             ConfigError: If the URI's kind of store is not known or its package not installed.
         """
         location = os.fspath(location)
-        local = unquote(location.removeprefix("file://")) if location.startswith("file://") else location
-        if not is_uri(local):
-            path = os.path.abspath(os.path.expanduser(local))
-            return cls(location if local != location else path, LateDeletion.of(WholeFileSystem()), path)
+        if location.startswith("file://"):
+            return cls(location, LateDeletion.of(WholeFileSystem()), unquote(location.removeprefix("file://")))
+        if not is_uri(location):
+            path = os.path.abspath(os.path.expanduser(location))
+            return cls(path, LateDeletion.of(WholeFileSystem()), path)
         try:
             try:
                 native, path = pyarrow.fs.FileSystem.from_uri(location)
@@ -114,7 +116,7 @@ class Place:
             ConfigError: If that fails.
         """
         try:
-            if is_uri(self.location):
+            if not isinstance(self.filesystem.handler.fs, WholeFileSystem):
                 new = self.filesystem.get_file_info(self.path).type == pyarrow.fs.FileType.NotFound
                 probe = self / ".rllib_tag_probe"
                 probe.write_text("")
@@ -182,8 +184,7 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
                     return
                 state = self.fs.cat_file(max(states, key=posixpath.basename))
                 for path in due:
-                    # Tune writes what it knows of checkpoints as a pickle in hexadecimal digits.
-                    if path.encode().hex().encode() not in state and path.encode() not in state:
+                    if not state_names(state, path):
                         with contextlib.suppress(FileNotFoundError):
                             super().delete_dir(path)
                         self._due.remove(path)
@@ -196,15 +197,15 @@ def is_uri(location: str) -> bool:
     return "://" in location
 
 
-def check_output(folder: str) -> None:
-    """Checks a folder on this machine that is to be written.
+def check_output(out: str, is_file: bool = False) -> None:
+    """Checks a folder, or a file or new folder and the folder that it goes into, that is to be written here.
 
     Raises:
         ConfigError: If it is a URI or cannot be written.
     """
-    if is_uri(folder):
-        raise ConfigError(f"--out: expected a folder on this machine, got {folder}. Write one, and copy it there.")
-    Place.at(folder).check_writable()
+    if is_uri(out):
+        raise ConfigError(f"--out: expected a place on this machine, got {out}. Write there, and copy it.")
+    Place.at(os.path.dirname(out) if is_file else out).check_writable()
 
 
 @contextlib.contextmanager

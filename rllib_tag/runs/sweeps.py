@@ -155,6 +155,13 @@ def check_sweep(spec: Mapping[str, Any]) -> None:
     metric_of(spec)
     scheduler_of(spec)
     search_of(spec)
+    config, samples = spec.get("config", {}), spec.get("num_samples", 1)
+    alike = samples > 1 and isinstance(config.get("seed"), int) and not _places(config)
+    if alike and str(spec.get("scheduler", {}).get("type")).lower() != "pbt":
+        raise ConfigError(
+            f"num_samples: expected trials that differ, got {samples} of each config, all with seed {config['seed']}. "
+            f"Write seed: {{grid_search: [1, 2, …]}} instead, or sample something."
+        )
 
 
 def check_population(spec: Mapping[str, Any], plain: str | None) -> None:

@@ -110,6 +110,10 @@ CASES: list[tuple[Change, str]] = [
     (multiagent(policy_maping_fn=1), "Did you mean 'policy_mapping_fn'?"),
     (lambda spec: spec["config"]["multiagent"].pop("policy_mapping_fn"), "expected policy_mapping_fn"),
     (lambda spec: spec.update(num_samples=-1), "num_samples: expected an integer of at least 1, got -1"),
+    (
+        lambda spec: spec.update(num_samples=3),
+        "num_samples: expected trials that differ, got 3 of each config, all with seed",
+    ),
     (lambda spec: spec.update(storage_path=3), "storage_path: expected a path or a URI, got 3"),
     (lambda spec: spec.update(restore=None), "restore: expected a local path, got None"),
     (

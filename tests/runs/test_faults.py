@@ -25,26 +25,26 @@ def faults() -> ModuleType:
 
 def test_a_killed_driver_goes_on_as_if_nothing_had_been(faults: ModuleType, tmp_path: Path) -> None:
     row = faults.killed_drivers(2, tmp_path, random.Random(0))
-    assert (row["injected"], row["survived"], row["lost"]) == (2, 2, 0)
+    assert (row["injected"], row["as_expected"], row["lost"]) == (2, 2, 0)
 
 
 def test_a_killed_runner_comes_back(faults: ModuleType, ray_session: None, tmp_path: Path) -> None:
     row = faults.killed_runners(1, tmp_path, random.Random(0))
-    assert (row["injected"], row["survived"], row["lost"]) == (1, 1, 0)
+    assert (row["injected"], row["as_expected"], row["lost"]) == (1, 1, 0)
 
 
 def test_the_table_keeps_what_was_measured_before(
     faults: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kind in faults.FAULTS:
-        row = {"fault": kind, "injected": 3, "survived": 3, "lost": 0, "of": "runs"}
+        row = {"fault": kind, "injected": 3, "as_expected": 3, "lost": 0, "of": "runs"}
         monkeypatch.setitem(faults.FAULTS, kind, lambda *_, row=row: row)
     out = tmp_path / "faults.csv"
     faults.main(["nan"], out)
     faults.main(["driver"], out)
     with out.open(newline="") as opened:
         assert [row["kind"] for row in csv.DictReader(opened)] == ["driver", "nan"]
-    lossy = {"fault": "disk", "injected": 3, "survived": 3, "lost": 1, "of": "runs"}
+    lossy = {"fault": "disk", "injected": 3, "as_expected": 3, "lost": 1, "of": "runs"}
     monkeypatch.setitem(faults.FAULTS, "disk", lambda *_: lossy)
     monkeypatch.setattr(faults.os, "geteuid", lambda: 0)
     with pytest.raises(typer.Exit):

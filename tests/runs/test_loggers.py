@@ -53,16 +53,27 @@ def test_offline_loggers_hold_the_figures(ray_session: None, tmp_path: Path, mon
         ({"wnadb": {}}, "Did you mean 'wandb'"),
         ({"wandb": {"projct": "tag"}}, "loggers: wandb: unknown key 'projct'. Did you mean 'project'"),
         ({"wandb": {"mode": "off"}}, "loggers: wandb: mode"),
-        ({"wandb": {"mode": "offline"}}, "loggers: wandb: expected a project, got none"),
+        ({"wandb": {"mode": "offline"}}, "loggers: wandb: expected a project, .* got: Please pass the project name"),
+        ({"wandb": {"mode": "offline", "project": 3}}, "loggers: wandb: project: expected a name, got 3"),
+        ({"wandb": {"project": "tag"}}, "loggers: wandb: expected a project, and a key .* got: No WandB API key found"),
+        ({"wandb": {"project": "tag", "api_key_file": "/no/such/file"}}, "loggers: wandb: .* got: .*/no/such/file"),
         ({"wandb": {"project": "tag", "api_key": "x"}}, "loggers: wandb: unknown key 'api_key'"),
         ({"wandb": {"project": "tag", "upload_checkpoints": True}}, "loggers: wandb: unknown key 'upload_checkpoints'"),
         ({"mlflow": {"tracking_token": "x"}}, "loggers: mlflow: unknown key 'tracking_token'"),
         ({"mlflow": {"uri": "x"}}, "loggers: mlflow: unknown key 'uri'"),
     ],
 )
-def test_wrong_loggers_are_refused(given: Any, message: str) -> None:
+def test_wrong_loggers_are_refused(given: Any, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with pytest.raises(ConfigError, match=message):
         check_loggers(given)
+
+
+def test_a_project_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_PROJECT_NAME", "tag")
+    check_loggers({"wandb": {"mode": "offline"}})
 
 
 def test_a_logger_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,9 +19,10 @@ from typer.testing import CliRunner
 from rllib_tag import restore
 from rllib_tag.cli import app
 from rllib_tag.errors import ConfigError
+from rllib_tag.plugin.ray_internals import state_names
 from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.runs import train as training
-from rllib_tag.runs.restore import find_checkpoint
+from rllib_tag.runs.restore import export, find_checkpoint
 from rllib_tag.runs.storage import LateDeletion, Place, WholeFileSystem, is_whole, local_copy
 from rllib_tag.runs.train import TrainOptions, TrialEnd, train
 
@@ -73,6 +74,8 @@ def test_teams_and_curves_are_read_from_a_uri(trained: TrialEnd, tmp_path: Path)
     team = restore(uri)
     assert team.source == uri
     assert team.nets.keys() == {"class_a", "class_b"}
+    export(uri, tmp_path / "exported")
+    assert restore(f"file://{tmp_path}/exported/manifest.json").seed == team.seed
     result = CliRunner().invoke(app, ["plot", uri, "--out", str(tmp_path / "curve.png")])
     assert result.exit_code == 0, result.output
     with local_copy(uri, checkpoints=False) as folder:
@@ -102,9 +105,9 @@ def test_a_uri_keeps_its_query() -> None:
 @pytest.mark.parametrize("command", [["evaluate"], ["transfer"], ["rollout"], ["export"], ["plot", "x"]])
 def test_what_is_made_for_this_machine_does_not_go_to_a_store(command: list[str], tmp_path: Path) -> None:
     checkpoint = [] if command[0] == "plot" else [str(tmp_path)]
-    result = CliRunner().invoke(app, [*command, *checkpoint, "--out", "s3://bucket/folder/out"])
+    result = CliRunner().invoke(app, [*command, *checkpoint, "--out", "s3://out.png"])
     assert isinstance(result.exception, ConfigError)
-    assert "--out: expected a folder on this machine, got s3://bucket/folder" in str(result.exception)
+    assert "--out: expected a place on this machine, got s3://out.png" in str(result.exception)
 
 
 @pytest.mark.parametrize("how", ["left by an error", "never closed"])
@@ -119,6 +122,13 @@ def test_a_file_that_is_not_finished_leaves_the_old_one(how: str, tmp_path: Path
             file.write(b"new")
             raise KeyError
     assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"file": "old"}
+
+
+def test_tunes_own_state_names_checkpoints(trained: TrialEnd) -> None:
+    (state,) = trained.folder.parent.glob("experiment_state-*.json")
+    (checkpoint,) = trained.folder.glob("checkpoint_*")
+    assert state_names(state.read_bytes(), str(checkpoint))
+    assert not state_names(state.read_bytes(), f"{checkpoint}_no_such")
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -216,7 +226,12 @@ def test_a_uri_that_leads_nowhere(uri: str, message: str) -> None:
 
 
 def test_a_place_is_checked_and_left_as_it_was(tmp_path: Path) -> None:
-    for location in (str(tmp_path / "a" / "b"), f"file://{tmp_path}", f"file://{tmp_path}/a%20b"):
+    for location in (
+        str(tmp_path / "a" / "b"),
+        f"file://{tmp_path}",
+        f"file://{tmp_path}/a%20b",
+        f"file://{tmp_path}/a/b",
+    ):
         Place.at(location).check_writable()
     assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("")
