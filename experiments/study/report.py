@@ -101,7 +101,13 @@ def main(
             tell("links cut, less a team that never heard anybody", without, "{:+.1f}")
     parts = {arm: LABELS[arm] for arm in PARTS if arm in study.arms}
     if len(parts) > 1:
-        drawn += draw_bars(study.scores(list(parts)), parts, {}, out / "bars_parts")
+        scores = study.scores(list(parts))
+        drawn += draw_bars(scores, parts, {}, out / "bars_parts")
+        console.print("\nparts of the network, random prey: return per adversary, and less the first")
+        for arm, interval in interquartile_means(scores).items():
+            tell(f"{parts[arm]} ({len(scores[arm])} seeds)", interval)
+            if arm != PARTS[0]:
+                tell("  difference", difference(scores[arm], scores[PARTS[0]]), "{:+.1f}")
     if "comm" in study.arms:
         grid = study.transfers("comm")
         drawn += draw_heat_map(grid, out / "transfer")

@@ -49,6 +49,7 @@ OLD_KEYS = {
 }
 MULTIAGENT_KEYS = ("policies", "policy_mapping_fn", "policies_to_train", "policy_map_capacity", "count_steps_by")
 STACK_FLAGS = ("enable_rl_module_and_learner", "enable_env_runner_and_connector_v2")
+SCHEDULED = ("lr", "entropy_coeff")
 # Keys that RLlib translates before it sets them, and what it sets.
 TRANSLATED = {"callbacks": "callbacks_class", "framework": "framework_str", "lambda": "lambda_", "input": "input_"}
 # Values that the model, or acting with restored weights alone, relies on.
@@ -171,6 +172,9 @@ def _check_types(config: Mapping[str, Any], defaults: AlgorithmConfig) -> None:
                 raise ConfigError(f"config: {key}: expected a number, got {value!r}.{hint}")
             if default >= 0 and not value >= 0:
                 raise ConfigError(f"config: {key}: expected a number of at least 0, got {value!r}. Raise it.")
+    for key in SCHEDULED:
+        if key in config and config.get(f"{key}_schedule") is not None:
+            raise ConfigError(f"config: expected {key} or {key}_schedule, got both; the schedule would win. Drop one.")
     for key in ("gamma", "lambda"):
         check_number(f"config: {key}", config.get(key, 1), 0, 1)
     batch_modes = ("truncate_episodes", "complete_episodes")

@@ -13,6 +13,7 @@ from ray.tune.search import SearchAlgorithm, Searcher, create_searcher
 from rllib_tag.errors import ConfigError, check_choice, check_keys, check_number
 from rllib_tag.plugin.episode_stats import METRICS
 from rllib_tag.plugin.ray_internals import variants
+from rllib_tag.runs.config_check import SCHEDULED
 
 SWEEP_KEYS = ("metric", "mode", "scheduler", "search")  # of an experiment
 CUSTOM = "env_runners/custom_metrics/"
@@ -191,7 +192,7 @@ def check_population(spec: Mapping[str, Any], plain: str | None) -> None:
             f"scheduler: pbt: expected checkpoint_config: num_to_keep of at least 3, got {kept}: a trial must find the "
             "checkpoint that it takes over. Raise it."
         )
-    for key in ("lr", "entropy_coeff"):
+    for key in SCHEDULED:
         if key in scheduler["hyperparam_mutations"] and spec["config"].get(f"{key}_schedule") is not None:
             raise ConfigError(
                 f"scheduler: pbt: expected {key} or {key}_schedule, got both; the schedule would win. Drop one."

@@ -137,6 +137,8 @@ CASES: list[tuple[Change, str]] = [
     (config(rollout_fragment_length=77), "expected one that RLlib accepts, got: Your desired"),
     (config(gamma=1.5), "gamma: expected a number between 0 and 1, got 1.5"),
     (config(lr=["a"]), "lr: expected a number, got ['a']"),
+    (config(lr=0.1), "expected lr or lr_schedule, got both; the schedule would win"),
+    (config(entropy_coeff_schedule=[[0, 0.1]]), "expected entropy_coeff or entropy_coeff_schedule, got both"),
     (config(batch_mode=3), "batch_mode: expected one of truncate_episodes, complete_episodes, got 3"),
     (config(observation_filter="MeanStdFilter"), "observation_filter: expected NoFilter"),
     (config(normalize_actions=False), "normalize_actions: expected True"),
@@ -183,7 +185,7 @@ def test_one_clear_error(change: Change, message: str) -> None:
 
 def test_a_grid_is_checked_in_every_variant() -> None:
     experiments = copy.deepcopy(QUICK)
-    experiments["tag_quick"]["config"]["lr"] = {"grid_search": [0.1, 0.2]}
+    experiments["tag_quick"]["config"]["clip_param"] = {"grid_search": [0.1, 0.2]}
     check(experiments)
     experiments["tag_quick"]["config"]["env_config"]["comm_range"] = {"grid_search": [1.0, -2.0]}
     with pytest.raises(ConfigError, match=r"comm_range: expected a number of at least 0, got -2\.0"):

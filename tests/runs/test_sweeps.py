@@ -162,6 +162,7 @@ def sweep(tmp_path: Path, lr: Any, iterations: int, **more: Any) -> tuple[list[T
     """A sweep over the learning rate of the demo's experiment, one core a trial."""
     experiments = small("tag_quick")
     spec = experiments["tag_quick"]
+    del spec["config"]["lr_schedule"]
     spec["config"] |= {"lr": lr, "num_cpus_for_main_process": 0.5, "num_cpus_per_env_runner": 0.5}
     spec |= {"stop": {"training_iteration": iterations}, **more}
     check_shape(experiments)
@@ -184,6 +185,7 @@ def test_asha_stops_the_worst(ray_session: None, tmp_path: Path) -> None:
 def test_optuna_suggests_within_the_range_and_the_command_names_the_best(ray_session: None, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     (spec,) = small("tag_quick").values()
+    del spec["config"]["lr_schedule"]
     spec["config"] |= {"lr": {"loguniform": [0.0001, 0.01]}, "num_cpus_for_main_process": 0.5}
     spec |= {"stop": {"training_iteration": 1}, "search": {"type": "optuna", "seed": 3}, "num_samples": 3}
     file, folder = tmp_path / "sweep.yaml", tmp_path / "sweep"
