@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rllib_tag import cli_options as opt
-from rllib_tag.cli_output import Progress, Results, console, errors, tell_best
+from rllib_tag.cli_output import Progress, Results, console, errors, run_command, tell_best
 from rllib_tag.errors import ConfigError
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -190,12 +189,15 @@ def rollout(
         check_choice("--video", name, [*FORMATS, "html", "none"])
     overrides = _overrides(locals())
     check_output(out)
-    for path in run(_restore(checkpoint), out, episodes=episodes, first_seed=seed, **overrides):
+
+    def draw(path: Path) -> None:
         console.print(f"wrote {path}")
         for name in formats:
             if name != "none":
-                draw = write_replay if name == "html" else draw_video
-                console.print(f"wrote {draw(read_episode(path), path.with_suffix('.' + name))}")
+                write = write_replay if name == "html" else draw_video
+                console.print(f"wrote {write(read_episode(path), path.with_suffix('.' + name))}")
+
+    run(_restore(checkpoint), out, episodes=episodes, first_seed=seed, on_episode=draw, **overrides)
 
 
 @app.command()
@@ -234,7 +236,8 @@ def plot(
         raise ConfigError(f"--label: expected different labels, got {', '.join(names)}. Give each run one.")
     means = {}
     if levels is not None:
-        summary = read_summary(levels)["summary"]
+        with local_copy(levels, checkpoints=False) as folder:
+            summary = read_summary(folder)["summary"]
         means = {name: summary[name]["return_adversary"]["mean"] for name in LEVEL_LABELS if name in summary}
     curves = {}
     for name, run in zip(names, runs, strict=True):
@@ -364,9 +367,5 @@ def _json(option: str, text: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs the command; what a user gave wrong ends in one line and exit status 2."""
-    try:
-        app()
-    except ConfigError as error:
-        errors.print(f"error: {error}", style="red", highlight=False, markup=False)
-        sys.exit(2)
+    """Runs the command."""
+    run_command(app)

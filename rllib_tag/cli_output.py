@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich import progress
@@ -10,11 +11,22 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from rllib_tag.errors import ConfigError
+
 if TYPE_CHECKING:
     from rllib_tag.report.sweep import Sweep
     from rllib_tag.runs.storage import Place
 
 console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+
+
+def run_command(command: Callable[[], object]) -> None:
+    """Runs a command; what a user gave wrong ends in one line and exit status 2."""
+    try:
+        command()
+    except ConfigError as error:
+        errors.print(f"error: {error}", style="red", highlight=False, markup=False)
+        sys.exit(2)
 
 
 def tell_best(sweep: Sweep, best: Place) -> None:

@@ -20,8 +20,9 @@ NETWORKS = {"1 Gbit/s": 1.25e8, "10 Gbit/s": 1.25e9}  # bytes a second
 def modelled(alone: Figures, runners: int, bytes_per_s: float) -> float:
     """Environment steps a second with a core for each runner, on machines of their own.
 
-    Runners share the sampling, S / n seconds; the learner's L seconds come after it, as PPO has it; each runner's part
-    of the batch, and the weights to each of n runners, pass the learner's network one after the other.
+    Runners share the sampling, S / n seconds, as if fewer games each were no slower a game; the learner's L seconds
+    come after it, as PPO has it; each runner's part of the batch, and the weights to each of n runners, pass the
+    learner's network one after the other.
     """
     moved = alone["batch_bytes"] + runners * alone["weights_bytes"]
     return alone["env_steps"] / (alone["sample"] / runners + alone["learn"] + moved / bytes_per_s)
@@ -49,7 +50,8 @@ def main(
     ]
     for name, rows in (("scaling", measured), ("scaling_model", beyond)):
         write(out / f"{name}.csv", [{**row, "machine": machine()} for row in rows])
-    show(f"{machine()}: medians of an iteration (seconds, bytes)", measured)
+    shown = ("what", "env_steps_per_s", "seconds", "sample", "learn")
+    show(f"{machine()}: medians; seconds of an iteration", [{key: row[key] for key in shown} for row in measured])
     show("modelled, not measured: environment steps a second with a core for each runner", beyond)
 
 

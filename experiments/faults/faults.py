@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rllib_tag import restore
+from rllib_tag.cli_output import run_command
 from rllib_tag.errors import check_keys
 from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.runner import TagRunner
@@ -218,11 +219,13 @@ def full_disk(count: int, work: Path, rng: random.Random) -> Row:
             while process.poll() is None and not begun(disk / "results"):
                 time.sleep(0.1)
             time.sleep(rng.uniform(0, seconds / 3))
+            had = has_checkpoint(disk)
             fill(disk / "filler")
             said, _ = process.communicate()
-            ended += process.returncode == 1 and "No space left on device" in said
-            if any(map(is_whole, (disk / "results").glob("**/checkpoint_*"))):
+            kept = has_checkpoint(disk)
+            if kept:
                 restore(disk / "results")  # raises where what looks whole is not
+            ended += process.returncode == 1 and "No space left on device" in said and kept >= had
             (disk / "filler").unlink()
             process = rllib_train(disk / "results", *(["--resume"] if begun(disk / "results") else []))
             process.communicate()
@@ -231,6 +234,11 @@ def full_disk(count: int, work: Path, rng: random.Random) -> Row:
         "fault": "disk full, then --resume", "injected": count, "as_expected": ended, "lost": unlike,
         "of": "iterations: unlike an uninterrupted run's",
     }  # fmt: skip
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a whole checkpoint lies below."""
+    return any(map(is_whole, folder.glob("**/checkpoint_*")))
 
 
 @contextlib.contextmanager
@@ -347,4 +355,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(lambda: typer.run(main))

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from rllib_tag.cli_output import run_command
 from rllib_tag.report.heat_map import GAME, VALUE, draw_heat_map
 from rllib_tag.report.study import (
     Study,
@@ -23,6 +24,7 @@ from rllib_tag.report.study import (
     gap_recovered,
     improvement,
     interquartile_means,
+    late_gain,
     ratio,
 )
 
@@ -81,6 +83,8 @@ def main(
         console.print(f"\n{prey} prey: return per adversary, interquartile mean over seeds [95 % interval]")
         for arm, interval in interquartile_means(scores).items():
             tell(f"{LABELS[arm]} ({len(scores[arm])} seeds)", interval)
+        for arm in there if study.curves(first)[0].size >= 10 else ():
+            tell(f"  {LABELS[arm]}: last fifth less the fifth before", late_gain(study.curves(arm)[1]), "{:+.1f}")
         for name, level in levels.items():
             console.print(f"{name:<44} {level:>7.1f}")
         if len(there) == len(arms):
@@ -127,4 +131,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(lambda: typer.run(main))

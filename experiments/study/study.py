@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 
 from rllib_tag import evaluate, restore
+from rllib_tag.cli_output import run_command
 from rllib_tag.errors import check_keys
 from rllib_tag.report.curve import X, Y, read_progress
 from rllib_tag.runs.controllers import YARDSTICKS
@@ -143,4 +144,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(lambda: typer.run(main))

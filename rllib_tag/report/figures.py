@@ -36,13 +36,19 @@ def draw_levels(axes: Axes, levels: Mapping[str, float], upright: bool = False, 
         write: Whether to write the names. Default: yes.
     """
     line = axes.axvline if upright else axes.axhline
-    for name, level in levels.items():
+    for i, (name, level) in enumerate(levels.items()):
         line(level, color="0.35", linestyle="--", linewidth=1, zorder=0)
         if not write:
             continue
         text = textwrap.fill(f"{LEVEL_LABELS.get(name, name)}: {level:.0f}", 18)
         place: dict[str, Any] = (
-            {"xy": (level, 1), "xycoords": ("data", "axes fraction"), "xytext": (0, 3), "ha": "center", "va": "bottom"}
+            {
+                "xy": (level, 1),
+                "xycoords": ("data", "axes fraction"),
+                "xytext": (0, 3 + 24 * (i % 2)),
+                "ha": "center",
+                "va": "bottom",
+            }
             if upright
             else {"xy": (1, level), "xycoords": ("axes fraction", "data"), "xytext": (4, 0), "va": "center"}
         )

@@ -52,10 +52,16 @@ class Study:
 
     def returns(self, arm: str, controller: str = "team") -> np.ndarray:
         """Returns per adversary of an arm's runs: (seeds, episodes)."""
-        return np.array([
-            [float(row[RETURN]) for row in _read(folder / "episodes.csv") if row["controller"] == controller]
-            for folder in self.runs(arm)
-        ])  # fmt: skip
+        runs = []
+        for folder in self.runs(arm):
+            rows = _read(folder / "episodes.csv", "controller", RETURN)
+            runs.append([float(row[RETURN]) for row in rows if row["controller"] == controller])
+        if not runs[0] or any(len(run) != len(runs[0]) for run in runs):
+            raise ConfigError(
+                f"report: expected as many episodes of {controller!r} in all runs of {arm}, got "
+                f"{', '.join(str(len(run)) for run in runs)}. Evaluate them alike."
+            )
+        return np.array(runs)
 
     def runs(self, arm: str) -> list[Path]:
         """The folders of an arm's runs."""
@@ -73,7 +79,7 @@ class Study:
         Raises:
             ConfigError: If the runs' curves have other steps.
         """
-        files = [_read(folder / "curve.csv") for folder in self.runs(arm)]
+        files = [_read(folder / "curve.csv", "env_steps", RETURN) for folder in self.runs(arm)]
         steps = [[int(row["env_steps"]) for row in rows] for rows in files]
         if any(other != steps[0] for other in steps):
             raise ConfigError(f"report: expected the same steps in all curves of {arm}, got different ones.")
@@ -81,7 +87,7 @@ class Study:
 
     def conditions(self, arm: str) -> dict[str, np.ndarray]:
         """Mean return of each run of an arm under each condition on messages: (seeds,) by condition."""
-        files = [_read(folder / "conditions.csv") for folder in self.runs(arm)]
+        files = [_read(folder / "conditions.csv", "condition", f"{RETURN}_mean") for folder in self.runs(arm)]
         return {
             row["condition"]: np.array([float(rows[i][f"{RETURN}_mean"]) for rows in files])
             for i, row in enumerate(files[0])
@@ -116,12 +122,15 @@ class Study:
         ]
 
 
-def _read(path: Path) -> list[dict[str, str]]:
+def _read(path: Path, *columns: str) -> list[dict[str, str]]:
     try:
         with path.open(newline="") as file:
-            return list(csv.DictReader(file))
+            rows = list(csv.DictReader(file))
     except (OSError, csv.Error) as error:
         raise ConfigError(f"report: expected a readable {path}, got {error}.") from error
+    if not rows or not {*columns} <= rows[0].keys():
+        raise ConfigError(f"report: expected rows with {' and '.join(columns)} in {path}, found none. Write it anew.")
+    return rows
 
 
 def interquartile_means(scores: Mapping[str, np.ndarray]) -> dict[str, Interval]:
@@ -185,6 +194,19 @@ def improvement(scores: Mapping[str, np.ndarray], arm: str, others: Sequence[str
     _seed()
     estimates, intervals = library.get_interval_estimates(pairs, metrics.probability_of_improvement, reps=REPETITIONS)
     return {other: _interval(estimates[other], intervals[other]) for other in others}
+
+
+def late_gain(runs: np.ndarray) -> Interval:
+    """What runs, (seeds, points), return more in the last fifth of training than in the fifth before.
+
+    Raises:
+        ConfigError: If there are fewer than ten points.
+    """
+    if runs.shape[1] < 10:
+        raise ConfigError(f"report: expected curves of at least 10 points, got {runs.shape[1]}. Train for longer.")
+    fifth = runs.shape[1] // 5
+    gains = runs[:, -fifth:].mean(1) - runs[:, -2 * fifth : -fifth].mean(1)
+    return interquartile_means({"gain": gains[:, None]})["gain"]
 
 
 def _seed() -> None:

@@ -8,63 +8,25 @@ from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
-from ray.rllib.algorithms.callbacks import DefaultCallbacks
-from ray.rllib.evaluation.collectors.sample_collector import SampleCollector
 from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
-from ray.rllib.utils import exploration as explorations
-from ray.rllib.utils.exploration.exploration import Exploration
 
-from rllib_tag.errors import ConfigError, check_choice, check_keys, check_number
+from rllib_tag.errors import ConfigError, check_choice, check_keys
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.plugin.class_paths import resolve_subclass
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping
 from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.ray_internals import (
-    MODEL_DEFAULTS,
     algorithm_defaults,
     algorithm_names,
     env_is_registered,
     required_resources,
 )
 from rllib_tag.runs.backend import why_plain
+from rllib_tag.runs.value_check import check_values
 
-OLD_KEYS = {
-    "sgd_minibatch_size": "minibatch_size",
-    "num_sgd_iter": "num_epochs",
-    "num_workers": "num_env_runners",
-    "num_rollout_workers": "num_env_runners",
-    "num_envs_per_worker": "num_envs_per_env_runner",
-    "num_cpus_per_worker": "num_cpus_per_env_runner",
-    "num_gpus_per_worker": "num_gpus_per_env_runner",
-    "num_cpus_for_driver": "num_cpus_for_main_process",
-    "num_cpus_for_local_worker": "num_cpus_for_main_process",
-    "create_env_on_driver": "create_env_on_local_worker",
-    "horizon": "env_config: {max_cycles: …}",
-    "evaluation_num_episodes": "evaluation_duration",
-    "evaluation_num_workers": "evaluation_num_env_runners",
-    "ignore_worker_failures": "ignore_env_runner_failures",
-    "recreate_failed_workers": "restart_failed_env_runners",
-}
 MULTIAGENT_KEYS = ("policies", "policy_mapping_fn", "policies_to_train", "policy_map_capacity", "count_steps_by")
 STACK_FLAGS = ("enable_rl_module_and_learner", "enable_env_runner_and_connector_v2")
-SCHEDULED = ("lr", "entropy_coeff")
-# Keys that RLlib translates before it sets them, and what it sets.
-TRANSLATED = {"callbacks": "callbacks_class", "framework": "framework_str", "lambda": "lambda_", "input": "input_"}
-# Values that the model, or acting with restored weights alone, relies on.
-FIXED: dict[str, tuple[Any, str]] = {
-    "framework": ("torch", "the model is a TorchModelV2"),
-    "observation_filter": ("NoFilter", "masks and links are no quantities to rescale"),
-    "normalize_actions": (True, "restored teams act so"),
-    "input": ("sampler", "this project samples"),
-    "env_runner_cls": (None, "backend in env_config says how to sample"),
-}
-FIXED_MODEL: dict[str, tuple[Any, str]] = {
-    "use_lstm": (False, "the model reads histories itself"),
-    "use_attention": (False, "the model reads histories itself"),
-    "_disable_preprocessor_api": (False, "the model reads what the preprocessor made"),
-}
 
 
 def check_config(run: str, env: str, config: Mapping[str, Any]) -> None:
@@ -82,23 +44,28 @@ def check_config(run: str, env: str, config: Mapping[str, Any]) -> None:
     if "env" in config:
         raise ConfigError(f"config: expected env beside config, got it within: {config['env']!r}. Move it there.")
     defaults = algorithm_defaults(run)
-    _check_keys("config", config, defaults)
+    check_values("config", config, defaults, config)
     flags = [config.get(flag) for flag in STACK_FLAGS]
     if flags != [False, False]:
         raise ConfigError(
             f"config: expected {' and '.join(f'{flag}: false' for flag in STACK_FLAGS)}, got {flags}: "
             "TorchModelV2 runs on RLlib's old API stack only. Set both."
         )
-    _check_types(config, defaults)
-    _check_class_paths(config)
     env_class = _env_class(env)
     team = None
     if env_class is not None and issubclass(env_class, TagEnv):
         team = _build_env(env_class, config.get("env_config", {}))
         _check_shaping(team, config.get("gamma", defaults.gamma))
-    _check_evaluation(config.get("evaluation_config"), defaults, config.get("env_config", {}), env_class)
-    _check_model(config, team)
-    _check_multiagent(config.get("multiagent", {}), team, defaults)
+    _check_model("config", config, team)
+    if config.get("evaluation_config") is not None:
+        what = "config: evaluation_config"
+        part = _check_part(what, config["evaluation_config"], config, ("env", "multiagent"), team, run)
+        if "env_config" in part and isinstance(team, TagEnv):
+            _build_env(type(team), {**config.get("env_config", {}), **part["env_config"]})
+    own_configs = _check_multiagent(config.get("multiagent", {}), team)
+    for name, own in own_configs.items():
+        what = f"config: multiagent: policies: {name}"
+        _check_part(what, own, config, ("env", "env_config", "multiagent"), team, run)
     if team is not None and team.config.backend == "batched":
         reason = why_plain(run, env, config)
         if reason is not None:
@@ -143,74 +110,6 @@ def check_resources(asked: Mapping[str, float], available: Mapping[str, float]) 
             )
 
 
-def _check_keys(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig) -> None:
-    for key in config:
-        if key in OLD_KEYS:
-            raise ConfigError(f"{what}: old key {key!r}: expected {OLD_KEYS[key]}; RLlib would ignore it. Rename it.")
-    known = {key for key in vars(defaults) if not key.startswith("_")} - set(TRANSLATED.values())
-    check_keys(what, config, known | set(TRANSLATED) | {"multiagent"}, "RLlib would ignore it in silence")
-    model = config.get("model", {})
-    if not isinstance(model, dict):
-        raise ConfigError(f"{what}: model: expected a mapping, got {model!r}. Write one.")
-    check_keys(f"{what}: model", model, MODEL_DEFAULTS, "RLlib would ignore it in silence")
-    for where, given, fixed in ((what, config, FIXED), (f"{what}: model", model, FIXED_MODEL)):
-        for key, (value, reason) in fixed.items():
-            if key in given and given[key] != value:
-                raise ConfigError(f"{where}: {key}: expected {value}, got {given[key]!r}: {reason}. Leave it out.")
-
-
-def _check_types(config: Mapping[str, Any], defaults: AlgorithmConfig) -> None:
-    """A value must be of its default's kind, where the default is a plain number or flag."""
-    for key, value in config.items():
-        default = getattr(defaults, TRANSLATED.get(key, key), None)
-        if isinstance(default, bool):
-            if not isinstance(value, bool):
-                raise ConfigError(f"config: {key}: expected true or false, got {value!r}. Write one of the two.")
-        elif isinstance(default, (int, float)):
-            if isinstance(value, bool) or not isinstance(value, (int, float)):
-                hint = " YAML reads 1e-3 as text; write 1.0e-3." if isinstance(value, str) else " Write one."
-                raise ConfigError(f"config: {key}: expected a number, got {value!r}.{hint}")
-            if default >= 0 and not value >= 0:
-                raise ConfigError(f"config: {key}: expected a number of at least 0, got {value!r}. Raise it.")
-    for key in SCHEDULED:
-        if key in config and config.get(f"{key}_schedule") is not None:
-            raise ConfigError(f"config: expected {key} or {key}_schedule, got both; the schedule would win. Drop one.")
-    for key in ("gamma", "lambda"):
-        check_number(f"config: {key}", config.get(key, 1), 0, 1)
-    batch_modes = ("truncate_episodes", "complete_episodes")
-    check_choice("config: batch_mode", config.get("batch_mode", batch_modes[0]), batch_modes)
-
-
-def _check_class_paths(config: Mapping[str, Any]) -> None:
-    if config.get("callbacks") is not None:
-        resolve_subclass("config: callbacks", config["callbacks"], DefaultCallbacks)
-    if config.get("sample_collector") is not None:
-        resolve_subclass("config: sample_collector", config["sample_collector"], SampleCollector)
-    exploration = config.get("exploration_config", {})
-    if not isinstance(exploration, dict):
-        raise ConfigError(f"config: exploration_config: expected a mapping, got {exploration!r}. Write one.")
-    kind = exploration.get("type")
-    if isinstance(kind, str) and "." not in kind:
-        check_choice("config: exploration_config: type", kind, sorted(explorations.__all__))
-    elif kind is not None:
-        resolve_subclass("config: exploration_config: type", kind, Exploration)
-    _refuse_types({key: value for key, value in exploration.items() if key != "type"}, "config: exploration_config")
-    checked = ("exploration_config", "multiagent", "env_config")
-    _refuse_types({key: value for key, value in config.items() if key not in checked}, "config")
-
-
-def _refuse_types(value: Any, where: str) -> None:
-    """RLlib builds whatever stands under `type`; only the places checked one by one may have it."""
-    if isinstance(value, dict):
-        if "type" in value:
-            raise ConfigError(f"{where}: expected no 'type' here, got {value['type']!r}. Remove it.")
-        for key, inner in value.items():
-            _refuse_types(inner, f"{where}: {key}")
-    elif isinstance(value, list):
-        for inner in value:
-            _refuse_types(inner, where)
-
-
 def _env_class(env: str) -> type[gym.Env] | None:
     """The environment's class, or None for a name that is registered with Tune or gymnasium."""
     if "." in env:
@@ -248,25 +147,30 @@ def _check_shaping(team: TagEnv, gamma: float) -> None:
         )
 
 
-def _check_evaluation(
-    config: Any, defaults: AlgorithmConfig, env_config: Mapping[str, Any], env_class: type[gym.Env] | None
-) -> None:
-    if config is None:
-        return
-    if not isinstance(config, dict):
-        raise ConfigError(f"config: evaluation_config: expected a mapping, got {config!r}. Write one.")
-    _check_keys("config: evaluation_config", config, defaults)
-    if "env_config" in config and env_class is not None and issubclass(env_class, TagEnv):
-        _build_env(env_class, {**env_config, **config["env_config"]})
+def _check_part(
+    what: str, part: Any, config: Mapping[str, Any], elsewhere: tuple[str, ...], team: TagEnv | None, run: str
+) -> dict[str, Any]:
+    """Checks what overrides a config for evaluation, or for one policy."""
+    if not isinstance(part, dict):
+        raise ConfigError(f"{what}: expected a mapping, got {part!r}. Write one.")
+    for key in elsewhere:
+        if key in part:
+            raise ConfigError(f"{what}: expected no {key}, which is the whole run's, got {part[key]!r}. Remove it.")
+    check_values(what, part, algorithm_defaults(run), config)
+    if "model" in part:
+        _check_model(what, {**config, "model": {**config.get("model", {}), **part["model"]}}, team)
+    if not isinstance(part.get("env_config", {}), dict):
+        raise ConfigError(f"{what}: env_config: expected a mapping, got {part['env_config']!r}. Write one.")
+    return part
 
 
-def _check_model(config: Mapping[str, Any], team: TagEnv | None) -> None:
+def _check_model(what: str, config: Mapping[str, Any], team: TagEnv | None) -> None:
     path = config.get("model", {}).get("custom_model")
     if path is None:
         if team is not None:
-            raise ConfigError("config: model: expected custom_model: rllib_tag.CommModel, got none. Add it.")
+            raise ConfigError(f"{what}: model: expected custom_model: rllib_tag.CommModel, got none. Add it.")
         return
-    model = resolve_subclass("config: model: custom_model", path, TorchModelV2)
+    model = resolve_subclass(f"{what}: model: custom_model", path, TorchModelV2)
     if issubclass(model, CommModel):
         comm = CommConfig.from_mapping(config["model"].get("custom_model_config", {}))
         if comm.critic == "shared" and config.get("num_gpus", 0) > 1:
@@ -277,11 +181,12 @@ def _check_model(config: Mapping[str, Any], team: TagEnv | None) -> None:
             )
 
 
-def _check_multiagent(multiagent: Any, team: TagEnv | None, defaults: AlgorithmConfig) -> None:
+def _check_multiagent(multiagent: Any, team: TagEnv | None) -> dict[str, Any]:
+    """Checks who acts by which policy; returns the policies' own configs by name."""
     if not isinstance(multiagent, dict):
         raise ConfigError(f"config: multiagent: expected a mapping, got {multiagent!r}. Write one.")
     check_keys("config: multiagent", multiagent, MULTIAGENT_KEYS)
-    policies = _policy_names(multiagent.get("policies", []), defaults)
+    policies = _own_configs(multiagent.get("policies", []))
     to_train = multiagent.get("policies_to_train")
     if to_train is not None:
         if not isinstance(to_train, list):
@@ -291,7 +196,7 @@ def _check_multiagent(multiagent: Any, team: TagEnv | None, defaults: AlgorithmC
         check_keys("config: multiagent: policies_to_train", to_train, policies)
     mapping = _build_mapping(multiagent.get("policy_mapping_fn"))
     if team is None:
-        return
+        return policies
     if mapping is None:
         raise ConfigError(
             "config: multiagent: expected policy_mapping_fn: {type: rllib_tag.ClassPolicyMapping, …}, got none. Add it."
@@ -309,22 +214,22 @@ def _check_multiagent(multiagent: Any, team: TagEnv | None, defaults: AlgorithmC
             f"config: multiagent: policies: expected exactly those that agents act by, {sorted(needed)}, "
             f"got {sorted(policies)}. Name these."
         )
+    return policies
 
 
-def _policy_names(policies: Any, defaults: AlgorithmConfig) -> list[str]:
-    """The names in a list, or in a mapping to RLlib's quadruples, of which a file may fill the last place."""
+def _own_configs(policies: Any) -> dict[str, Any]:
+    """Each policy's own config, from a list of names or a mapping to RLlib's quadruples, which it ends."""
     if not isinstance(policies, (list, dict)) or not all(isinstance(name, str) for name in policies):
         raise ConfigError(f"config: multiagent: policies: expected a list of names, got {policies!r}. Write one.")
-    if isinstance(policies, dict):
-        for name, spec in policies.items():
-            what = f"config: multiagent: policies: {name}"
-            if not isinstance(spec, list) or spec[:3] != [None] * 3 or len(spec) != 4 or not isinstance(spec[3], dict):
-                raise ConfigError(
-                    f"{what}: expected [null, null, null, {{…}}] with a policy's own config last, got {spec!r}; "
-                    "RLlib resolves no class path here. Write it so."
-                )
-            _check_keys(what, spec[3], defaults)
-    return list(policies)
+    if isinstance(policies, list):
+        return {name: {} for name in policies}
+    for name, spec in policies.items():
+        if not isinstance(spec, list) or spec[:3] != [None] * 3 or len(spec) != 4 or not isinstance(spec[3], dict):
+            raise ConfigError(
+                f"config: multiagent: policies: {name}: expected [null, null, null, {{…}}] with a policy's own config "
+                f"last, got {spec!r}; RLlib resolves no class path here. Write it so."
+            )
+    return {name: spec[3] for name, spec in policies.items()}
 
 
 def _build_mapping(entry: Any) -> ClassPolicyMapping | None:

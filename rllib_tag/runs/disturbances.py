@@ -21,7 +21,7 @@ from rllib_tag.world.roster import GOOD_POLICY
 KINDS = {
     "cut": "nobody hears anybody",
     "swap": "a receiver gets the messages that it hears under each other's senders",
-    "shuffle": "a receiver gets what the same senders said in the next episode that is played beside it",
+    "shuffle": "a receiver gets what the same senders said in another episode that is played beside it",
     "silence:NAME": "nobody hears one sender, nor anything through it",
     "delay:STEPS": "a receiver gets what it would have heard that many steps ago",
     "drop:P": "each message over each link is lost with this probability, drawn anew each step",

@@ -209,7 +209,8 @@ def _parts(
         check_keys("yardstick", [name], YARDSTICKS)
         parts[name] = config, joined(scripted_controller(name))
     for name, other in others.items():
-        if name in parts or name in map(str, conditions):
+        taken = {taken.lower() for taken in (*parts, *map(str, conditions))}  # marl-eval knows small letters only
+        if name.lower() in taken:
             raise ConfigError(f"beside: expected a name that is still free, got {name!r}. Choose another one.")
         game = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
         game = {key: value for key, value in game.items() if key not in SENSES}

@@ -12,17 +12,17 @@ from typing import Any
 
 import yaml
 
-from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys, check_number
+from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys
 from rllib_tag.runs.config_check import check_config
 from rllib_tag.runs.loggers import check_loggers
 from rllib_tag.runs.storage import is_uri
-from rllib_tag.runs.sweeps import check_sweep, corners
+from rllib_tag.runs.sweeps import check_sweep, corners, mutated
 
 Experiments = dict[str, dict[str, Any]]
 
 NAME = re.compile(r"[\w.-]*\w[\w.-]*")
 SPEC_KEYS = (
-    "run", "env", "stop", "config", "num_samples", "time_budget_s", "storage_path", "checkpoint_config", "max_failures",
+    "run", "env", "stop", "config", "num_samples", "storage_path", "checkpoint_config", "max_failures",
     "restore", "metric", "mode", "scheduler", "search", "loggers",
 )  # fmt: skip
 CHECKPOINT_KEYS = (
@@ -30,6 +30,7 @@ CHECKPOINT_KEYS = (
 )  # fmt: skip
 OLD_SPEC_KEYS = {
     "local_dir": "storage_path",
+    "time_budget_s": "stop: {time_total_s: …}, of a trial's training",
     "checkpoint_freq": "checkpoint_config: {checkpoint_frequency: …}",
     "checkpoint_at_end": "checkpoint_config: {checkpoint_at_end: …}",
     "keep_checkpoints_num": "checkpoint_config: {num_to_keep: …}",
@@ -116,8 +117,6 @@ def _check_spec_shape(spec: Mapping[str, Any]) -> None:
     for key, minimum in (("num_samples", 1), ("max_failures", 0)):
         if key in spec:
             check_int(key, spec[key], minimum)
-    if "time_budget_s" in spec:
-        check_number("time_budget_s", spec["time_budget_s"], 1)
     for key in ("config", "checkpoint_config", "stop"):
         if not isinstance(spec.get(key, {}), dict):
             raise ConfigError(f"{key}: expected a mapping, got {spec[key]!r}. Write one.")
@@ -141,7 +140,7 @@ def _check_spec(spec: Mapping[str, Any]) -> None:
     _check_checkpoint_config(spec.get("checkpoint_config", {}))
     check_sweep(spec)
     check_loggers(spec.get("loggers", {}))
-    for variant in corners(spec.get("config", {})):
+    for variant in (*corners(spec.get("config", {})), *corners(mutated(spec))):
         check_config(spec["run"], spec["env"], variant)
 
 
@@ -163,6 +162,9 @@ def _check_checkpoint_config(config: Mapping[str, Any]) -> None:
     for key, minimum in (("checkpoint_frequency", 0), ("num_to_keep", 1)):
         if config.get(key) is not None:
             check_int(f"checkpoint_config: {key}", config[key], minimum)
+    score = config.get("checkpoint_score_attribute", "")
+    if not isinstance(score, str):
+        raise ConfigError(f"checkpoint_config: checkpoint_score_attribute: expected a name, got {score!r}. Write one.")
     check_bool("checkpoint_config: checkpoint_at_end", config.get("checkpoint_at_end", False))
     check_choice(
         "checkpoint_config: checkpoint_score_order", config.get("checkpoint_score_order", "max"), ("max", "min")

@@ -13,7 +13,6 @@ from ray.tune.search import SearchAlgorithm, Searcher, create_searcher
 from rllib_tag.errors import ConfigError, check_choice, check_keys, check_number
 from rllib_tag.plugin.episode_stats import METRICS
 from rllib_tag.plugin.ray_internals import variants
-from rllib_tag.runs.config_check import SCHEDULED
 
 SWEEP_KEYS = ("metric", "mode", "scheduler", "search")  # of an experiment
 CUSTOM = "env_runners/custom_metrics/"
@@ -123,9 +122,11 @@ def _put(config: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> di
     return out
 
 
-def is_sweep(spec: Mapping[str, Any]) -> bool:
-    """Whether an experiment has more than one trial."""
-    return spec.get("num_samples", 1) > 1 or len(variants(_put_first(spec))) > 1
+def mutated(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """A population's config with all that it may be changed to in place of where it begins."""
+    mutations = spec.get("scheduler", {}).get("hyperparam_mutations", {})
+    choices = {key: {"choice": value} if isinstance(value, list) else value for key, value in mutations.items()}
+    return {**spec.get("config", {}), **choices}
 
 
 def _put_first(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,11 +193,6 @@ def check_population(spec: Mapping[str, Any], plain: str | None) -> None:
             f"scheduler: pbt: expected checkpoint_config: num_to_keep of at least 3, got {kept}: a trial must find the "
             "checkpoint that it takes over. Raise it."
         )
-    for key in SCHEDULED:
-        if key in scheduler["hyperparam_mutations"] and spec["config"].get(f"{key}_schedule") is not None:
-            raise ConfigError(
-                f"scheduler: pbt: expected {key} or {key}_schedule, got both; the schedule would win. Drop one."
-            )
 
 
 def scheduler_of(spec: Mapping[str, Any]) -> TrialScheduler:

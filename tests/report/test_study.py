@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from rllib_tag.report.study import (
     gap_recovered,
     improvement,
     interquartile_means,
+    late_gain,
+    ratio,
 )
 from rllib_tag.runs.files import write_csv, write_json
 
@@ -52,6 +55,36 @@ def study(tmp_path: Path) -> Study:
                 folder / "summary.json", {"summary": {}, "episodes": 7, "conditions": names, "influence": influence}
             )
     return Study(tmp_path)
+
+
+def test_what_runs_still_gain_at_the_end() -> None:
+    runs = np.stack([np.arange(15.0) * slope for slope in (2, 3, 5)])
+    middle, low, high = late_gain(runs)
+    assert (middle, low, high) == (pytest.approx(3 * 10 / 3), 6, 15)
+    with pytest.raises(ConfigError, match="at least 10 points, got 9"):
+        late_gain(runs[:, :9])
+
+
+def test_a_ratio_of_nothing_is_anything() -> None:
+    three, none = np.full((3, 1), 3.0), np.zeros((2, 1))
+    assert ratio(three, np.full((2, 1), 2.0)) == (1.5, 1.5, 1.5)
+    assert ratio(three, none)[1:] == (-math.inf, math.inf)
+
+
+@pytest.mark.parametrize("file", ["episodes.csv", "curve.csv", "conditions.csv"])
+def test_files_that_do_not_fit_are_named(file: str, study: Study) -> None:
+    read = {"episodes.csv": study.returns, "curve.csv": study.curves, "conditions.csv": study.conditions}[file]
+    broken = study.folder / "comm" / "seed_2" / file
+    lines = broken.read_text().splitlines()
+    broken.write_text("a,b\n1,2\n")
+    with pytest.raises(ConfigError, match=f"expected rows with .* in .*{file}"):
+        read("comm")
+    broken.write_text("\n".join(lines[:-1]) + "\n")
+    if file == "episodes.csv":
+        with pytest.raises(ConfigError, match="expected as many episodes of 'random' in all runs of comm, got 7, 6, 7"):
+            study.returns("comm", "random")
+        with pytest.raises(ConfigError, match="expected as many episodes of 'nobody'"):
+            study.returns("comm", "nobody")
 
 
 def test_the_interquartile_mean_is_scipys_and_lies_in_its_interval(study: Study) -> None:

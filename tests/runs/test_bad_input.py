@@ -37,6 +37,11 @@ def multiagent(**keys: Any) -> Change:
     return lambda spec: spec["config"]["multiagent"].update(keys)
 
 
+def own(**keys: Any) -> Change:
+    """A policy's own config."""
+    return multiagent(policies={"class_a": [None, None, None, keys], "class_b": [None, None, None, {}]})
+
+
 def mapping(**keys: Any) -> Change:
     return multiagent(
         policy_mapping_fn={"type": "rllib_tag.ClassPolicyMapping", "num_class_a": 2, "num_class_b": 2, **keys}
@@ -121,7 +126,7 @@ CASES: list[tuple[Change, str]] = [
         "restore: expected a local path, got 's3://bucket/checkpoint'",
     ),
     (lambda spec: spec.update(max_failures="x"), "max_failures: expected an integer"),
-    (lambda spec: spec.update(time_budget_s="x"), "time_budget_s: expected a number"),
+    (lambda spec: spec.update(time_budget_s=9), "old key 'time_budget_s': expected stop: {time_total_s: …}"),
     (lambda spec: spec.update(stop={"timesteps_total": float("inf")}), "expected a finite number above 0, got inf"),
     (lambda spec: spec.update(checkpoint_config=[1]), "checkpoint_config: expected a mapping"),
     (
@@ -137,6 +142,30 @@ CASES: list[tuple[Change, str]] = [
     (config(rollout_fragment_length=77), "expected one that RLlib accepts, got: Your desired"),
     (config(gamma=1.5), "gamma: expected a number between 0 and 1, got 1.5"),
     (config(lr=["a"]), "lr: expected a number, got ['a']"),
+    (own(lr=0.1), "policies: class_a: expected lr or lr_schedule, got both"),
+    (own(clip_param="0.1"), "policies: class_a: clip_param: expected a number"),
+    (own(callbacks="subprocess.Popen"), "policies: class_a: callbacks: expected a subclass of"),
+    (own(exploration_config={"type": "subprocess.Popen"}), "policies: class_a: exploration_config: type: expected a"),
+    (own(model={"custom_model": "subprocess.Popen"}), "policies: class_a: model: custom_model: expected a subclass"),
+    (own(env_config={}), "policies: class_a: expected no env_config, which is the whole run's"),
+    (config(evaluation_config={"callbacks": "subprocess.Popen"}), "evaluation_config: callbacks: expected a subclass"),
+    (config(evaluation_config={"env": "subprocess.Popen"}), "evaluation_config: expected no env, which is"),
+    (config(evaluation_config={"model": {"custom_model": "os.system"}}), "evaluation_config: model: custom_model"),
+    (config(evaluation_config={"env_config": 3}), "evaluation_config: env_config: expected a mapping, got 3"),
+    (config(evaluation_config={"num_epochs": 1.5}), "evaluation_config: num_epochs: expected an integer"),
+    (config(num_envs_per_env_runner=0), "num_envs_per_env_runner: expected an integer of at least 1, got 0"),
+    (config(rollout_fragment_length=0), "rollout_fragment_length: expected an integer of at least 1, got 0"),
+    (config(num_epochs=1.5), "num_epochs: expected an integer of at least 1, got 1.5"),
+    (config(minibatch_size=0), "minibatch_size: expected an integer of at least 1, got 0"),
+    (config(seed="abc"), "seed: expected an integer of at least 0, got 'abc'"),
+    (config(grad_clip="1e-1"), "grad_clip: expected a number of at least 0, got '1e-1'"),
+    (config(lr_schedule="abc"), "lr_schedule: expected [[steps, value], …], got 'abc'"),
+    (config(lr_schedule=[[0, "1e-3"]]), "lr_schedule: value: expected a number of at least 0, got '1e-3'"),
+    (config(lr_schedule=[[5, 0.1], [5, 0]]), "lr_schedule: steps: expected an integer of at least 6, got 5"),
+    (
+        lambda spec: spec.update(checkpoint_config={"checkpoint_score_attribute": 3}),
+        "checkpoint_score_attribute: expected a name, got 3",
+    ),
     (config(lr=0.1), "expected lr or lr_schedule, got both; the schedule would win"),
     (config(entropy_coeff_schedule=[[0, 0.1]]), "expected entropy_coeff or entropy_coeff_schedule, got both"),
     (config(batch_mode=3), "batch_mode: expected one of truncate_episodes, complete_episodes, got 3"),
@@ -158,8 +187,9 @@ CASES: list[tuple[Change, str]] = [
     (mapping(type="functools.partial"), "expected a subclass of ClassPolicyMapping, got 'functools.partial'"),
     (multiagent(policies=[1, "class_b"]), "policies: expected a list of names"),
     (multiagent(policies={"class_a": ["os.system", None, None, {}], "class_b": None}), "RLlib resolves no class path"),
-    (multiagent(policies={"class_a": [None, None, None, {"lr_": 1}], "class_b": None}), "class_a: unknown key 'lr_'"),
-    (multiagent(policies={name: [None, None, None, {"lr": 0.1}] for name in ("class_a", "class_b")}), ""),
+    (own(lr_=1), "class_a: unknown key 'lr_'"),
+    (multiagent(policies={"class_a": [None, None, None, {}], "class_b": None}), "class_b: expected [null, null, null,"),
+    (multiagent(policies={name: [None, None, None, {"clip_param": 0.1}] for name in ("class_a", "class_b")}), ""),
     (lambda spec: (model(critic="shared")(spec), config(num_gpus=2)(spec)), "critic: shared: expected at most one GPU"),
     (model(critic="shared"), ""),
 ]

@@ -153,7 +153,7 @@ def test_marl_eval_finds_every_figure(team: TrainedTeam) -> None:
 
 
 def test_reports_leave_shaping_out(team: TrainedTeam) -> None:
-    assert team.env_config["shaping"] == 50
+    assert team.env_config["shaping"] > 0
     assert evaluate(team, episodes=2).rows == evaluate(team, episodes=2, shaping=0.0).rows
 
 

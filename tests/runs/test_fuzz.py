@@ -25,7 +25,9 @@ from rllib_tag.runs.restore import PRETRAINED
 
 from .conftest import EXPERIMENTS
 
-FILES = [yaml.safe_load(path.read_text()) for path in sorted(EXPERIMENTS.glob("**/*.yaml"))]
+FILES = [
+    yaml.safe_load(path.read_text()) for path in sorted(EXPERIMENTS.glob("**/*.yaml")) if path.parent.name != "cluster"
+]
 TREES = [{name: spec} for file in FILES for name, spec in file.items()]
 WORDS = sorted({word for tree in TREES for word in json.dumps(tree).replace('"', " ").split() if word.isidentifier()})
 SCALARS = st.one_of(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 from functools import partial
@@ -15,9 +17,16 @@ import yaml
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.runs.experiment import check_experiments, check_shape, load_experiments
+from rllib_tag.runs.files import write_csv
 from rllib_tag.runs.transfer import transfer
 
 from .conftest import EXPERIMENTS
+
+# Arms that stand in for others, so that every part of the report is drawn.
+COPIES = {
+    "comm_evasive": "comm", "no_comm_evasive": "no_comm", "full_observation_evasive": "full_observation",
+    "gcn": "comm", "native_3a1b": "no_comm", "lone_class_a": "comm",
+}  # fmt: skip
 
 
 def script(name: str) -> ModuleType:
@@ -69,16 +78,31 @@ def test_runs_are_kept_as_they_end_and_reported(
     assert (out / "no_comm" / "seed_2" / "summary.json").exists()
     with pytest.raises(ConfigError, match="--arm: unknown key 'com'"):
         run(["com"])
+    for arm, source in COPIES.items():
+        shutil.copytree(out / source, out / arm)
+    for table in out.glob("comm/*/transfer.csv"):
+        rows = list(csv.DictReader(table.read_text().splitlines()))
+        native = {"num_class_a": 3, "num_class_b": 1, "num_good": 1, "num_obstacles": 2, "controller": "team"}
+        write_csv(table, [*rows, {**rows[-1], **native}])
     report.main(out)
     printed = capsys.readouterr().out
-    assert "share of the gap recovered" in printed
+    assert printed.count("share of the gap recovered") == 2
+    assert "parts of the network" in printed
+    assert "trained as 3A + 1B" in printed
+    assert "a lone class A, trained as such" in printed
     assert sorted(path.name for path in (out / "figures").glob("*.svg")) == [
         f"{name}.svg"
         for name in (
+            "bars_evasive",
+            "bars_parts",
             "bars_random",
+            "conditions_evasive",
             "conditions_random",
+            "curves_evasive",
             "curves_random",
+            "improvement_evasive",
             "improvement_random",
+            "profiles_evasive",
             "profiles_random",
             "transfer",
         )

@@ -137,8 +137,22 @@ def test_populations_need_our_sampling_and_no_schedule_of_what_they_change() -> 
         check_population({"scheduler": PBT, "config": {}}, "wrappers")
     with pytest.raises(ConfigError, match="expected checkpoint_config: num_to_keep of at least 3, got 2"):
         check_population({"scheduler": PBT, "config": {}, "checkpoint_config": {"num_to_keep": 2}}, None)
-    with pytest.raises(ConfigError, match="expected lr or lr_schedule, got both"):
-        check_population({"scheduler": PBT, "config": {"lr_schedule": [[0, 1], [9, 0]]}}, None)
+
+
+@pytest.mark.parametrize(
+    ("mutations", "message"),
+    [
+        ({"lr": {"uniform": [0.1, 0.2]}}, "expected lr or lr_schedule, got both"),
+        ({"gamma": {"uniform": [0.5, 5]}}, "shaping_gamma: expected the training's gamma, 0.5, got 0.99"),
+        ({"clip_param": [0.1, "a"]}, "clip_param: expected a number, got 'a'"),
+        ({"num_epochs": {"choice": [1, 1.5]}}, "num_epochs: expected an integer of at least 1, got 1.5"),
+    ],
+)
+def test_what_a_population_may_try_is_checked(mutations: Any, message: str) -> None:
+    (spec,) = small("tag_quick").values()
+    check_experiments({"pbt": {**spec, "scheduler": {"type": "pbt", "hyperparam_mutations": {"clip_param": [0.1]}}}})
+    with pytest.raises(ConfigError, match=message):
+        check_experiments({"pbt": {**spec, "scheduler": {"type": "pbt", "hyperparam_mutations": mutations}}})
 
 
 def test_searches() -> None:

@@ -1,0 +1,160 @@
+"""The values of an RLlib config, or of a part of one that overrides it: keys, kinds of values, class paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.callbacks import DefaultCallbacks
+from ray.rllib.evaluation.collectors.sample_collector import SampleCollector
+from ray.rllib.utils import exploration as explorations
+from ray.rllib.utils.exploration.exploration import Exploration
+
+from rllib_tag.errors import ConfigError, check_choice, check_int, check_keys, check_number
+from rllib_tag.plugin.class_paths import resolve_subclass
+from rllib_tag.plugin.ray_internals import MODEL_DEFAULTS
+
+OLD_KEYS = {
+    "sgd_minibatch_size": "minibatch_size",
+    "num_sgd_iter": "num_epochs",
+    "num_workers": "num_env_runners",
+    "num_rollout_workers": "num_env_runners",
+    "num_envs_per_worker": "num_envs_per_env_runner",
+    "num_cpus_per_worker": "num_cpus_per_env_runner",
+    "num_gpus_per_worker": "num_gpus_per_env_runner",
+    "num_cpus_for_driver": "num_cpus_for_main_process",
+    "num_cpus_for_local_worker": "num_cpus_for_main_process",
+    "create_env_on_driver": "create_env_on_local_worker",
+    "horizon": "env_config: {max_cycles: …}",
+    "evaluation_num_episodes": "evaluation_duration",
+    "evaluation_num_workers": "evaluation_num_env_runners",
+    "ignore_worker_failures": "ignore_env_runner_failures",
+    "recreate_failed_workers": "restart_failed_env_runners",
+}
+SCHEDULED = ("lr", "entropy_coeff")
+# Counts that RLlib's own validation divides or loops by, or takes for granted.
+COUNTS = ("num_envs_per_env_runner", "train_batch_size", "minibatch_size", "num_epochs", "rollout_fragment_length")
+AUTOMATIC = ("rollout_fragment_length", "evaluation_duration", "evaluation_num_env_runners")  # may be "auto"
+# Keys that RLlib translates before it sets them, and what it sets.
+TRANSLATED = {"callbacks": "callbacks_class", "framework": "framework_str", "lambda": "lambda_", "input": "input_"}
+# Values that the model, or acting with restored weights alone, relies on.
+FIXED: dict[str, tuple[Any, str]] = {
+    "framework": ("torch", "the model is a TorchModelV2"),
+    "observation_filter": ("NoFilter", "masks and links are no quantities to rescale"),
+    "normalize_actions": (True, "restored teams act so"),
+    "input": ("sampler", "this project samples"),
+    "env_runner_cls": (None, "backend in env_config says how to sample"),
+}
+FIXED_MODEL: dict[str, tuple[Any, str]] = {
+    "use_lstm": (False, "the model reads histories itself"),
+    "use_attention": (False, "the model reads histories itself"),
+    "_disable_preprocessor_api": (False, "the model reads what the preprocessor made"),
+}
+
+
+def check_values(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig, below: Mapping[str, Any]) -> None:
+    """Checks keys, kinds of values and class paths, without what the environment and the model say of them.
+
+    Args:
+        what: What the message should call the config.
+        config: A config, or a part that overrides one.
+        defaults: The algorithm's.
+        below: The config that a part overrides; for a whole one itself.
+
+    Raises:
+        ConfigError: On the first thing that does not fit.
+    """
+    _check_keys(what, config, defaults)
+    _check_types(what, config, defaults)
+    for key in SCHEDULED:
+        schedule = f"{key}_schedule"
+        if config.get(schedule) is not None:
+            _check_schedule(f"{what}: {schedule}", config[schedule])
+        if key in config and {**below, **config}.get(schedule) is not None:
+            raise ConfigError(f"{what}: expected {key} or {schedule}, got both; the schedule would win. Drop one.")
+    _check_class_paths(what, config)
+
+
+def _check_keys(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig) -> None:
+    for key in config:
+        if key in OLD_KEYS:
+            raise ConfigError(f"{what}: old key {key!r}: expected {OLD_KEYS[key]}; RLlib would ignore it. Rename it.")
+    known = {key for key in vars(defaults) if not key.startswith("_")} - set(TRANSLATED.values())
+    check_keys(what, config, known | set(TRANSLATED) | {"multiagent"}, "RLlib would ignore it in silence")
+    model = config.get("model", {})
+    if not isinstance(model, dict):
+        raise ConfigError(f"{what}: model: expected a mapping, got {model!r}. Write one.")
+    check_keys(f"{what}: model", model, MODEL_DEFAULTS, "RLlib would ignore it in silence")
+    for where, given, fixed in ((what, config, FIXED), (f"{what}: model", model, FIXED_MODEL)):
+        for key, (value, reason) in fixed.items():
+            if key in given and given[key] != value:
+                raise ConfigError(f"{where}: {key}: expected {value}, got {given[key]!r}: {reason}. Leave it out.")
+
+
+def _check_types(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig) -> None:
+    """A value must be of its default's kind, where the default is a plain number or flag."""
+    for key, value in config.items():
+        if key in AUTOMATIC and value == "auto":
+            continue
+        default = getattr(defaults, TRANSLATED.get(key, key), None)
+        if isinstance(default, bool):
+            if not isinstance(value, bool):
+                raise ConfigError(f"{what}: {key}: expected true or false, got {value!r}. Write one of the two.")
+        elif isinstance(default, (int, float)):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                hint = " YAML reads 1e-3 as text; write 1.0e-3." if isinstance(value, str) else " Write one."
+                raise ConfigError(f"{what}: {key}: expected a number, got {value!r}.{hint}")
+            if default >= 0 and not value >= 0:
+                raise ConfigError(f"{what}: {key}: expected a number of at least 0, got {value!r}. Raise it.")
+    for key in COUNTS:
+        if key in config and config[key] != "auto":
+            check_int(f"{what}: {key}", config[key], 1)
+    if config.get("seed") is not None:
+        check_int(f"{what}: seed", config["seed"], 0)
+    if config.get("grad_clip") is not None:
+        check_number(f"{what}: grad_clip", config["grad_clip"], 0)
+    for key in ("gamma", "lambda"):
+        check_number(f"{what}: {key}", config.get(key, 1), 0, 1)
+    batch_modes = ("truncate_episodes", "complete_episodes")
+    check_choice(f"{what}: batch_mode", config.get("batch_mode", batch_modes[0]), batch_modes)
+
+
+def _check_schedule(what: str, points: Any) -> None:
+    """RLlib's schedules: [agent steps, value] after agent steps, between which values are interpolated."""
+    pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
+    if not pairs or not points:
+        raise ConfigError(f"{what}: expected [[steps, value], …], got {points!r}. Write it so.")
+    for i, (steps, value) in enumerate(points):
+        check_int(f"{what}: steps", steps, points[i - 1][0] + 1 if i else 0)
+        check_number(f"{what}: value", value, 0)
+
+
+def _check_class_paths(what: str, config: Mapping[str, Any]) -> None:
+    if config.get("callbacks") is not None:
+        resolve_subclass(f"{what}: callbacks", config["callbacks"], DefaultCallbacks)
+    if config.get("sample_collector") is not None:
+        resolve_subclass(f"{what}: sample_collector", config["sample_collector"], SampleCollector)
+    exploration = config.get("exploration_config", {})
+    if not isinstance(exploration, dict):
+        raise ConfigError(f"{what}: exploration_config: expected a mapping, got {exploration!r}. Write one.")
+    kind = exploration.get("type")
+    if isinstance(kind, str) and "." not in kind:
+        check_choice(f"{what}: exploration_config: type", kind, sorted(explorations.__all__))
+    elif kind is not None:
+        resolve_subclass(f"{what}: exploration_config: type", kind, Exploration)
+    _refuse_types({key: value for key, value in exploration.items() if key != "type"}, f"{what}: exploration_config")
+    checked = ("exploration_config", "multiagent", "env_config", "evaluation_config")
+    _refuse_types({key: value for key, value in config.items() if key not in checked}, what)
+
+
+def _refuse_types(value: Any, where: str) -> None:
+    """RLlib builds whatever stands under `type`; only the places checked one by one may have it."""
+    if isinstance(value, dict):
+        if "type" in value:
+            raise ConfigError(f"{where}: expected no 'type' here, got {value['type']!r}. Remove it.")
+        for key, inner in value.items():
+            _refuse_types(inner, f"{where}: {key}")
+    elif isinstance(value, list):
+        for inner in value:
+            _refuse_types(inner, where)
