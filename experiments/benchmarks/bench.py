@@ -25,6 +25,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from rllib_tag.runs.files import write_csv
+
 HERE = Path(__file__).parent
 ENVIRONMENTS = Path(".bench")
 # torch first and pinned, so that no CUDA build comes down.
@@ -93,12 +95,14 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._rows: list[dict[str, Any]] = []
         self._found: dict[tuple[str, str, int], Figures] = {}
         if path.exists():
             with path.open(newline="") as file:
-                for row in csv.DictReader(file):
-                    key = row["measurement"], row["side"], int(row["repeat"])
-                    self._found.setdefault(key, {})[row["figure"]] = float(row["value"])
+                self._rows += csv.DictReader(file)
+            for row in self._rows:
+                key = row["measurement"], row["side"], int(row["repeat"])
+                self._found.setdefault(key, {})[row["figure"]] = float(row["value"])
             console.print(f"goes on with {path}; delete it to measure anew", highlight=False)
 
     def figures(self, measurement: str, side: str, repeat: int, measure: Callable[[], Figures]) -> Figures:
@@ -106,12 +110,10 @@ class Ledger:
         key = measurement, side, repeat
         if key not in self._found:
             self._found[key] = measure()
-            new = not self._path.exists()
-            with self._path.open("a", newline="") as file:
-                writer = csv.writer(file)
-                if new:
-                    writer.writerow(["measurement", "side", "repeat", "figure", "value", "machine"])
-                writer.writerows([*key, figure, value, machine()] for figure, value in self._found[key].items())
+            named = {"measurement": measurement, "side": side, "repeat": repeat}
+            found = self._found[key].items()
+            self._rows += [{**named, "figure": name, "value": value, "machine": machine()} for name, value in found]
+            write_csv(self._path, self._rows)
             said = ", ".join(f"{figure} {value:,.4g}" for figure, value in self._found[key].items())
             console.print(f"{measurement} | {side} | {said}", highlight=False)
         return self._found[key]
@@ -214,15 +216,6 @@ def growth(ledger: Ledger, repeats: int) -> list[Row]:
     return summary
 
 
-def write(path: Path, rows: list[Row]) -> None:
-    """Writes rows as CSV."""
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    console.print(f"wrote {path}")
-
-
 def show(title: str, rows: list[Row]) -> None:
     """Prints rows as a table."""
     table = Table(*rows[0], title=title)
@@ -271,7 +264,8 @@ def main(
     summary = compare(ledger, repeats, seeds)
     learned = returns(ledger, seeds)
     for name, table in (("summary", summary), ("returns", learned), ("growth", grown)):
-        write(out / f"{name}.csv", [{**row, "machine": machine()} for row in table])
+        write_csv(out / f"{name}.csv", [{**row, "machine": machine()} for row in table])
+        console.print(f"wrote {out / name}.csv")
     plot(summary, out / "ratios.png")
     show(f"{machine()}: environment steps a second", summary)
     show("return per adversary after the same steps: mean over seeds and half its 95 % interval", learned)

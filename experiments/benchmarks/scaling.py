@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from bench import Figures, Ledger, Row, machine, ours, show, write
+from bench import Figures, Ledger, Row, console, machine, ours, show
+
+from rllib_tag.runs.files import write_csv
 
 RUNNERS, NODES = (1, 2, 4), (1, 2)
 ALONE = "runners 1, nodes 1"
@@ -49,7 +51,8 @@ def main(
         {"runners": n, **{name: modelled(medians[ALONE], n, rate) for name, rate in NETWORKS.items()}} for n in BEYOND
     ]
     for name, rows in (("scaling", measured), ("scaling_model", beyond)):
-        write(out / f"{name}.csv", [{**row, "machine": machine()} for row in rows])
+        write_csv(out / f"{name}.csv", [{**row, "machine": machine()} for row in rows])
+        console.print(f"wrote {out / name}.csv")
     shown = ("what", "env_steps_per_s", "seconds", "sample", "learn")
     show(f"{machine()}: medians; seconds of an iteration", [{key: row[key] for key in shown} for row in measured])
     show("modelled, not measured: environment steps a second with a core for each runner", beyond)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from rllib_tag.cli import main
@@ -192,6 +193,15 @@ CASES: list[tuple[Change, str]] = [
     (multiagent(policies={name: [None, None, None, {"clip_param": 0.1}] for name in ("class_a", "class_b")}), ""),
     (lambda spec: (model(critic="shared")(spec), config(num_gpus=2)(spec)), "critic: shared: expected at most one GPU"),
     (model(critic="shared"), ""),
+    (
+        config(
+            evaluation_duration="auto",
+            evaluation_interval=1,
+            evaluation_num_env_runners=1,
+            evaluation_parallel_to_training=True,
+        ),
+        "",
+    ),
 ]
 
 
@@ -335,6 +345,8 @@ def test_the_command_line_gives_one_line_and_no_traceback(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if "{gpu}" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU, so the run would begin")
     bad = copy.deepcopy(QUICK)
     bad["tag_quick"]["config"]["gama"] = 1
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(bad))
