@@ -92,7 +92,7 @@ def read_columns(path: Path) -> list[dict[str, float]]:
     ]
 
 
-def _condition(name: str, figures: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
+def _condition(name: str, figures: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
     out: dict[str, Any] = {"condition": name}
     for key in ("return_adversary", "return_minus_team", "captured", "steps_to_first_contact"):
         figure = figures.get(key, {"mean": 0.0, "standard_error": 0.0})  # the team's difference from itself

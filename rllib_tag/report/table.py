@@ -96,5 +96,5 @@ def _fill(table: Table, lines: dict[str, tuple[str, str]], columns: dict[str, di
 def _cell(figures: dict[str, Any], key: str, form: str) -> str:
     if key not in figures:
         return ""
-    error = form.replace("+", "").format(figures[key]["standard_error"])
-    return f"{form.format(figures[key]['mean'])} ± {error}"
+    mean, error = form.format(figures[key]["mean"]), figures[key]["standard_error"]
+    return mean if error is None else f"{mean} ± {form.replace('+', '').format(error)}"

@@ -54,13 +54,13 @@ class Evaluation:
     training: Mapping[str, Mapping[str, int | None]]
     deterministic: bool
 
-    def summary(self) -> dict[str, dict[str, dict[str, float]]]:
-        """Mean and standard error over the episodes, by controller and metric.
+    def summary(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """Mean and standard error over the episodes (None of a single one), by controller and metric.
 
         Beside the metrics stands `return_minus_team`, the difference from the team on the same seeds.
         """
         team = {row["seed"]: row["return_adversary"] for row in self.rows if row["controller"] == TEAM}
-        out: dict[str, dict[str, dict[str, float]]] = {}
+        out: dict[str, dict[str, dict[str, float | None]]] = {}
         for name in dict.fromkeys(row["controller"] for row in self.rows):
             rows = [row for row in self.rows if row["controller"] == name]
             out[name] = _means(rows, [key for key in rows[0] if key not in ("controller", "seed")])
@@ -69,7 +69,7 @@ class Evaluation:
                 out[name] |= _means(less, ["return_minus_team"])
         return out
 
-    def influence_summary(self) -> dict[str, dict[str, dict[str, float]]]:
+    def influence_summary(self) -> dict[str, dict[str, dict[str, float | None]]]:
         """Mean and standard error over the episodes of what was seen of each class's messages."""
         out = {}
         for policy in dict.fromkeys(row["policy"] for row in self.influence):
@@ -113,11 +113,11 @@ class Evaluation:
         return paths
 
 
-def _means(rows: Sequence[Mapping[str, float]], keys: Sequence[str]) -> dict[str, dict[str, float]]:
+def _means(rows: Sequence[Mapping[str, float]], keys: Sequence[str]) -> dict[str, dict[str, float | None]]:
     out = {}
     for key in keys:
         values = np.array([row[key] for row in rows])
-        error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+        error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
         out[key] = {"mean": float(values.mean()), "standard_error": error}
     return out
 

@@ -97,7 +97,7 @@ def transfer(
     return rows
 
 
-def _columns(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+def _columns(figures: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
     return {
         f"{key}_{short}": figures[key][statistic]
         for key in FIGURES

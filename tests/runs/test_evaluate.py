@@ -113,6 +113,13 @@ def test_files_hold_one_row_an_episode(team: TrainedTeam, tmp_path: Path) -> Non
     assert table.row_count == len(METRICS)
 
 
+def test_one_episode_has_no_standard_error(team: TrainedTeam) -> None:
+    content = evaluate(team, episodes=1).as_json()
+    assert content["summary"]["team"]["return_adversary"]["standard_error"] is None
+    (_, figures) = summary_table(content).columns
+    assert not any("±" in cell for cell in figures.cells)
+
+
 def test_other_teams_play_with_their_own_senses(team: TrainedTeam) -> None:
     seeing = dataclasses.replace(team, env_config={**team.env_config, "full_observation": True, "num_class_a": 5})
     result = evaluate(team, episodes=2, beside={"same": team, "seeing": seeing}, num_class_b=1)
