@@ -13,6 +13,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 from matplotlib import pyplot as plt
+from matplotlib.ticker import LogLocator, NullFormatter
 from rich.table import Table
 
 from rllib_tag.errors import ConfigError, check_choice, check_keys
@@ -121,18 +122,23 @@ def _row(trial: Path, results: list[dict[str, str]], metric: str) -> dict[str, A
 def sweep_table(sweep: Sweep, most: int = 10) -> Table:
     """The best trials, a row each, a column for each key in which trials differ."""
     unfinished = sum(not row["finished"] for row in sweep.rows)
-    title = f"{len(sweep.rows)} trials" + (f", {unfinished} unfinished" if unfinished else "")
+    title = f"{len(sweep.rows)} trials" if len(sweep.rows) <= most else f"the best {most} of {len(sweep.rows)} trials"
+    title += f", {unfinished} unfinished" if unfinished else ""
     table = Table(title=title)
     for name in (*sweep.varied, "env steps", sweep.metric.rsplit("/", 1)[-1]):
         table.add_column(name, overflow="fold")
     for row in sweep.rows[:most]:
         steps = f"{row['env_steps']:,}" + ("" if row["finished"] else " (unfinished)")
-        table.add_row(*(str(row[key]) for key in sweep.varied), steps, f"{row[sweep.metric]:.4g}")
+        values = (row[key] for key in sweep.varied)
+        shown = (f"{value:.4g}" if isinstance(value, float) else str(value) for value in values)
+        table.add_row(*shown, steps, f"{row[sweep.metric]:.4g}")
     return table
 
 
 def draw_sweep(sweep: Sweep, out: str | os.PathLike[str]) -> list[Path]:
-    """Draws the metric over each varied key, a panel each and a dot a trial; the best trial is filled.
+    """Draws the metric over each varied key, a panel each and a dot a trial.
+
+    The best trial is filled. A dot's area grows with the trial's environment steps, since some end early.
 
     Args:
         sweep: The sweep.
@@ -149,16 +155,19 @@ def draw_sweep(sweep: Sweep, out: str | os.PathLike[str]) -> list[Path]:
         lines, columns, figsize=(3.2 * columns, 2.8 * lines), sharey=True, squeeze=False, layout="constrained"
     )
     values = [row[sweep.metric] for row in sweep.rows]
+    most = max(row["env_steps"] for row in sweep.rows)
+    areas = [10 + 50 * row["env_steps"] / most for row in sweep.rows]
     for axes, key in zip(panels.flat, sweep.varied, strict=False):
         places = _places(axes, [row[key] for row in sweep.rows])
-        axes.scatter(places[1:], values[1:], s=36, facecolors="none", edgecolors=COLOURS[0], linewidths=1.5)
-        axes.scatter(places[:1], values[:1], s=60, color=COLOURS[1], label="best")
+        others = {"facecolors": "none", "edgecolors": COLOURS[0], "linewidths": 1.5}
+        axes.scatter(places[:1], values[:1], s=areas[:1], color=COLOURS[1], label="best")
+        axes.scatter(places[1:], values[1:], s=areas[1:], label=f"others (area: env steps, up to {most:,})", **others)
         axes.set_xlabel(key)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in panels.flat[len(sweep.varied) :]:
         axes.set_visible(False)
     figure.supylabel(sweep.metric.rsplit("/", 1)[-1], fontsize="medium")
-    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", frameon=False)
+    figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
     return save_figure(figure, out)
 
 
@@ -167,6 +176,9 @@ def _places(axes: Any, values: list[Any]) -> list[float]:
     if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
         if min(values) > 0 and max(values) >= 10 * min(values):
             axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_formatter(NullFormatter())
         return values
     names = sorted({str(value) for value in values})
     axes.set_xticks(range(len(names)), names, fontsize="small", rotation=20 if max(map(len, names)) > 8 else 0)

@@ -56,7 +56,7 @@ def draw_video(episode: dict[str, Any], out: str | os.PathLike[str]) -> Path:
     check_choice("video: suffix", path.suffix.lstrip("."), FORMATS)
     aside = path.with_name(f".{path.name}{path.suffix}")
     extra = (
-        {"loop": 0, "duration": 1000 / FRAMES_PER_S}
+        {"loop": 0, "duration": 1000 / FRAMES_PER_S, "bits": 5}  # 32 colours halve the file and look the same
         if path.suffix == ".gif"
         else {"fps": FRAMES_PER_S, "macro_block_size": 2}
     )

@@ -58,7 +58,8 @@ def test_the_table_and_the_figure_show_every_trial(folder: Path) -> None:
     sweep = read_sweep(folder)
     table = sweep_table(sweep)
     assert (table.row_count, table.title) == (3, "3 trials, 1 unfinished")
-    assert sweep_table(sweep, most=2).row_count == 2
+    best = sweep_table(sweep, most=2)
+    assert (best.row_count, best.title) == (2, "the best 2 of 3 trials, 1 unfinished")
     png, svg = draw_sweep(sweep, folder / "sweep")
     assert mpimg.imread(png)[..., :3].std() > 0
     assert svg.read_text().count("<use") >= 6  # a dot a trial in both panels, beside the ticks
