@@ -260,7 +260,7 @@ def fill(file: Path) -> None:
 
 
 def removed_nodes(count: int, work: Path, rng: random.Random) -> Row:
-    """A node of a cluster of three goes away under running trials, and a new one comes; no trial is lost."""
+    """A node of a cluster of three goes away under running trials; the others finish them all."""
     expected, seconds = undisturbed(work)
     removed = survived = lost = trials = moved = runs = 0
     while removed < count:
@@ -271,12 +271,11 @@ def removed_nodes(count: int, work: Path, rng: random.Random) -> Row:
 
         gone = threading.Event()
 
-        def replace(cluster: Any = cluster, nodes: Any = nodes, gone: threading.Event = gone) -> None:
+        def remove(cluster: Any = cluster, nodes: Any = nodes, gone: threading.Event = gone) -> None:
             gone.set()
             cluster.remove_node(rng.choice(nodes), allow_graceful=False)
-            cluster.add_node(num_cpus=1)
 
-        timer = threading.Timer(rng.uniform(seconds / 2, seconds), replace)  # three at a time take longer than one
+        timer = threading.Timer(rng.uniform(seconds / 2, seconds), remove)  # three at a time take longer than one
         timer.start()
         try:
             specs = load_experiments(HERE / "small.yaml")
@@ -315,6 +314,24 @@ def one_ray(cpus: int) -> Iterator[None]:
             ray.shutdown()
 
 
+@contextlib.contextmanager
+def output_to(log: Path) -> Iterator[None]:
+    """What this process and Ray's write on either stream goes to a file."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    kept = {stream: os.dup(stream) for stream in (1, 2)}
+    try:
+        with log.open("ab") as opened:
+            for stream in kept:
+                os.dup2(opened.fileno(), stream)
+            yield
+    finally:
+        sys.stdout.flush()
+        for stream, copy in kept.items():
+            os.dup2(copy, stream)
+            os.close(copy)
+
+
 FAULTS: dict[str, Callable[[int, Path, random.Random], Row]] = {
     "driver": killed_drivers,
     "runner": killed_runners,
@@ -328,6 +345,7 @@ COUNTS = {"driver": 20, "runner": 10, "nan": 12, "disk": 3, "node": 3}
 def main(
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(FAULTS)}; may be repeated.")] = None,
     out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("experiments/results/faults/faults.csv"),
+    log: Annotated[Path, typer.Option(help="Where to keep what Ray says of the faults.")] = Path("out/faults.log"),
     seed: Annotated[int, typer.Option(help="Of the random moments.")] = 0,
 ) -> None:
     """Injects every kind of fault, prints a table and writes it; kinds measured before stay in it."""
@@ -341,7 +359,8 @@ def main(
         if kind == "disk" and os.geteuid() != 0:
             console.print("disk: skipped; a small disk to fill is made by root only")
             continue
-        with tempfile.TemporaryDirectory(prefix="faults_") as work:
+        console.print(f"{kind}: {COUNTS[kind]} to inject; what Ray says of them goes to {log}")
+        with tempfile.TemporaryDirectory(prefix="faults_") as work, output_to(log):
             row = FAULTS[kind](COUNTS[kind], Path(work), random.Random(seed))
         rows[kind] = {"kind": kind, **row, "seconds": round(time.monotonic() - began)}
         write_csv(out, [rows[name] for name in FAULTS if name in rows])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ray import ObjectRef, cloudpickle
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.registry import ALGORITHMS
@@ -16,8 +18,11 @@ from ray.rllib.evaluation.rollout_worker import RolloutWorker, get_global_worker
 from ray.rllib.execution.rollout_ops import standardize_fields, synchronous_parallel_sample
 from ray.rllib.models import MODEL_DEFAULTS
 from ray.rllib.utils.metrics.learner_info import LEARNER_STATS_KEY, LearnerInfoBuilder
+from ray.train._internal.session import _FutureTrainingResult
+from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.registry import ENV_CREATOR, _global_registry
+from ray.tune.schedulers import TrialScheduler
 from ray.tune.search.variant_generator import generate_variants
 
 try:
@@ -33,6 +38,7 @@ __all__ = [
     "CheckpointConfig",
     "LearnerInfoBuilder",
     "RolloutMetrics",
+    "SchedulerState",
     "algorithm_defaults",
     "algorithm_names",
     "env_is_registered",
@@ -123,3 +129,56 @@ def trial_error(trial: Trial) -> str | None:
     lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
     named = [line for line in lines if EXCEPTION.match(line)]
     return (named or lines)[-1] if lines else None
+
+
+class SchedulerState(Callback):
+    """Keeps what a scheduler has seen of an experiment's trials, which Tune forgets, with Tune's own state.
+
+    Args:
+        scheduler: The scheduler that the experiment runs with.
+    """
+
+    def __init__(self, scheduler: TrialScheduler) -> None:
+        self._scheduler = scheduler
+        self._kept: bytes | None = None
+
+    def get_state(self) -> dict[str, Any]:
+        """The scheduler's attributes, in which trials stand by their numbers."""
+        stream = io.BytesIO()
+        _Pickler(stream).dump(vars(self._scheduler))
+        return {"scheduler": stream.getvalue()}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Takes what `get_state` gave, before there are trials."""
+        self._kept = state["scheduler"]
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Gives the scheduler back what it had seen, once its trials are there."""
+        if self._kept is not None:
+            vars(self._scheduler).update(_Unpickler(self._kept, trials).load())
+            self._kept = None
+
+
+class _Pickler(cloudpickle.Pickler):
+    def persistent_id(self, obj: Any) -> tuple[str, str] | None:
+        if isinstance(obj, Trial):
+            return "trial", obj.trial_id
+        # A checkpoint that is being written, which no other process can wait for.
+        return ("future", "") if isinstance(obj, (ObjectRef, _FutureTrainingResult)) else None
+
+
+class _Unpickler(cloudpickle.pickle.Unpickler):
+    def __init__(self, kept: bytes, trials: list[Trial]) -> None:
+        super().__init__(io.BytesIO(kept))
+        self._trials = {trial.trial_id: trial for trial in trials}
+
+    def persistent_load(self, pid: tuple[str, str]) -> Trial | None:
+        kind, trial_id = pid
+        if kind != "trial":
+            return None
+        if (
+            trial_id not in self._trials
+        ):  # begun after Tune's own state was written, and begun anew under another number
+            self._trials[trial_id] = Trial("gone", trial_id=trial_id, stub=True)
+            self._trials[trial_id].set_status(Trial.TERMINATED)
+        return self._trials[trial_id]

@@ -16,7 +16,7 @@ from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, c
 from rllib_tag.runs.config_check import check_config
 from rllib_tag.runs.loggers import check_loggers
 from rllib_tag.runs.storage import is_uri
-from rllib_tag.runs.sweeps import check_sweep, corners, mutated
+from rllib_tag.runs.sweeps import OWN_METRICS, RLLIB_METRICS, check_sweep, corners, mutated, whole_name
 
 Experiments = dict[str, dict[str, Any]]
 
@@ -36,12 +36,8 @@ OLD_SPEC_KEYS = {
     "keep_checkpoints_num": "checkpoint_config: {num_to_keep: …}",
     "checkpoint_score_attr": "checkpoint_config: {checkpoint_score_attribute: …}",
 }
-# Tune's own stop metrics; others are paths into RLlib's result.
-STOP_METRICS = (
-    "timesteps_total", "training_iteration", "time_total_s", "episodes_total", "num_env_steps_sampled_lifetime",
-    "num_env_steps_sampled", "num_agent_steps_sampled",
-)  # fmt: skip
-STOP_TREES = ("env_runners/", "info/", "counters/", "timers/", "evaluation/")
+# What may end a run besides a metric by its whole name.
+COUNTERS = ("episodes_total", "num_env_steps_sampled_lifetime", "num_env_steps_sampled", "num_agent_steps_sampled")
 
 
 def load_experiments(path: str | os.PathLike[str]) -> Experiments:
@@ -151,8 +147,7 @@ def _check_stop(stop: Any) -> None:
             "Without it, training never ends."
         )
     for key, value in stop.items():
-        if not (isinstance(key, str) and key.startswith(STOP_TREES)):
-            check_keys("stop", [key], STOP_METRICS)
+        check_keys("stop", [key], (*COUNTERS, *RLLIB_METRICS, *OWN_METRICS.values()))
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
             raise ConfigError(f"stop: {key}: expected a finite number above 0, got {value!r}. Set one.")
 
@@ -162,9 +157,8 @@ def _check_checkpoint_config(config: Mapping[str, Any]) -> None:
     for key, minimum in (("checkpoint_frequency", 0), ("num_to_keep", 1)):
         if config.get(key) is not None:
             check_int(f"checkpoint_config: {key}", config[key], minimum)
-    score = config.get("checkpoint_score_attribute", "")
-    if not isinstance(score, str):
-        raise ConfigError(f"checkpoint_config: checkpoint_score_attribute: expected a name, got {score!r}. Write one.")
+    if config.get("checkpoint_score_attribute") is not None:
+        whole_name("checkpoint_config: checkpoint_score_attribute", config["checkpoint_score_attribute"])
     check_bool("checkpoint_config: checkpoint_at_end", config.get("checkpoint_at_end", False))
     check_choice(
         "checkpoint_config: checkpoint_score_order", config.get("checkpoint_score_order", "max"), ("max", "min")

@@ -52,10 +52,12 @@ def check_loggers(given: Any) -> None:
 def logger_callbacks(given: Mapping[str, Mapping[str, Any]]) -> Iterator[list[Callback]]:
     """Tune's callbacks for checked `loggers`."""
     before = os.environ.get(WANDB_MODE)
+    # Tune would begin W&B's run of a resumed trial anew, under the same id.
+    defaults: dict[str, dict[str, Any]] = {"wandb": {"resume": "allow"}}
     if "mode" in given.get("wandb", {}):
         os.environ[WANDB_MODE] = given["wandb"]["mode"]  # Tune looks here when it decides whether it needs a key
     try:
-        yield [_class(name)(**arguments) for name, arguments in given.items()]
+        yield [_class(name)(**{**defaults.get(name, {}), **arguments}) for name, arguments in given.items()]
     finally:
         os.environ.pop(WANDB_MODE, None)
         if before is not None:

@@ -51,6 +51,19 @@ def check_gpus_here(spec: Mapping[str, Any], configs: Sequence[Mapping[str, Any]
         check_resources(resources_of(spec["run"], spec["env"], config), here)
 
 
+def check_new(place: Place) -> None:
+    """Raises where an experiment was begun in a place: another one's trials there would be taken for its own.
+
+    Raises:
+        ConfigError: If one was.
+    """
+    if any(name.startswith(TUNE_STATE) for name in place.files()):
+        raise ConfigError(
+            f"train: expected a new folder, got {place.location}, where an experiment was begun. Go on with it by "
+            "--resume, give another --experiment-name or --storage-path, or remove it."
+        )
+
+
 def check_resumable(place: Place, spec: Mapping[str, Any]) -> None:
     """Raises unless an experiment was begun in a place, and with the same specification.
 
@@ -69,7 +82,8 @@ def check_resumable(place: Place, spec: Mapping[str, Any]) -> None:
     if not records:
         return
     before, now = json.loads((place / records[-1]).read_text())["experiment"], json.loads(as_json(spec))
-    changed = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
+    # The folder may have been moved: it is the one in which this was read.
+    changed = [key for key in sorted({*before, *now} - {"storage_path"}) if before.get(key) != now.get(key)]
     if changed:
         raise ConfigError(
             f"--resume: expected the experiment as it was begun, got another {', '.join(changed)}. Use the same file "

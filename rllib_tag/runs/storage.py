@@ -306,10 +306,11 @@ class _AsideFile(io.FileIO):
 
 def is_whole(checkpoint: Path) -> bool:
     """Whether all files of an RLlib checkpoint are there; each of them is whole or absent."""
-    mark = checkpoint / RLLIB_MARK
-    if not mark.exists():
+    try:
+        policies = list(json.loads((checkpoint / RLLIB_MARK).read_text())["policy_ids"])
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     needed = [checkpoint / "algorithm_state.pkl"]
-    for policy in json.loads(mark.read_text())["policy_ids"]:
+    for policy in policies:
         needed += [checkpoint / "policies" / policy / name for name in (RLLIB_MARK, "policy_state.pkl")]
     return all(file.exists() for file in needed)

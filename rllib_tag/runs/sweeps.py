@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,7 +17,8 @@ from rllib_tag.plugin.ray_internals import variants
 
 SWEEP_KEYS = ("metric", "mode", "scheduler", "search")  # of an experiment
 CUSTOM = "env_runners/custom_metrics/"
-DEFAULT_METRIC = f"{CUSTOM}return_adversary_mean"
+OWN_METRICS = {f"{name}_{kind}": f"{CUSTOM}{name}_{kind}" for name in METRICS for kind in ("mean", "min", "max")}
+DEFAULT_METRIC = OWN_METRICS["return_adversary_mean"]
 # What a run's results hold besides this project's own metrics, as RLlib and Tune name it.
 RLLIB_METRICS = (
     *(f"env_runners/episode_reward_{kind}" for kind in ("mean", "min", "max")),
@@ -29,7 +31,7 @@ SCHEDULERS = {
     "median_stopping": "median_stopping_rule",
 }  # fmt: skip
 SEARCHES = {"random": "random", "optuna": "optuna"}
-GIVEN_ELSEWHERE = ("self", "metric", "mode", "space")
+GIVEN_ELSEWHERE = ("self", "metric", "mode", "space", "custom_explore_fn")
 # What a population may change while it is trained: numbers that the learner reads anew in every step.
 MUTABLE = ("lr", "lambda", "gamma", "clip_param", "entropy_coeff", "vf_loss_coeff", "grad_clip", "num_epochs")
 
@@ -134,18 +136,25 @@ def _put_first(spec: Mapping[str, Any]) -> dict[str, Any]:
     return _put(config, {place: values[0] for place, values in _places(config)})
 
 
+def whole_name(what: str, metric: Any) -> str:
+    """A metric's place in RLlib's result; this project's own also go without what stands in front.
+
+    Raises:
+        ConfigError: If there is no such metric.
+    """
+    check_keys(what, [metric], (*OWN_METRICS, *OWN_METRICS.values(), *RLLIB_METRICS))
+    return OWN_METRICS.get(metric, metric)
+
+
 def metric_of(spec: Mapping[str, Any]) -> tuple[str, str]:
     """The metric of an experiment, by its whole name, and `max` or `min`.
 
     Raises:
         ConfigError: If there is no such metric.
     """
-    given = spec.get("metric", DEFAULT_METRIC)
-    own = {f"{name}_{kind}": f"{CUSTOM}{name}_{kind}" for name in METRICS for kind in ("mean", "min", "max")}
-    check_keys("metric", [given], (*own, *own.values(), *RLLIB_METRICS))
     mode = spec.get("mode", "max")
     check_choice("mode", mode, ("max", "min"))
-    return own.get(given, given), mode
+    return whole_name("metric", spec.get("metric", DEFAULT_METRIC)), mode
 
 
 def check_sweep(spec: Mapping[str, Any]) -> None:
@@ -154,10 +163,15 @@ def check_sweep(spec: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: On the first thing that does not fit.
     """
-    metric_of(spec)
+    metric, _ = metric_of(spec)
     scheduler_of(spec)
     search_of(spec)
     config, samples = spec.get("config", {}), spec.get("num_samples", 1)
+    if {"scheduler", "search"} & spec.keys() and metric.startswith(CUSTOM) and not config.get("callbacks"):
+        raise ConfigError(
+            f"metric: expected callbacks: rllib_tag.TagCallbacks in config, without which no run has {metric}, got "
+            "none. Add it."
+        )
     alike = samples > 1 and isinstance(config.get("seed"), int) and not _places(config)
     if alike and str(spec.get("scheduler", {}).get("type")).lower() != "pbt":
         raise ConfigError(
@@ -206,6 +220,7 @@ def scheduler_of(spec: Mapping[str, Any]) -> TrialScheduler:
     if kind == "fifo":
         check_keys("scheduler: fifo", given, ())
         return create_scheduler("fifo")
+    ours: dict[str, Any] = {"metric": metric, "mode": mode}
     if "time_attr" in given:
         check_choice("scheduler: time_attr", given["time_attr"], TIMES)
     if kind == "pbt":
@@ -216,8 +231,30 @@ def scheduler_of(spec: Mapping[str, Any]) -> TrialScheduler:
                 f"got {mutations!r}. Name at least one of {', '.join(MUTABLE)}."
             )
         check_keys("scheduler: hyperparam_mutations", mutations, MUTABLE)
-        given["hyperparam_mutations"] = with_samplers(mutations)
-    return _build(f"scheduler: {kind}", create_scheduler, SCHEDULERS[kind], {**given, "metric": metric, "mode": mode})
+        given.setdefault("require_attrs", False)  # before the first episode ends there is no return
+        ours |= {"hyperparam_mutations": with_samplers(mutations), "custom_explore_fn": WithinRanges.of(mutations)}
+    return _build(f"scheduler: {kind}", create_scheduler, SCHEDULERS[kind], given, ours)
+
+
+@dataclasses.dataclass(frozen=True)
+class WithinRanges:
+    """Brings what Tune has perturbed by its factors back to the ends of the ranges.
+
+    Args:
+        ranges: Lowest and highest value by key.
+    """
+
+    ranges: Mapping[str, tuple[float, float]]
+
+    @staticmethod
+    def of(mutations: Mapping[str, Any]) -> WithinRanges:
+        """The ranges of those mutations that have one; a list of choices has none."""
+        ends = {key: values for (key,), values in _places(mutations) if "choice" not in mutations[key]}
+        return WithinRanges({key: (low, high) for key, (low, high) in ends.items()})
+
+    def __call__(self, config: dict[str, Any]) -> dict[str, Any]:
+        """The config with every value in its range."""
+        return {**config, **{key: min(max(config[key], low), high) for key, (low, high) in self.ranges.items()}}
 
 
 def search_of(spec: Mapping[str, Any]) -> SearchAlgorithm | Searcher | None:
@@ -240,7 +277,7 @@ def search_of(spec: Mapping[str, Any]) -> SearchAlgorithm | Searcher | None:
         )
     if len(variants(_put_first(spec))) > 1:
         raise ConfigError(f"search: {kind}: expected values to sample, got a grid_search too. Make it a choice.")
-    return _build(f"search: {kind}", create_searcher, SEARCHES[kind], {**given, "metric": metric, "mode": mode})
+    return _build(f"search: {kind}", create_searcher, SEARCHES[kind], given, {"metric": metric, "mode": mode})
 
 
 def _typed(what: str, given: Any, known: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
@@ -252,12 +289,12 @@ def _typed(what: str, given: Any, known: Mapping[str, str]) -> tuple[str, dict[s
     return kind, {key: value for key, value in given.items() if key != "type"}
 
 
-def _build(what: str, create: Callable[..., Any], name: str, given: dict[str, Any]) -> Any:
+def _build(what: str, create: Callable[..., Any], name: str, given: dict[str, Any], ours: dict[str, Any]) -> Any:
     """Tune drops arguments that it does not know; here they are errors."""
     try:
-        made = create(name, **given)
+        made = create(name, **{**given, **ours})
     except (ValueError, TypeError, AssertionError, ImportError) as error:
         raise ConfigError(f"{what}: expected arguments that it takes, got: {error} Change them.") from error
-    known = [key for key in inspect.signature(type(made).__init__).parameters if key not in GIVEN_ELSEWHERE]
-    check_keys(what, [key for key in given if key not in GIVEN_ELSEWHERE], known)
+    known = inspect.signature(type(made).__init__).parameters
+    check_keys(what, given, [key for key in known if key not in GIVEN_ELSEWHERE])
     return made

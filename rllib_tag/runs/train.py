@@ -20,7 +20,13 @@ from ray.tune import Callback, ResumeConfig
 from ray.tune.experiment import Trial
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.ray_internals import CheckpointConfig, trial_error, trial_folder, without_decisions
+from rllib_tag.plugin.ray_internals import (
+    CheckpointConfig,
+    SchedulerState,
+    trial_error,
+    trial_folder,
+    without_decisions,
+)
 from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.runs.backend import why_plain
@@ -28,10 +34,18 @@ from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.experiment import Experiments, check_experiments, check_shape
 from rllib_tag.runs.files import as_json, provenance
 from rllib_tag.runs.loggers import logger_callbacks
-from rllib_tag.runs.preflight import check_address, check_architecture, check_gpus_here, check_resumable
+from rllib_tag.runs.preflight import check_address, check_architecture, check_gpus_here, check_new, check_resumable
 from rllib_tag.runs.restore import find_checkpoint
 from rllib_tag.runs.storage import TUNE_STATE, Place, is_uri
-from rllib_tag.runs.sweeps import SWEEP_KEYS, check_population, corners, scheduler_of, search_of, with_samplers
+from rllib_tag.runs.sweeps import (
+    SWEEP_KEYS,
+    check_population,
+    corners,
+    scheduler_of,
+    search_of,
+    whole_name,
+    with_samplers,
+)
 
 DEFAULT_STORAGE = "~/ray_results"
 INTERRUPTED = "INTERRUPTED"
@@ -138,6 +152,8 @@ def train(
         check_population(spec, _why_plain(spec))
         if options.resume:
             check_resumable(_place(name, spec), spec)
+        else:
+            check_new(_place(name, spec))
         _place(name, spec).check_writable()
     _quiet(options.verbose)
     own_ray = not ray.is_initialized()
@@ -191,7 +207,11 @@ def _run(
     plain["config"] = {**with_samplers(plain.get("config", {})), "env": spec["env"]}
     if reason is not None:
         plain["config"]["env_runner_cls"] = TagRunner
-    plain["checkpoint_config"] = CheckpointConfig(**plain.get("checkpoint_config") or {})
+    kept = dict(plain.get("checkpoint_config") or {})
+    if kept.get("checkpoint_score_attribute") is not None:
+        kept["checkpoint_score_attribute"] = whole_name("", kept["checkpoint_score_attribute"])
+    plain["checkpoint_config"] = CheckpointConfig(**kept)
+    scheduler = scheduler_of(spec)
     if options.resume:
         experiment = storage / name
         state = experiment / max(file for file in experiment.files() if file.startswith(TUNE_STATE))
@@ -200,11 +220,11 @@ def _run(
         analysis = tune.run(
             TeamPPO if reason is None else spec["run"],
             name=name,
-            scheduler=scheduler_of(spec),
+            scheduler=scheduler,
             search_alg=search_of(spec),
             resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
             verbose=3 if options.verbose else 0,
-            callbacks=[_Progress(on_result), *loggers],
+            callbacks=[_Progress(on_result), SchedulerState(scheduler), *loggers],
             storage_path=storage.path,
             storage_filesystem=storage.filesystem,
             raise_on_failed_trial=False,
@@ -239,6 +259,8 @@ def apply_options(experiments: Experiments, options: TrainOptions) -> Experiment
                 f"--experiment-name: expected a file with one experiment, got {len(experiments)}. Leave it out."
             )
         experiments = {options.experiment_name: next(iter(experiments.values()))}
+    if options.scheduler_config and options.scheduler is None:
+        raise ConfigError("--scheduler-config: expected --scheduler beside it, got none. Name the scheduler, too.")
     out = {}
     for name, spec in experiments.items():
         spec = copy.deepcopy(spec)

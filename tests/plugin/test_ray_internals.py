@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import inspect
 import json
+from unittest.mock import MagicMock, Mock
 
 import pytest
+from ray import train, tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.evaluation import rollout_worker
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 from ray.tune.registry import register_env
+from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, PopulationBasedTraining, TrialScheduler
 
 from rllib_tag.plugin import ray_internals
 
@@ -64,6 +67,70 @@ def test_decisions_that_wait_are_kept_in_tunes_state() -> None:
     state = {"trial_data": [["a", "b"]], "runner_data": {"_cached_trial_decisions": {"t": "STOP"}, "_iteration": 3}}
     kept = json.loads(ray_internals.without_decisions(json.dumps(state)))
     assert kept == {"trial_data": [["a", "b"]], "runner_data": {"_cached_trial_decisions": {}, "_iteration": 3}}
+
+
+def tuned(kind: type) -> TrialScheduler:
+    """A scheduler that stops or changes whoever is worse than half of those that it has seen at iteration 1."""
+    arguments = {
+        AsyncHyperBandScheduler: {"grace_period": 1, "max_t": 7, "reduction_factor": 2},
+        MedianStoppingRule: {"grace_period": 1, "min_samples_required": 3, "min_time_slice": 0},
+        PopulationBasedTraining: {"perturbation_interval": 1, "hyperparam_mutations": {"lr": tune.uniform(0.1, 0.9)}},
+    }[kind]
+    return kind(time_attr="training_iteration", metric="score", mode="max", **arguments)
+
+
+def tell(scheduler: TrialScheduler, trial: Trial, score: float) -> str:
+    result = {"training_iteration": 1, "score": score, "time_total_s": 1.0}
+    controller = MagicMock(**{"_schedule_trial_save.return_value": None})
+    return scheduler.on_trial_result(controller, trial, result)
+
+
+@pytest.mark.parametrize("kind", [AsyncHyperBandScheduler, MedianStoppingRule, PopulationBasedTraining])
+def test_a_scheduler_takes_up_what_it_had_seen(kind: type) -> None:
+    first = tuned(kind)
+    trials = [Trial("stub", trial_id=f"t{i}", stub=True, config={"lr": 0.5}) for i in range(5)]
+    for trial in trials:
+        first.on_trial_add(Mock(), trial)
+    for trial in trials[:4]:
+        tell(first, trial, 9.0)
+    state = ray_internals.SchedulerState(first).get_state()
+
+    again = [Trial("stub", trial_id=f"t{i}", stub=True, config={"lr": 0.5}) for i in range(5)]  # of another process
+    fresh, restored = tuned(kind), tuned(kind)
+    for scheduler in (fresh, restored):
+        for trial in again:
+            scheduler.on_trial_add(Mock(), trial)
+    callback = ray_internals.SchedulerState(restored)
+    callback.set_state(state)
+    callback.on_step_begin(0, again)
+    if kind is PopulationBasedTraining:
+        scores = [[scheduler._trial_state[trial].last_score for trial in again] for scheduler in (fresh, restored)]
+        assert scores == [5 * [None], [9.0, 9.0, 9.0, 9.0, None]]
+    else:
+        said = [tell(scheduler, trial, 1.0) for scheduler, trial in ((first, trials[4]), (restored, again[4]))]
+        assert said == 2 * [TrialScheduler.STOP]
+        assert tell(fresh, again[4], 1.0) == TrialScheduler.CONTINUE
+
+
+def test_a_trial_that_is_not_taken_up_counts_as_ended() -> None:
+    population = tuned(PopulationBasedTraining)
+    for trial in (Trial("stub", trial_id=name, stub=True, config={"lr": 0.5}) for name in ("a", "b")):
+        population.on_trial_add(Mock(), trial)
+        tell(population, trial, 9.0)
+    callback = ray_internals.SchedulerState(population)
+    callback.set_state(callback.get_state())
+    callback.on_step_begin(0, [Trial("stub", trial_id="a", stub=True)])
+    assert {trial.trial_id: trial.is_finished() for trial in population._trial_state} == {"a": False, "b": True}
+
+
+def test_a_checkpoint_that_is_being_written_is_left_out_of_a_schedulers_state() -> None:
+    population, trial = tuned(PopulationBasedTraining), Trial("stub", trial_id="t", stub=True)
+    population.on_trial_add(Mock(), trial)
+    population._trial_state[trial].last_checkpoint = train._internal.session._FutureTrainingResult(Mock())
+    callback = ray_internals.SchedulerState(population)
+    callback.set_state(callback.get_state())
+    callback.on_step_begin(0, [trial])
+    assert population._trial_state[trial].last_checkpoint is None
 
 
 def test_the_episodes_behind_a_result_are_known() -> None:

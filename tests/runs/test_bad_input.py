@@ -58,6 +58,18 @@ CASES: list[tuple[Change, str]] = [
         lambda spec: spec.update(stop={"timesteps_total": "many"}),
         "stop: timesteps_total: expected a finite number above 0, got 'many'",
     ),
+    (
+        lambda spec: spec.update(stop={"env_runners/custom_metrics/return_adversry_mean": 5}),
+        "stop: unknown key 'env_runners/custom_metrics/return_adversry_mean'. Did you mean",
+    ),
+    (
+        lambda spec: spec.update(checkpoint_config={"checkpoint_score_attribute": "return_adversry_mean"}),
+        "checkpoint_score_attribute: unknown key 'return_adversry_mean'. Did you mean 'return_adversary_mean'",
+    ),
+    (
+        lambda spec: (spec["config"].pop("callbacks"), spec.update(scheduler={"type": "asha"})),
+        "metric: expected callbacks: rllib_tag.TagCallbacks in config",
+    ),
     (lambda spec: spec.pop("run"), "run: expected a name"),
     (lambda spec: spec.update(run="PP0"), "run: expected one of"),
     (lambda spec: spec.update(env="rllib_tag.TagEnvs"), "cannot import 'rllib_tag.TagEnvs'"),
@@ -165,7 +177,7 @@ CASES: list[tuple[Change, str]] = [
     (config(lr_schedule=[[5, 0.1], [5, 0]]), "lr_schedule: steps: expected an integer of at least 6, got 5"),
     (
         lambda spec: spec.update(checkpoint_config={"checkpoint_score_attribute": 3}),
-        "checkpoint_score_attribute: expected a name, got 3",
+        "checkpoint_score_attribute: unknown key 3",
     ),
     (config(lr=0.1), "expected lr or lr_schedule, got both; the schedule would win"),
     (config(entropy_coeff_schedule=[[0, 0.1]]), "expected entropy_coeff or entropy_coeff_schedule, got both"),
@@ -311,6 +323,7 @@ COMMANDS = [
     ),
     (["train", "file", "{quick}", "--storage-path", "{tmp}/out", "--restore", "{tmp}"], "The checkpoint is missing"),
     (["train", "file", "{quick}", "--scheduler", "none"], "scheduler: type: expected one of"),
+    (["train", "file", "{quick}", "--scheduler-config", '{{"max_t": 3}}'], "expected --scheduler beside it"),
     (["train", "--algo", "PPO"], "expected --algo and --env"),
     (["train", "--algo", "PPO", "--env", "rllib_tag.TagEnv", "--config", "{{"], "--config: expected JSON"),
     (["train", "--algo", "PPO", "--env", "rllib_tag.TagEnv"], "default: stop: expected a mapping"),

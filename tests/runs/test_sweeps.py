@@ -11,6 +11,7 @@ import pytest
 import yaml
 from ray import cloudpickle
 from ray.tune.schedulers import AsyncHyperBandScheduler, PopulationBasedTraining
+from ray.tune.schedulers.pbt import _explore
 from ray.tune.search.sample import Categorical, Float, Integer
 from typer.testing import CliRunner
 
@@ -125,9 +126,23 @@ def test_schedulers() -> None:
         ({"type": "pbt"}, "expected hyperparam_mutations"),
         ({"type": "pbt", "hyperparam_mutations": {"lrr": [1]}}, "hyperparam_mutations: unknown key 'lrr'"),
         ({"type": "fifo", "max_t": 3}, "scheduler: fifo: unknown key 'max_t'"),
+        ({"type": "asha", "metric": "captured_mean"}, "scheduler: asha: unknown key 'metric'"),
+        ({**PBT, "custom_explore_fn": "math.exp"}, "scheduler: pbt: unknown key 'custom_explore_fn'"),
     ):
         with pytest.raises(ConfigError, match=message):
             scheduler_of({"scheduler": scheduler})
+
+
+def test_a_population_stays_within_its_ranges() -> None:
+    mutations = {"lambda": {"uniform": [0.2, 0.95]}, "num_epochs": {"randint": [1, 4]}, "lr": [0.1, 0.2]}
+    scheduler = scheduler_of({"scheduler": {"type": "pbt", "hyperparam_mutations": mutations}})
+    values = [{"lambda": 0.5, "num_epochs": 2, "lr": 0.1}]
+    for _ in range(100):
+        changed, _ = _explore(values[-1], scheduler._hyperparam_mutations, 0, (1.5, 0.5), scheduler._custom_explore_fn)
+        values.append(changed)
+    assert (min(v["lambda"] for v in values), max(v["lambda"] for v in values)) == (0.2, 0.95)
+    assert {v["num_epochs"] for v in values} == {1, 2, 3}
+    assert {v["lr"] for v in values} == {0.1, 0.2}
 
 
 def test_populations_need_our_sampling_and_no_schedule_of_what_they_change() -> None:
