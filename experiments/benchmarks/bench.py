@@ -17,22 +17,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-import matplotlib as mpl
-import matplotlib.pyplot as plt
 import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from rllib_tag.report.figures import new_figure, save_figure
 from rllib_tag.runs.files import write_csv
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = Path(".bench")
 # torch first and pinned, so that no CUDA build comes down.
 PACKAGES = {
-    "jaxmarl": [["jaxmarl"]],
-    "benchmarl": [["torch==2.13.0"], ["torch==2.13.0", "benchmarl", "vmas", "torch-geometric"]],
+    "jaxmarl": [["jaxmarl==0.2.0", "jax==0.10.2"]],
+    "benchmarl": [
+        ["torch==2.13.0"],
+        ["torch==2.13.0", "benchmarl==1.5.2", "vmas==1.5.2", "torchrl==0.11.1", "torch-geometric==2.8.1"],
+    ],
 }
 BENCHMARL = {"batch": 6400, "minibatch": 800, "epochs": 5, "hidden_dim": 128}
 # The same for ours: one minibatch of 800 environment steps is 1,600 agent steps of each of two policies.
@@ -226,8 +228,7 @@ def show(title: str, rows: list[Row]) -> None:
 
 def plot(summary: list[Row], path: Path) -> None:
     """Ratios against their goals, as bars on a logarithmic axis."""
-    mpl.use("agg")
-    figure, axes = plt.subplots(figsize=(9, 0.55 * len(summary) + 1.2), layout="constrained")
+    figure, axes = new_figure((9, 0.55 * len(summary) + 1.2))
     places = np.arange(len(summary))[::-1]
     reached = [row["ratio"] >= row["goal"] for row in summary]
     axes.barh(places, [row["ratio"] for row in summary], color=["#0072b2" if r else "#d55e00" for r in reached])
@@ -240,8 +241,8 @@ def plot(summary: list[Row], path: Path) -> None:
     axes.set(xscale="log", xlabel="ratio, ours to the other's", xlim=(0.1, 5000))
     axes.set_yticks(places, [row["figure"] for row in summary])
     axes.legend(loc="lower right")
-    figure.savefig(path, dpi=150)
-    console.print(f"wrote {path}")
+    for written in save_figure(figure, path):
+        console.print(f"wrote {written}")
 
 
 def machine() -> str:

@@ -7,13 +7,8 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 from rllib_tag.errors import ConfigError
-from rllib_tag.report.figures import COLOURS, draw_levels, save_figure
+from rllib_tag.report.figures import COLOURS, draw_levels, new_figure, save_figure
 
 X, Y = "timesteps_total", "env_runners/custom_metrics/return_adversary_mean"
 
@@ -71,7 +66,7 @@ def draw_curves(
     Raises:
         ConfigError: If the image cannot be written.
     """
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = new_figure((7, 4))
     for colour, (label, (steps, values)) in zip(COLOURS * len(curves), curves.items(), strict=False):
         axes.plot([step / 1000 for step in steps], values, color=colour, linewidth=2, label=label)
     draw_levels(axes, levels)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -24,6 +23,22 @@ LEVEL_LABELS = {
     "class_b_chases": "class B chases, class A random",
     "all_chase": "all chase, full information",
 }
+
+
+def new_figure(
+    size: tuple[float, float], rows: int = 1, columns: int = 1, dpi: float = 100, **options: Any
+) -> tuple[Figure, Any]:
+    """A figure and its axes, apart from pyplot: neither the caller's backend nor his open figures change.
+
+    Args:
+        size: Width and height in inches.
+        rows: Of axes. Default: 1.
+        columns: Of axes. Default: 1.
+        dpi: Dots an inch, where it is not written by `save_figure`. Default: 100.
+        **options: For `Figure.subplots`.
+    """
+    figure = Figure(figsize=size, dpi=dpi, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
 
 
 def draw_levels(axes: Axes, levels: Mapping[str, float], upright: bool = False, write: bool = True) -> None:
@@ -56,7 +71,7 @@ def draw_levels(axes: Axes, levels: Mapping[str, float], upright: bool = False, 
 
 
 def save_figure(figure: Figure, out: str | os.PathLike[str]) -> list[Path]:
-    """Writes a figure and closes it.
+    """Writes a figure, each file whole or not at all.
 
     Args:
         figure: The figure.
@@ -67,14 +82,16 @@ def save_figure(figure: Figure, out: str | os.PathLike[str]) -> list[Path]:
     """
     path = Path(out)
     paths = [path] if path.suffix else [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for each in paths:
+    for each in paths:
+        aside = each.with_name(f".{each.name}{each.suffix}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             # Without a date and with names by content, the same data give the same file.
             with matplotlib.rc_context({"svg.hashsalt": "rllib_tag"}):
-                figure.savefig(each, dpi=150, metadata={"Date": None} if each.suffix == ".svg" else None)
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"figure: expected a writable image, got {path}: {error}. Choose another.") from error
-    finally:
-        plt.close(figure)
+                figure.savefig(aside, dpi=150, metadata={"Date": None} if each.suffix == ".svg" else None)
+            aside.replace(each)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"figure: expected a writable image, got {path}: {error}. Choose another.") from error
+        finally:
+            aside.unlink(missing_ok=True)
     return paths

@@ -8,14 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
-from matplotlib import pyplot as plt
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.report.figures import save_figure
+from rllib_tag.report.figures import new_figure, save_figure
 
 GAME = ("num_class_a", "num_class_b", "num_good", "num_obstacles")
 VALUE = "return_adversary_mean"
@@ -79,7 +75,7 @@ def draw_heat_map(rows: Sequence[Row], out: str | os.PathLike[str]) -> list[Path
     """
     team, low, high = (grid(rows, name) for name in ("team", "random", "all_chase"))
     share = np.divide(team - low, high - low, out=np.full_like(team, np.nan), where=high > low)
-    figure, axes = plt.subplots(figsize=(7, 5.6), layout="constrained")
+    figure, axes = new_figure((7, 5.6))
     image = axes.imshow(share, origin="lower", cmap="viridis", vmin=0, vmax=max(1.0, float(np.nanmax(share))))
     for (a, b), value in np.ndenumerate(team):
         if not np.isnan(value):

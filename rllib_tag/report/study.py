@@ -9,17 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rliable import library, metrics
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.report.figures import COLOURS, draw_levels, save_figure
+from rllib_tag.report.figures import COLOURS, draw_levels, new_figure, save_figure
 from rllib_tag.report.heat_map import GAME, VALUE, read_transfer
 from rllib_tag.report.table import read_summary
 
@@ -221,7 +217,7 @@ def _interval(estimate: np.ndarray, ends: np.ndarray) -> Interval:
 
 def draw_learning_curves(study: Study, labels: Mapping[str, str], levels: Levels, out: Path) -> list[Path]:
     """Interquartile means of the runs' returns over environment steps, with 95 % intervals."""
-    figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axes = new_figure((7, 4.2))
     for colour, (arm, label) in zip(COLOURS, labels.items(), strict=False):
         steps, runs = study.curves(arm)
         _seed()
@@ -241,7 +237,7 @@ def draw_learning_curves(study: Study, labels: Mapping[str, str], levels: Levels
 def draw_bars(scores: Mapping[str, np.ndarray], labels: Mapping[str, str], levels: Levels, out: Path) -> list[Path]:
     """Interquartile mean of each arm with its 95 % interval, and each run as a point."""
     found = interquartile_means({arm: scores[arm] for arm in labels})
-    figure, axes = plt.subplots(figsize=(7, 0.5 * len(labels) + 1.6), layout="constrained")
+    figure, axes = new_figure((7, 0.5 * len(labels) + 1.6))
     places = np.arange(len(labels))[::-1]
     for place, (arm, (middle, low, high)) in zip(places, found.items(), strict=True):
         axes.barh(place, middle, height=0.6, color=COLOURS[0], alpha=0.35)
@@ -259,7 +255,7 @@ def draw_profiles(study: Study, labels: Mapping[str, str], out: Path) -> list[Pa
 
     Source: after the performance profiles of Agarwal et al. 2021, with episodes in place of runs and tasks.
     """
-    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    figure, axes = new_figure((7, 4))
     returns = {arm: study.returns(arm) for arm in labels}
     levels = np.linspace(0, max(float(runs.max()) for runs in returns.values()), 100)
     for colour, (arm, label) in zip(COLOURS, labels.items(), strict=False):
@@ -274,7 +270,7 @@ def draw_profiles(study: Study, labels: Mapping[str, str], out: Path) -> list[Pa
 
 def draw_improvement(found: Mapping[str, Interval], labels: Mapping[str, str], arm: str, out: Path) -> list[Path]:
     """Probabilities that a run of an arm beats one of each other arm."""
-    figure, axes = plt.subplots(figsize=(7, 0.45 * len(found) + 1.3), layout="constrained")
+    figure, axes = new_figure((7, 0.45 * len(found) + 1.3))
     places = np.arange(len(found))[::-1]
     for place, (middle, low, high) in zip(places, found.values(), strict=True):
         axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=3)
@@ -289,7 +285,7 @@ def draw_improvement(found: Mapping[str, Interval], labels: Mapping[str, str], a
 def draw_conditions(found: Mapping[str, np.ndarray], levels: Levels, out: Path) -> list[Path]:
     """Returns under shorter range, delay and loss: each run, and the mean."""
     kinds = {"range": "range of links (world units)", "delay": "delay (steps)", "drop": "share of messages lost"}
-    figure, all_axes = plt.subplots(1, 3, figsize=(9, 3.4), sharey=True, layout="constrained")
+    figure, all_axes = new_figure((9, 3.4), 1, 3, sharey=True)
     for axes, (kind, label) in zip(all_axes, kinds.items(), strict=True):
         points = {float(name.partition(":")[2]): runs for name, runs in found.items() if name.startswith(f"{kind}:")}
         if kind != "range":

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.ticker import LogLocator, NullFormatter
 from rich.table import Table
 
 from rllib_tag.errors import ConfigError, check_choice, check_keys
 from rllib_tag.report.curve import X, Y
-from rllib_tag.report.figures import COLOURS, save_figure
+from rllib_tag.report.figures import COLOURS, new_figure, save_figure
 
 Mode = Literal["max", "min"]
 LAST = 5  # iterations whose mean counts: one alone is as noisy as its episodes
@@ -151,9 +150,7 @@ def draw_sweep(sweep: Sweep, out: str | os.PathLike[str]) -> list[Path]:
         raise ConfigError("sweep: expected trials that differ in their config, got none that do. Nothing to draw.")
     columns = min(3, len(sweep.varied))
     lines = math.ceil(len(sweep.varied) / columns)
-    figure, panels = plt.subplots(
-        lines, columns, figsize=(3.2 * columns, 2.8 * lines), sharey=True, squeeze=False, layout="constrained"
-    )
+    figure, panels = new_figure((3.2 * columns, 2.8 * lines), lines, columns, sharey=True, squeeze=False)
     values = [row[sweep.metric] for row in sweep.rows]
     most = max(row["env_steps"] for row in sweep.rows)
     areas = [10 + 50 * row["env_steps"] / most for row in sweep.rows]

@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import imageio.v2 as imageio
-import matplotlib
-
-matplotlib.use("Agg")
 import numpy as np
-from matplotlib import pyplot as plt
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Circle
 
 from rllib_tag.errors import ConfigError, check_choice
+from rllib_tag.report.figures import new_figure
 
 CLASS_COLOURS = ("#0072B2", "#D55E00")
 GOOD_COLOUR, LANDMARK_COLOUR, LINK_COLOUR = "#009E73", "0.75", "0.25"
@@ -69,7 +67,6 @@ def draw_video(episode: dict[str, Any], out: str | os.PathLike[str]) -> Path:
         raise ConfigError(f"video: expected a writable place, got {path} ({error.strerror}).") from error
     finally:
         aside.unlink(missing_ok=True)
-        canvas.close()
     return path
 
 
@@ -81,7 +78,8 @@ class _Canvas:
         self.positions = np.array(episode["positions"])  # (S + 1, agents, 2)
         self.returns = np.concatenate([[0], np.cumsum(episode["rewards"])])
         num_adversaries = len(episode["classes"])
-        self.figure, self.axes = plt.subplots(figsize=(4.8, 5.2), dpi=80, layout="constrained")
+        self.figure, self.axes = new_figure((4.8, 5.2), dpi=80)
+        self.canvas = FigureCanvasAgg(self.figure)
         reach = max(1.2, min(2.5, float(np.abs(self.positions[:, :num_adversaries]).max()) + 0.2))
         self.axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal", xticks=[], yticks=[])
         for place, size in zip(episode["landmarks"], episode["landmark_sizes"], strict=True):
@@ -115,9 +113,5 @@ class _Canvas:
         self.links.set_linewidth([0.6 + 5 * max(attention[i, j], attention[j, i]) for i, j in pairs])
         last = len(self.positions) - 1
         self.title.set_text(f"step {step} of {last}   return per adversary {self.returns[step]:.0f}")
-        self.figure.canvas.draw()
-        return np.asarray(self.figure.canvas.buffer_rgba())[..., :3].copy()
-
-    def close(self) -> None:
-        """Frees the figure."""
-        plt.close(self.figure)
+        self.canvas.draw()
+        return np.asarray(self.canvas.buffer_rgba())[..., :3].copy()
