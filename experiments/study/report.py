@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from rllib_tag.cli_output import run_command
-from rllib_tag.report.heat_map import GAME, VALUE, draw_heat_map
+from rllib_tag.report.heat_map import GAME, VALUE, Row, draw_heat_map
 from rllib_tag.report.study import (
     Study,
     difference,
@@ -91,6 +91,10 @@ def main(
             tell("share of the gap recovered", gap_recovered(scores, *arms), "{:.2f}")
             found = improvement(scores, first, arms[1:])
             drawn += draw_improvement(found, LABELS, LABELS[first], out / f"improvement_{prey}")
+        for arm in there:
+            if (study.runs(arm)[0] / "class_b_alone.csv").exists():
+                alone = study.returns(arm, file="class_b_alone.csv").mean(1, keepdims=True)
+                tell(f"  {LABELS[arm]}: class B alone", interquartile_means({arm: alone})[arm])
         conditions = study.conditions(first)
         drawn += draw_conditions(conditions, levels, out / f"conditions_{prey}")
         console.print("under a condition on messages: difference from the same run undisturbed")
@@ -122,6 +126,15 @@ def main(
                 (row,) = (row for row in grid if all(row[key] == value for key, value in game.items()))
                 native = study.scores([arm])[arm]
                 tell(f"{LABELS[arm]}: {row[VALUE]:.1f} / {native.mean():.1f}", ratio(row["runs"], native), "{:.2f}")
+        console.print("\nzero-shot return of 2A + 2B with other numbers of prey and landmarks")
+        worlds: dict[tuple[str, str], dict[str, Row]] = {}
+        for row in grid:
+            if (row["num_class_a"], row["num_class_b"]) == ("2", "2"):
+                worlds.setdefault((row["num_good"], row["num_obstacles"]), {})[row["controller"]] = row
+        for (prey, landmarks), rows in worlds.items():
+            name = f"{prey} prey, {landmarks} landmarks"
+            tell(name, interquartile_means({name: rows["team"]["runs"][:, None]})[name])
+            console.print("  " + ", ".join(f"{other} {rows[other][VALUE]:.1f}" for other in YARDSTICKS))
     if "lone_class_a" in study.arms:
         console.print("\na lone class A, trained as such")
         tell("return", interquartile_means(study.scores(["lone_class_a"]))["lone_class_a"])

@@ -33,6 +33,7 @@ HERE = Path(__file__).parent
 SECONDS = "time_total_s"
 YARDSTICKS_ON = ("comm", "comm_evasive", "lone_class_a")  # once for each game
 TRANSFERRED = "comm"
+WITHOUT_CLASS_A = ("comm_evasive", "no_comm_evasive")  # what is class B worth by itself?
 interrupted = threading.Event()  # so that Ctrl-C, which every process gets, ends the whole study
 console = Console(soft_wrap=True, highlight=False)
 
@@ -51,12 +52,12 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     """Trains one seed of an arm and writes its figures; False if it was interrupted.
 
     Writes `curve.csv`, `episodes.csv`, `summary.json` and, for a team that talks, `conditions.csv`; for the arm
-    `TRANSFERRED` also `transfer.csv`.
+    `TRANSFERRED` also `transfer.csv`, and for those of `WITHOUT_CLASS_A` `class_b_alone.csv`.
     """
     name = f"{arm}_{seed}"
     spec = copy.deepcopy(dict(spec))
     spec["config"]["seed"] = seed
-    begun = any((work / name).glob("*/checkpoint_*"))
+    begun = any((work / name).glob("experiment_state-*.json"))
     options = TrainOptions(storage_path=str(work), resume=begun, ray_num_cpus=1)
     (end,) = train({name: spec}, options, partial(_progress, name), lambda note: None)
     if end.status != "TERMINATED":
@@ -79,6 +80,8 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
         write_csv(folder / "conditions.csv", [_condition(name, summary[name]) for name in ("team", *result.conditions)])
     if arm == TRANSFERRED:
         write_csv(folder / "transfer.csv", transfer(team, episodes=episodes))
+    if arm in WITHOUT_CLASS_A:
+        write_csv(folder / "class_b_alone.csv", evaluate(team, episodes=episodes, num_class_a=0).rows)
     write_json(folder / "summary.json", result.as_json())
     console.print(f"{name}: {summary['team']['return_adversary']['mean']:.1f}")
     return True
@@ -121,7 +124,7 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("out/study"),
     minutes: Annotated[float, typer.Option(help="Begin no run after this time.")] = 1e9,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; may be repeated.")] = None,
-    episodes: Annotated[int, typer.Option(help="Episodes to evaluate on, from seed 0.")] = 128,
+    episodes: Annotated[int, typer.Option(help="Episodes to evaluate on, from seed 1,000,000.")] = 128,
     jobs: Annotated[int, typer.Option(help="Runs at once; each takes one core.")] = 2,
 ) -> None:
     """Runs what is not there yet, in the file's order; goes on where it was interrupted."""

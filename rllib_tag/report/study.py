@@ -46,11 +46,11 @@ class Study:
         if not self.arms:
             raise ConfigError(f"report: expected runs as ARM/seed_N/ in {folder}, found none. Run the study first.")
 
-    def returns(self, arm: str, controller: str = "team") -> np.ndarray:
+    def returns(self, arm: str, controller: str = "team", file: str = "episodes.csv") -> np.ndarray:
         """Returns per adversary of an arm's runs: (seeds, episodes)."""
         runs = []
         for folder in self.runs(arm):
-            rows = _read(folder / "episodes.csv", "controller", RETURN)
+            rows = _read(folder / file, "controller", RETURN)
             runs.append([float(row[RETURN]) for row in rows if row["controller"] == controller])
         if not runs[0] or any(len(run) != len(runs[0]) for run in runs):
             raise ConfigError(
@@ -82,12 +82,17 @@ class Study:
         return np.array(steps[0]), np.array([[float(row[RETURN]) for row in rows] for rows in files])
 
     def conditions(self, arm: str) -> dict[str, np.ndarray]:
-        """Mean return of each run of an arm under each condition on messages: (seeds,) by condition."""
-        files = [_read(folder / "conditions.csv", "condition", f"{RETURN}_mean") for folder in self.runs(arm)]
-        return {
-            row["condition"]: np.array([float(rows[i][f"{RETURN}_mean"]) for rows in files])
-            for i, row in enumerate(files[0])
-        }
+        """Mean return of each run of an arm under each condition on messages: (seeds,) by condition.
+
+        Raises:
+            ConfigError: If the runs were played under other conditions.
+        """
+        value = f"{RETURN}_mean"
+        files = [_read(folder / "conditions.csv", "condition", value) for folder in self.runs(arm)]
+        found = [{row["condition"]: float(row[value]) for row in rows} for rows in files]
+        if any(each.keys() != found[0].keys() for each in found):
+            raise ConfigError(f"report: expected the same conditions in all runs of {arm}, got others. Evaluate alike.")
+        return {name: np.array([each[name] for each in found]) for name in found[0]}
 
     def influence(self, arm: str) -> dict[str, np.ndarray]:
         """What the other class's messages do to each class, and its attention: (seeds, 1) by `CLASS: figure`.
@@ -103,11 +108,17 @@ class Study:
         return {name: np.array(values) for name, values in found.items()}
 
     def transfers(self, arm: str) -> list[dict[str, Any]]:
-        """The transfer grid of an arm: game, controller, and the mean of each of its runs, (seeds,) under `runs`."""
+        """The transfer grid of an arm: game, controller, and the mean of each of its runs, (seeds,) under `runs`.
+
+        Raises:
+            ConfigError: If a game was not played by all runs.
+        """
         found: dict[tuple[str, ...], list[float]] = {}
         for folder in self.runs(arm):
             for row in read_transfer(folder):
                 found.setdefault(tuple(row[key] for key in (*GAME, "controller")), []).append(float(row[VALUE]))
+        if any(len(runs) != len(self.runs(arm)) for runs in found.values()):
+            raise ConfigError(f"report: expected the same games in all runs of {arm}, got others. Transfer them alike.")
         return [
             {
                 **dict(zip((*GAME, "controller"), place, strict=True)),
