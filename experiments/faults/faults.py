@@ -130,7 +130,8 @@ def build(batched: bool, **changes: Any) -> PPO:
     """The small experiment's algorithm, sampled on arrays or plainly."""
     kind = TeamPPOConfig if batched else PPOConfig
     runner = BatchedSampler if batched else TagRunner
-    return kind().update_from_dict(small_config(env_runner_cls=runner, **changes)).build_algo()
+    config = kind().update_from_dict(small_config(env_runner_cls=runner, **changes))
+    return config.algo_class(config)
 
 
 def killed_runners(count: int, work: Path, rng: random.Random) -> Row:

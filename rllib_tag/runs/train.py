@@ -209,7 +209,9 @@ def _run(
         plain["config"]["env_runner_cls"] = TagRunner
     kept = dict(plain.get("checkpoint_config") or {})
     if kept.get("checkpoint_score_attribute") is not None:
-        kept["checkpoint_score_attribute"] = whole_name("", kept["checkpoint_score_attribute"])
+        kept["checkpoint_score_attribute"] = whole_name(
+            "checkpoint_score_attribute", kept["checkpoint_score_attribute"]
+        )
     plain["checkpoint_config"] = CheckpointConfig(**kept)
     scheduler = scheduler_of(spec)
     if options.resume:
