@@ -176,9 +176,8 @@ class _Unpickler(cloudpickle.pickle.Unpickler):
         kind, trial_id = pid
         if kind != "trial":
             return None
-        if (
-            trial_id not in self._trials
-        ):  # begun after Tune's own state was written, and begun anew under another number
+        if trial_id not in self._trials:
+            # It was begun after Tune's own state was written, and is begun anew under another number.
             self._trials[trial_id] = Trial("gone", trial_id=trial_id, stub=True)
             self._trials[trial_id].set_status(Trial.TERMINATED)
         return self._trials[trial_id]

@@ -249,8 +249,8 @@ class WithinRanges:
     @staticmethod
     def of(mutations: Mapping[str, Any]) -> WithinRanges:
         """The ranges of those mutations that have one; a list of choices has none."""
-        ends = {key: values for (key,), values in _places(mutations) if "choice" not in mutations[key]}
-        return WithinRanges({key: (low, high) for key, (low, high) in ends.items()})
+        ranges = [(key, ends) for (key,), ends in _places(mutations) if "choice" not in mutations[key]]
+        return WithinRanges({key: (low, high) for key, (low, high) in ranges})
 
     def __call__(self, config: dict[str, Any]) -> dict[str, Any]:
         """The config with every value in its range."""
