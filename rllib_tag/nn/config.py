@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
-from rllib_tag.errors import ConfigError, check_choice, check_int, check_number, dataclass_from_mapping
+from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_number, dataclass_from_mapping
 
 Temporal = Literal["transformer", "gru", "none"]
 Sequence = Literal["history", "neighbors"]
@@ -27,6 +27,8 @@ class CommConfig:
             (`neighbors`, transformer only). Default: `history`.
         gnn: Graph layer: `gat`, `gatv2`, `gcn`, or `none` for no communication at all. Default: `gat`.
         gnn_layers: Graph layers. Default: 2.
+        relational: Whether graph layers take what each class says by itself, with weights of its own, and add the
+            two, so that neither dilutes the other. Default: no.
         critic: `class` is a centralised critic per class, `shared` one centralised critic whose weights
             the class policies share, `local` reads the actor's own features. Default: `class`.
         value_scale: What the critic's last layer is multiplied by; MPE pays 10 a contact, so values are
@@ -43,6 +45,7 @@ class CommConfig:
     sequence: Sequence = "history"
     gnn: Gnn = "gat"
     gnn_layers: int = 2
+    relational: bool = False
     critic: Critic = "class"
     value_scale: float = 10.0
 
@@ -53,6 +56,7 @@ class CommConfig:
         check_choice("sequence", self.sequence, get_args(Sequence))
         check_choice("gnn", self.gnn, get_args(Gnn))
         check_choice("critic", self.critic, get_args(Critic))
+        check_bool("relational", self.relational)
         check_number("value_scale", self.value_scale, 1e-6, 1e6)
         if self.hidden_dim % 2 or self.hidden_dim % self.num_heads:
             raise ConfigError(

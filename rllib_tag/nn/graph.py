@@ -21,52 +21,63 @@ class GraphEncoder(nn.Module):
     the links that a node hears (weights 1 / in-degree), because the symmetric norm would tell a node the
     degree of senders beyond its reach. `none` leaves the convolution out.
 
+    With `relational`, a layer has a convolution for the links from each class of senders and adds the two: attention,
+    or the mean, is taken within a class, so that what one class says weighs the same however many of the other talk.
+
     Args:
         in_dim: Numbers of a node.
         hidden_dim: H.
         num_heads: Heads of the attention.
         num_layers: Layers.
         gnn: Which convolution.
+        relational: Whether each class of senders has a convolution of its own. Default: no.
 
-    Source: Velickovic et al. 2018; Brody et al. 2022; Kipf & Welling 2017; torch_geometric.nn.conv.
+    Source: Velickovic et al. 2018; Brody et al. 2022; Kipf & Welling 2017; torch_geometric.nn.conv. Relations:
+    Schlichtkrull et al. 2018 for the mean, Busbridge et al. 2019 (within-relation attention).
     """
 
-    def __init__(self, in_dim: int, hidden_dim: int, num_heads: int, num_layers: int, gnn: Gnn) -> None:
+    def __init__(
+        self, in_dim: int, hidden_dim: int, num_heads: int, num_layers: int, gnn: Gnn, relational: bool = False
+    ) -> None:
         super().__init__()
-        self.gnn = gnn
+        self.gnn, self.relations = gnn, 2 if relational else 1
         dims = [in_dim] + [hidden_dim] * num_layers
         self.skips = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(dims))
         self.convs = nn.ModuleList()
-        for before, after in pairwise(dims):
+        for before, after in (pair for pair in pairwise(dims) for _ in range(self.relations)):
             if gnn == "gcn":
                 self.convs.append(GCNConv(before, after, add_self_loops=False, normalize=False, bias=False))
             elif gnn != "none":
                 kind = GATConv if gnn == "gat" else GATv2Conv
                 self.convs.append(kind(before, after // num_heads, heads=num_heads, add_self_loops=False, bias=False))
 
-    def forward(self, nodes: Tensor, edges: Tensor, answers: Tensor | None = None) -> Tensor:
+    def forward(self, nodes: Tensor, edges: Tensor, is_b: Tensor, answers: Tensor | None = None) -> Tensor:
         """Passes messages.
 
         Args:
             nodes: (M, in_dim).
             edges: (2, E) indices, senders over receivers; every node is linked to itself.
+            is_b: (M,) booleans, which nodes are of class B; read with `relational` only.
             answers: (P,) indices of the nodes whose results are asked for. Default: all.
 
         Returns:
             (P, H), or (M, H) for all.
         """
-        return self._run(nodes, edges, answers, None)
+        return self._run(nodes, edges, is_b, answers, None)
 
-    def attention(self, nodes: Tensor, edges: Tensor) -> list[Tensor]:
+    def attention(self, nodes: Tensor, edges: Tensor, is_b: Tensor) -> list[Tensor]:
         """The attention of each layer on each edge, mean over the heads: `num_layers` times (E,).
 
+        A receiver's add up to 1; with `relational` the classes that it hears share that evenly.
         Without attention in the layer: the weight that the edge has in the mean (`gcn`), or nothing (`none`).
         """
         weights: list[Tensor] = []
-        self._run(nodes, edges, None, weights)
+        self._run(nodes, edges, is_b, None, weights)
         return weights
 
-    def _run(self, nodes: Tensor, edges: Tensor, answers: Tensor | None, weights: list[Tensor] | None) -> Tensor:
+    def _run(
+        self, nodes: Tensor, edges: Tensor, is_b: Tensor, answers: Tensor | None, weights: list[Tensor] | None
+    ) -> Tensor:
         for i, skip in enumerate(self.skips):
             asked = answers if i == len(self.skips) - 1 else None
             out = skip(nodes if asked is None else nodes[asked])
@@ -75,12 +86,25 @@ class GraphEncoder(nn.Module):
                     is_asked = torch.zeros(len(nodes), dtype=torch.bool, device=nodes.device)
                     is_asked[asked] = True
                     edges = edges[:, is_asked[edges[1]]]
-                passed, weight = self._pass(self.convs[i], nodes, edges)
-                out = out + (passed if asked is None else passed[asked])
+                given = torch.zeros(edges.shape[1], device=nodes.device)
+                for relation, chosen in enumerate(self._by_relation(edges, is_b)):
+                    conv = self.convs[i * self.relations + relation]
+                    passed, weight = self._pass(conv, nodes, edges[:, chosen])
+                    out = out + (passed if asked is None else passed[asked])
+                    if weights is not None:
+                        given[chosen] = weight
                 if weights is not None:
-                    weights.append(weight)
+                    total = torch.zeros(len(nodes), device=nodes.device).index_add_(0, edges[1], given)
+                    weights.append(given / total[edges[1]])
             nodes = nn.functional.elu(out)
         return nodes
+
+    def _by_relation(self, edges: Tensor, is_b: Tensor) -> list[Tensor | slice]:
+        """Which edges each of a layer's convolutions takes."""
+        if self.relations == 1:
+            return [slice(None)]
+        from_b = is_b[edges[0]]
+        return [~from_b, from_b]
 
     def _pass(self, conv: nn.Module, nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
         """What a convolution gives (M, H), and the weight of each edge (E,)."""

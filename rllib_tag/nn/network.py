@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,26 @@ def head(in_dim: int, hidden_dim: int, out_dim: int, gain: float) -> nn.Sequenti
     nn.init.orthogonal_(last.weight, gain)
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU(), last)
+
+
+class _Heard(NamedTuple):
+    """Graphs of what each of B receivers hears, side by side as one of M nodes.
+
+    Args:
+        nodes: (M, D) features.
+        edges: (2, E) indices, senders over receivers.
+        is_b: (M,) booleans, which nodes are of class B.
+        row: (M,) the receiver that each node is heard by.
+        place: (M,) each node's place in the team.
+        receivers: (B,) indices of the receivers' own nodes.
+    """
+
+    nodes: Tensor
+    edges: Tensor
+    is_b: Tensor
+    row: Tensor
+    place: Tensor
+    receivers: Tensor
 
 
 class CommEncoder(nn.Module):
@@ -49,7 +70,7 @@ class CommEncoder(nn.Module):
             self.temporal = GRUReader(hidden, config.num_layers)
         if config.sequence == "neighbors":
             self.own_mark = nn.Parameter(torch.randn(hidden) / hidden**0.5)
-        self.graph = GraphEncoder(node_dim, hidden, config.num_heads, config.gnn_layers, config.gnn)
+        self.graph = GraphEncoder(node_dim, hidden, config.num_heads, config.gnn_layers, config.gnn, config.relational)
 
     def forward(self, obs: Observation) -> Tensor:
         """Encodes B receivers.
@@ -61,8 +82,8 @@ class CommEncoder(nn.Module):
         Returns:
             (B, H), the receivers' nodes.
         """
-        nodes, edges, _, receivers = self._nodes(obs)
-        return self.graph(nodes, edges, receivers)
+        graph = self._nodes(obs)
+        return self.graph(graph.nodes, graph.edges, graph.is_b, graph.receivers)
 
     def team(self, obs: Observation, receivers: Sequence[int]) -> Tensor:
         """Encodes receivers of the same team states, each state once for all of them.
@@ -98,7 +119,8 @@ class CommEncoder(nn.Module):
         state, receiver, sender = links.flatten(0, 1).nonzero(as_tuple=True)
         edges = torch.stack([state * N + sender, state * N + receiver])
         index = torch.arange(R * C * N, device=messages.device).view(R, C, N)
-        return self.graph(nodes, edges, index[..., members].flatten()).view(R, C, len(members), -1)
+        is_b = self._is_b(messages[:, T - 1 :].reshape(R * C * N, -1), layout)
+        return self.graph(nodes, edges, is_b, index[..., members].flatten()).view(R, C, len(members), -1)
 
     def shares_states(self, comm_hops: int) -> bool:
         """Whether `team` gives what `forward` gives: when no message is cut off within the graph layers' reach."""
@@ -120,17 +142,17 @@ class CommEncoder(nn.Module):
         Returns:
             (B, L, N, N): entry [b, l, i, j] is what node i gives to j in layer l; 0 where there is no link.
         """
-        nodes, edges, places, _ = self._nodes(obs)
+        graph = self._nodes(obs)
         B, N = obs["links"].shape[:2]
-        weights = self.graph.attention(nodes, edges)
-        out = torch.zeros(B, len(weights), N, N, device=nodes.device)
-        rows, receivers, senders = places[0][edges[1]], places[1][edges[1]], places[1][edges[0]]
+        weights = self.graph.attention(graph.nodes, graph.edges, graph.is_b)
+        out = torch.zeros(B, len(weights), N, N, device=graph.nodes.device)
+        rows, receivers, senders = graph.row[graph.edges[1]], graph.place[graph.edges[1]], graph.place[graph.edges[0]]
         for layer, weight in enumerate(weights):
             out[rows, layer, receivers, senders] = weight
         return out
 
-    def _nodes(self, obs: Observation) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor], Tensor]:
-        """Node features (M, D), edges (2, E), their (batch, node) places, and the receivers' indices (B,)."""
+    def _nodes(self, obs: Observation) -> _Heard:
+        """What B receivers hear, as one graph."""
         messages, valid, links = obs["messages"], obs["message_mask"] > 0, obs["links"] > 0
         B, N, T, _ = messages.shape
         own = torch.zeros(B, N, dtype=torch.bool, device=messages.device)
@@ -149,8 +171,9 @@ class CommEncoder(nn.Module):
 
         num_good = obs["good"].shape[1]
         layout = MessageLayout(num_good, (messages.shape[-1] - 8 - 4 * num_good) // 2)
-        nodes = self._read(messages[batch, node], valid[batch, node], links, index, (batch, node), layout)
-        return nodes, edges, (batch, node), index[own]
+        heard_messages = messages[batch, node]  # (M, T, F)
+        nodes = self._read(heard_messages, valid[batch, node], links, index, (batch, node), layout)
+        return _Heard(nodes, edges, self._is_b(heard_messages[:, -1], layout), batch, node, index[own])
 
     def _read(
         self, heard: Tensor, valid: Tensor, links: Tensor, index: Tensor, places: tuple[Tensor, Tensor],
@@ -179,6 +202,11 @@ class CommEncoder(nn.Module):
         ages = age_encoding(T, config.hidden_dim, tokens.device)
         return torch.cat([current, self.temporal(tokens, valid, place, ages)], dim=-1)
 
+    @staticmethod
+    def _is_b(messages: Tensor, layout: MessageLayout) -> Tensor:
+        """Which messages (M, F) are of class B: (M,) booleans."""
+        return messages[:, layout.one_hot][:, 1] > 0
+
     def _project(self, messages: Tensor, layout: MessageLayout) -> Tensor:
         """Class-specific projection of messages (M, F): (M, H)."""
         position = messages[:, :2]
@@ -191,7 +219,7 @@ class CommEncoder(nn.Module):
             ("good", good, layout.sees_good),
         ):
             entities[kind] = values, (messages[:, flag, None] > 0).expand(values.shape[:2])
-        is_b = messages[:, layout.one_hot][:, 1] > 0
+        is_b = self._is_b(messages, layout)
         out = own.new_empty(len(messages), self.config.hidden_dim)
         for encoder, rows in zip(self.classes, (~is_b, is_b), strict=True):
             chosen = {kind: (values[rows], counts[rows]) for kind, (values, counts) in entities.items()}

@@ -71,22 +71,43 @@ def dense_gat(x: torch.Tensor, linked: torch.Tensor, conv: nn.Module, heads: int
     return torch.cat(out, dim=-1)
 
 
+@pytest.mark.parametrize("relational", [False, True])
 @pytest.mark.parametrize("gnn", ["gat", "gatv2", "gcn", "none"])
-def test_graph_layers_equal_dense_ones(gnn: str) -> None:
+def test_graph_layers_equal_dense_ones(gnn: str, relational: bool) -> None:
     M, D, H, heads = 11, 7, 12, 2
-    encoder = GraphEncoder(D, H, heads, 2, gnn)
+    encoder = GraphEncoder(D, H, heads, 2, gnn, relational)
     nodes = torch.randn(M, D)
     linked = (torch.rand(M, M) < 0.3) | torch.eye(M, dtype=torch.bool)
+    is_b = torch.arange(M) % 3 == 0
+    linked[:5, is_b] = False  # some hear nobody of one class
+    linked |= torch.eye(M, dtype=torch.bool)
+    relations = [linked & ~is_b, linked & is_b] if relational else [linked]
     receivers, senders = linked.nonzero(as_tuple=True)
     expected = nodes
     for i, skip in enumerate(encoder.skips):
         passed = skip(expected)
-        if gnn == "gcn":
-            passed = passed + (linked / linked.sum(1, keepdim=True)) @ encoder.convs[i].lin(expected)
-        elif gnn != "none":
-            passed = passed + dense_gat(expected, linked, encoder.convs[i], heads, gnn == "gatv2")
+        for k, heard in enumerate(relations if gnn != "none" else []):
+            conv, hears = encoder.convs[i * len(relations) + k], heard.any(1)
+            if gnn == "gcn":
+                weights = heard[hears] / heard[hears].sum(1, keepdim=True)
+                passed[hears] = passed[hears] + weights @ conv.lin(expected)
+            else:
+                given = dense_gat(expected, heard, conv, heads, gnn == "gatv2")  # NaN where nobody is heard
+                passed[hears] = passed[hears] + given[hears]
         expected = nn.functional.elu(passed)
-    torch.testing.assert_close(encoder(nodes, torch.stack([senders, receivers])), expected, rtol=1e-4, atol=1e-5)
+    edges = torch.stack([senders, receivers])
+    torch.testing.assert_close(encoder(nodes, edges, is_b), expected, rtol=1e-4, atol=1e-5)
+    for weight in encoder.attention(nodes, edges, is_b) if gnn != "none" else ():
+        torch.testing.assert_close(torch.zeros(M).index_add_(0, receivers, weight), torch.ones(M))
+
+
+def test_one_class_does_not_dilute_what_another_says() -> None:
+    encoder = GraphEncoder(7, 12, 2, 1, "gat", relational=True)
+    nodes, is_b = torch.randn(5, 7), torch.tensor([False, True, False, False, False])
+    few, many = torch.tensor([[0, 1], [0, 0]]), torch.tensor([[0, 1, 2, 3, 4], [0, 0, 0, 0, 0]])
+    of_b = encoder.convs[1]
+    torch.testing.assert_close(of_b(nodes, few[:, is_b[few[0]]]), of_b(nodes, many[:, is_b[many[0]]]))
+    assert [encoder.attention(nodes, edges, is_b)[0][1].item() for edges in (few, many)] == [0.5, 0.5]
 
 
 def test_entities_are_a_set() -> None:

@@ -24,12 +24,26 @@ VARIANTS = [
         {"sequence": "neighbors"},
         {"gnn": "gatv2"},
         {"gnn": "gcn"},
+        {"relational": True},
+        {"relational": True, "gnn": "gcn"},
         {"gnn": "none"},
         {"gnn_layers": 1, "num_layers": 1},
         {"critic": "local"},
     )
 ]
-IDS = ["default", "gru", "no_temporal", "neighbors", "gatv2", "gcn", "no_comm", "shallow", "local_critic"]
+IDS = [
+    "default",
+    "gru",
+    "no_temporal",
+    "neighbors",
+    "gatv2",
+    "gcn",
+    "relational",
+    "relational_gcn",
+    "no_comm",
+    "shallow",
+    "local_critic",
+]
 # Matrix products add in another order when memory lies elsewhere; what leaks is of order 1 and more.
 SAME = {"rtol": 1e-5, "atol": 1e-5}
 every_variant = pytest.mark.parametrize("config", VARIANTS, ids=IDS)

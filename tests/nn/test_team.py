@@ -24,6 +24,8 @@ SHARED = [
         {"temporal": "none"},
         {"gnn": "gatv2"},
         {"gnn": "gcn"},
+        {"relational": True},
+        {"relational": True, "gnn": "gcn"},
         {"gnn": "none"},
         {"gnn_layers": 1},
         {"critic": "local"},
