@@ -36,6 +36,14 @@ LABELS = {
     "comm_evasive": "communication (GAT)",
     "no_comm_evasive": "no communication",
     "full_observation_evasive": "full observation",
+    "comm_long": "communication (GAT)",
+    "no_comm_long": "no communication",
+    "full_observation_long": "full observation",
+    "comm_evasive_long": "communication (GAT)",
+    "no_comm_evasive_long": "no communication",
+    "full_observation_evasive_long": "full observation",
+    "comm_relational_evasive": "classes heard apart",
+    "comm_relational": "classes heard apart",
     "native_3a1b": "trained as 3A + 1B",
     "native_1a3b": "trained as 1A + 3B",
     "native_4a4b": "trained as 4A + 4B",
@@ -45,9 +53,12 @@ LABELS = {
     "shared_critic": "one critic for both classes",
     "local_critic": "critics that see what actors see",
 }
-PREYS = {
-    "random": ("comm", "no_comm", "full_observation"),
-    "evasive": ("comm_evasive", "no_comm_evasive", "full_observation_evasive"),
+SENSES = ("comm", "no_comm", "full_observation")
+GAMES = {  # by the figures' suffix
+    "random": ("random prey", SENSES),
+    "evasive": ("evasive prey", tuple(f"{arm}_evasive" for arm in SENSES)),
+    "random_long": ("random prey, twice the steps, no history", tuple(f"{arm}_long" for arm in SENSES)),
+    "evasive_long": ("evasive prey, twice the steps, no history", tuple(f"{arm}_evasive_long" for arm in SENSES)),
 }
 PARTS = ("comm", "gcn", "temporal_gru", "temporal_none", "shared_critic", "local_critic")
 NATIVES = {"native_3a1b": (3, 1), "native_1a3b": (1, 3), "native_4a4b": (4, 4)}
@@ -70,17 +81,17 @@ def main(
     """Draws what there are runs for, and prints interquartile means with 95 % bootstrap intervals."""
     study, out = Study(results), out or results / "figures"
     drawn: list[Path] = []
-    for prey, arms in PREYS.items():
+    for suffix, (title, arms) in GAMES.items():
         there = {arm: LABELS[arm] for arm in arms if arm in study.arms}
         if arms[0] not in there:
             continue
         first = arms[0]
         levels = {name: float(study.returns(first, name)[:1].mean()) for name in YARDSTICKS}
         scores = study.scores(list(there))
-        drawn += draw_learning_curves(study, there, levels, out / f"curves_{prey}")
-        drawn += draw_bars(scores, there, levels, out / f"bars_{prey}")
-        drawn += draw_profiles(study, there, out / f"profiles_{prey}")
-        console.print(f"\n{prey} prey: return per adversary, interquartile mean over seeds [95 % interval]")
+        drawn += draw_learning_curves(study, there, levels, out / f"curves_{suffix}")
+        drawn += draw_bars(scores, there, levels, out / f"bars_{suffix}")
+        drawn += draw_profiles(study, there, out / f"profiles_{suffix}")
+        console.print(f"\n{title}: return per adversary, interquartile mean over seeds [95 % interval]")
         for arm, interval in interquartile_means(scores).items():
             tell(f"{LABELS[arm]} ({len(scores[arm])} seeds)", interval)
         for arm in there if study.curves(first)[0].size >= 10 else ():
@@ -90,13 +101,13 @@ def main(
         if len(there) == len(arms):
             tell("share of the gap recovered", gap_recovered(scores, *arms), "{:.2f}")
             found = improvement(scores, first, arms[1:])
-            drawn += draw_improvement(found, LABELS, LABELS[first], out / f"improvement_{prey}")
+            drawn += draw_improvement(found, LABELS, LABELS[first], out / f"improvement_{suffix}")
         for arm in there:
             if (study.runs(arm)[0] / "class_b_alone.csv").exists():
                 alone = study.returns(arm, file="class_b_alone.csv").mean(1, keepdims=True)
                 tell(f"  {LABELS[arm]}: class B alone", interquartile_means({arm: alone})[arm])
         conditions = study.conditions(first)
-        drawn += draw_conditions(conditions, levels, out / f"conditions_{prey}")
+        drawn += draw_conditions(conditions, levels, out / f"conditions_{suffix}")
         console.print("under a condition on messages: difference from the same run undisturbed")
         changes = {name: (runs - conditions["team"])[:, None] for name, runs in conditions.items() if name != "team"}
         for name, interval in interquartile_means(changes).items():

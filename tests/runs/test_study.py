@@ -23,7 +23,7 @@ from .conftest import EXPERIMENTS
 # Arms that stand in for others, so that every part of the report is drawn.
 COPIES = {
     "comm_evasive": "comm", "no_comm_evasive": "no_comm", "full_observation_evasive": "full_observation",
-    "gcn": "comm", "native_3a1b": "no_comm", "lone_class_a": "comm",
+    "comm_long": "comm", "gcn": "comm", "native_3a1b": "no_comm", "lone_class_a": "comm",
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def test_every_arm_is_a_sound_experiment() -> None:
     arms = load_experiments(EXPERIMENTS / "study" / "study.yaml")
     check_shape(arms)
     check_experiments(arms)
-    assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 12
+    assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 12 + [5] * 3 + [3] * 5
     assert set(script("report").LABELS) == set(arms)
 
 
@@ -92,14 +92,18 @@ def test_runs_are_kept_as_they_end_and_reported(
             "bars_evasive",
             "bars_parts",
             "bars_random",
+            "bars_random_long",
             "conditions_evasive",
             "conditions_random",
+            "conditions_random_long",
             "curves_evasive",
             "curves_random",
+            "curves_random_long",
             "improvement_evasive",
             "improvement_random",
             "profiles_evasive",
             "profiles_random",
+            "profiles_random_long",
             "transfer",
         )
     ]
