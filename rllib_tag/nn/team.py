@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rllib_tag.nn.network import Observation
+from rllib_tag.nn.encoder import Observation
 from rllib_tag.nn.temporal import windows
 
 
