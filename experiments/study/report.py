@@ -36,13 +36,10 @@ LABELS = {
     "comm_evasive": "communication (GAT)",
     "no_comm_evasive": "no communication",
     "full_observation_evasive": "full observation",
-    "comm_long": "communication (GAT)",
+    "comm_long": "communication, classes heard apart",
     "no_comm_long": "no communication",
     "full_observation_long": "full observation",
-    "comm_evasive_long": "communication (GAT)",
-    "no_comm_evasive_long": "no communication",
-    "full_observation_evasive_long": "full observation",
-    "comm_relational_evasive": "classes heard apart",
+    "comm_relational_evasive": "communication, classes heard apart",
     "comm_relational": "classes heard apart",
     "native_3a1b": "trained as 3A + 1B",
     "native_1a3b": "trained as 1A + 3B",
@@ -53,14 +50,14 @@ LABELS = {
     "shared_critic": "one critic for both classes",
     "local_critic": "critics that see what actors see",
 }
-SENSES = ("comm", "no_comm", "full_observation")
-GAMES = {  # by the figures' suffix
-    "random": ("random prey", SENSES),
-    "evasive": ("evasive prey", tuple(f"{arm}_evasive" for arm in SENSES)),
-    "random_long": ("random prey, twice the steps, no history", tuple(f"{arm}_long" for arm in SENSES)),
-    "evasive_long": ("evasive prey, twice the steps, no history", tuple(f"{arm}_evasive_long" for arm in SENSES)),
-}
-PARTS = ("comm", "gcn", "temporal_gru", "temporal_none", "shared_critic", "local_critic")
+GAMES = {  # by the figures' suffix: the game, arms that talk, and the arms below and above them
+    "random": ("random prey", ["comm"], "no_comm", "full_observation"),
+    "evasive": (
+        "evasive prey", ["comm_evasive", "comm_relational_evasive"], "no_comm_evasive", "full_observation_evasive",
+    ),
+    "random_long": ("random prey, second round", ["comm_long"], "no_comm_long", "full_observation_long"),
+}  # fmt: skip
+PARTS = ("comm", "comm_relational", "gcn", "temporal_gru", "temporal_none", "shared_critic", "local_critic")
 NATIVES = {"native_3a1b": (3, 1), "native_1a3b": (1, 3), "native_4a4b": (4, 4)}
 YARDSTICKS = ("random", "class_b_chases", "all_chase")
 console = Console(soft_wrap=True, highlight=False)
@@ -81,11 +78,11 @@ def main(
     """Draws what there are runs for, and prints interquartile means with 95 % bootstrap intervals."""
     study, out = Study(results), out or results / "figures"
     drawn: list[Path] = []
-    for suffix, (title, arms) in GAMES.items():
-        there = {arm: LABELS[arm] for arm in arms if arm in study.arms}
-        if arms[0] not in there:
+    for suffix, (title, talking, low, high) in GAMES.items():
+        there = {arm: LABELS[arm] for arm in (*talking, low, high) if arm in study.arms}
+        first = talking[0]
+        if first not in there:
             continue
-        first = arms[0]
         levels = {name: float(study.returns(first, name)[:1].mean()) for name in YARDSTICKS}
         scores = study.scores(list(there))
         drawn += draw_learning_curves(study, there, levels, out / f"curves_{suffix}")
@@ -98,9 +95,10 @@ def main(
             tell(f"  {LABELS[arm]}: last fifth less the fifth before", late_gain(study.curves(arm)[1]), "{:+.1f}")
         for name, level in levels.items():
             console.print(f"{name:<44} {level:>7.1f}")
-        if len(there) == len(arms):
-            tell("share of the gap recovered", gap_recovered(scores, *arms), "{:.2f}")
-            found = improvement(scores, first, arms[1:])
+        if {low, high} <= there.keys():
+            for arm in filter(there.__contains__, talking):
+                tell(f"share of the gap recovered: {LABELS[arm]}", gap_recovered(scores, arm, low, high), "{:.2f}")
+            found = improvement(scores, first, [low, high])
             drawn += draw_improvement(found, LABELS, LABELS[first], out / f"improvement_{suffix}")
         for arm in there:
             if (study.runs(arm)[0] / "class_b_alone.csv").exists():
@@ -115,8 +113,8 @@ def main(
         console.print("without the other class's messages, and attention over those heard (nats)")
         for name, interval in interquartile_means(study.influence(first)).items():
             tell(f"  {name}", interval, "{:.3f}")
-        if arms[1] in there:
-            without = difference(conditions["cut"][:, None], scores[arms[1]])
+        if low in there:
+            without = difference(conditions["cut"][:, None], scores[low])
             tell("links cut, less a team that never heard anybody", without, "{:+.1f}")
     parts = {arm: LABELS[arm] for arm in PARTS if arm in study.arms}
     if len(parts) > 1:

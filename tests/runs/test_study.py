@@ -23,7 +23,8 @@ from .conftest import EXPERIMENTS
 # Arms that stand in for others, so that every part of the report is drawn.
 COPIES = {
     "comm_evasive": "comm", "no_comm_evasive": "no_comm", "full_observation_evasive": "full_observation",
-    "comm_long": "comm", "gcn": "comm", "native_3a1b": "no_comm", "lone_class_a": "comm",
+    "comm_relational_evasive": "comm", "comm_long": "comm", "gcn": "comm", "native_3a1b": "no_comm",
+    "lone_class_a": "comm",
 }  # fmt: skip
 
 
@@ -39,7 +40,7 @@ def test_every_arm_is_a_sound_experiment() -> None:
     arms = load_experiments(EXPERIMENTS / "study" / "study.yaml")
     check_shape(arms)
     check_experiments(arms)
-    assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 12 + [5] * 3 + [3] * 5
+    assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 14 + [5] * 3
     assert set(script("report").LABELS) == set(arms)
 
 
@@ -82,7 +83,7 @@ def test_runs_are_kept_as_they_end_and_reported(
     monkeypatch.setitem(report.NATIVES, "native_3a1b", (1, 1))  # the largest team that was played
     report.main(out)
     printed = capsys.readouterr().out
-    assert printed.count("share of the gap recovered") == 2
+    assert printed.count("share of the gap recovered") == 3
     assert "parts of the network" in printed
     assert "trained as 3A + 1B" in printed
     assert "a lone class A, trained as such" in printed
