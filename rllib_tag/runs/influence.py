@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, Distribution, Normal, kl_divergence
+from torch.distributions import Normal, kl_divergence
+from torch.nn import functional
 
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.runs.disturbances import relinked
@@ -70,7 +71,7 @@ def _figures(net: AdversaryNet, policy: str, games: Games) -> dict[str, Tensor]:
     deaf = relinked(rows, links & same & same[:, None], games.config.comm_hops)
     with torch.no_grad():
         (full, _), (without, _) = net(rows), net(deaf)
-    out = {"kl": _kl(full, without, net.continuous), "logit_shift": _shift(full, without, net.continuous)}
+    out = {"kl": divergence(full, without, net.continuous), "logit_shift": _shift(full, without, net.continuous)}
     if not net.continuous:
         out["action_changes"] = full.argmax(-1) != without.argmax(-1)
     me = rows["self"].argmax(1)
@@ -91,16 +92,19 @@ def receiver_attention(net: AdversaryNet, rows: Rows) -> Tensor:
         return net.encoder.attention(rows)[torch.arange(len(me)), -1, me]
 
 
-def _distribution(outputs: Tensor, continuous: bool) -> Distribution:
-    if not continuous:
-        return Categorical(logits=outputs)
-    mean, log_std = outputs.chunk(2, dim=-1)
-    return Normal(mean, log_std.exp())
+def divergence(first: Tensor, second: Tensor, continuous: bool) -> Tensor:
+    """Kullback-Leibler divergence of the second of two policies from the first, in nats: (M,).
 
-
-def _kl(first: Tensor, second: Tensor, continuous: bool) -> Tensor:
-    divergence = kl_divergence(_distribution(first, continuous), _distribution(second, continuous))
-    return divergence.sum(-1) if continuous else divergence
+    Args:
+        first: (M, num_outputs) inputs of the action distribution.
+        second: The same.
+        continuous: Whether they are mean and log-std; else logits.
+    """
+    if continuous:
+        normals = (Normal(mean, log_std.exp()) for mean, log_std in (first.chunk(2, -1), second.chunk(2, -1)))
+        return kl_divergence(*normals).sum(-1)
+    # Of `Categorical`s it would be infinite where a probability, not its logarithm, is too small for a float.
+    return functional.kl_div(second.log_softmax(-1), first.log_softmax(-1), reduction="none", log_target=True).sum(-1)
 
 
 def _shift(first: Tensor, second: Tensor, continuous: bool) -> Tensor:

@@ -28,6 +28,7 @@ from rllib_tag.runs.disturbances import (
 )  # fmt: skip
 from rllib_tag.runs.evaluate import evaluate
 from rllib_tag.runs.games import ArrayGames, Rows
+from rllib_tag.runs.influence import divergence
 from rllib_tag.runs.restore import TrainedTeam
 from rllib_tag.world.comm import links, reach
 
@@ -252,3 +253,17 @@ def test_influence_is_zero_where_nobody_hears_and_positive_where_they_do() -> No
     for figures in found(untrained(gnn="none")).values():
         assert "attention_entropy" not in figures
         assert {figures[key] for key in ("kl", "logit_shift", "action_changes")} == {0.0}
+
+
+def test_divergence_is_that_of_torch_and_finite_where_probabilities_vanish() -> None:
+    first, second = torch.randn(2, 7, 6)
+    expected = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=first), torch.distributions.Categorical(logits=second)
+    )
+    torch.testing.assert_close(divergence(first, second, continuous=False), expected)
+    sure, other = torch.tensor([[0.0, 300.0]]), torch.tensor([[300.0, 0.0]])
+    torch.testing.assert_close(divergence(sure, other, continuous=False), torch.tensor([300.0]))
+    normals = [torch.distributions.Normal(x.chunk(2, -1)[0], x.chunk(2, -1)[1].exp()) for x in (first, second)]
+    torch.testing.assert_close(
+        divergence(first, second, continuous=True), torch.distributions.kl_divergence(*normals).sum(-1)
+    )
