@@ -55,7 +55,7 @@ GAMES = {  # by the figures' suffix: the game, arms that talk, and the arms belo
     "evasive": (
         "evasive prey", ["comm_evasive", "comm_relational_evasive"], "no_comm_evasive", "full_observation_evasive",
     ),
-    "random_long": ("random prey, second round", ["comm_long"], "no_comm_long", "full_observation_long"),
+    "random_long": ("random prey, second round (3,000,000 steps, no history)", ["comm_long"], "no_comm_long", "full_observation_long"),
 }  # fmt: skip
 PARTS = ("comm", "comm_relational", "gcn", "temporal_gru", "temporal_none", "shared_critic", "local_critic")
 NATIVES = {"native_3a1b": (3, 1), "native_1a3b": (1, 3), "native_4a4b": (4, 4)}
@@ -66,7 +66,7 @@ console = Console(soft_wrap=True, highlight=False)
 def tell(name: str, interval: tuple[float, float, float], form: str = "{:.1f}") -> None:
     """One line of the table."""
     middle, low, high = map(form.format, interval)
-    console.print(f"{name:<44} {middle:>7}  [{low}, {high}]")
+    console.print(f"{name:<62} {middle:>7}  [{low}, {high}]")
 
 
 def main(
@@ -79,8 +79,8 @@ def main(
     study, out = Study(results), out or results / "figures"
     drawn: list[Path] = []
     for suffix, (title, talking, low, high) in GAMES.items():
-        there = {arm: LABELS[arm] for arm in (*talking, low, high) if arm in study.arms}
-        first = talking[0]
+        first, *more = talking
+        there = {arm: LABELS[arm] for arm in (first, low, high, *more) if arm in study.arms}
         if first not in there:
             continue
         levels = {name: float(study.returns(first, name)[:1].mean()) for name in YARDSTICKS}
@@ -94,7 +94,7 @@ def main(
         for arm in there if study.curves(first)[0].size >= 10 else ():
             tell(f"  {LABELS[arm]}: last fifth less the fifth before", late_gain(study.curves(arm)[1]), "{:+.1f}")
         for name, level in levels.items():
-            console.print(f"{name:<44} {level:>7.1f}")
+            console.print(f"{name:<62} {level:>7.1f}")
         if {low, high} <= there.keys():
             for arm in filter(there.__contains__, talking):
                 tell(f"share of the gap recovered: {LABELS[arm]}", gap_recovered(scores, arm, low, high), "{:.2f}")
@@ -104,18 +104,21 @@ def main(
             if (study.runs(arm)[0] / "class_b_alone.csv").exists():
                 alone = study.returns(arm, file="class_b_alone.csv").mean(1, keepdims=True)
                 tell(f"  {LABELS[arm]}: class B alone", interquartile_means({arm: alone})[arm])
-        conditions = study.conditions(first)
-        drawn += draw_conditions(conditions, levels, out / f"conditions_{suffix}")
-        console.print("under a condition on messages: difference from the same run undisturbed")
-        changes = {name: (runs - conditions["team"])[:, None] for name, runs in conditions.items() if name != "team"}
-        for name, interval in interquartile_means(changes).items():
-            tell(f"  {name}", interval, "{:+.1f}")
-        console.print("without the other class's messages, and attention over those heard (nats)")
-        for name, interval in interquartile_means(study.influence(first)).items():
-            tell(f"  {name}", interval, "{:.3f}")
-        if low in there:
-            without = difference(conditions["cut"][:, None], scores[low])
-            tell("links cut, less a team that never heard anybody", without, "{:+.1f}")
+        for arm in filter(there.__contains__, talking):
+            conditions = study.conditions(arm)
+            drawn += draw_conditions(conditions, levels, out / f"conditions_{arm}")
+            console.print(f"{LABELS[arm]}, under a condition on messages: difference from the same run undisturbed")
+            changes = {
+                name: (runs - conditions["team"])[:, None] for name, runs in conditions.items() if name != "team"
+            }
+            for name, interval in interquartile_means(changes).items():
+                tell(f"  {name}", interval, "{:+.1f}")
+            console.print("without the other class's messages, and attention over those heard (nats)")
+            for name, interval in interquartile_means(study.influence(arm)).items():
+                tell(f"  {name}", interval, "{:.3f}")
+            if low in there:
+                without = difference(conditions["cut"][:, None], scores[low])
+                tell("links cut, less a team that never heard anybody", without, "{:+.1f}")
     parts = {arm: LABELS[arm] for arm in PARTS if arm in study.arms}
     if len(parts) > 1:
         scores = study.scores(list(parts))

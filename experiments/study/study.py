@@ -31,7 +31,7 @@ from rllib_tag.runs.transfer import transfer
 
 HERE = Path(__file__).parent
 SECONDS = "time_total_s"
-YARDSTICKS_ON = ("comm", "comm_evasive", "lone_class_a", "comm_long")  # first on each game
+YARDSTICKS_ON = ("comm", "comm_evasive", "lone_class_a", "comm_long")  # where report.py draws or prints them
 TRANSFERRED = "comm"
 WITHOUT_CLASS_A = ("comm_evasive", "no_comm_evasive", "comm_relational_evasive")  # what is class B worth by itself?
 interrupted = threading.Event()  # so that Ctrl-C, which every process gets, ends the whole study

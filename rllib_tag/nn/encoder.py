@@ -73,8 +73,8 @@ class CommEncoder(nn.Module):
         Returns:
             (B, H), the receivers' nodes.
         """
-        graph = self._nodes(obs)
-        return self.graph(graph.nodes, graph.edges, graph.is_b, graph.receivers)
+        heard = self._hear(obs)
+        return self.graph(heard.nodes, heard.edges, heard.is_b, heard.receivers)
 
     def team(self, obs: Observation, receivers: Sequence[int]) -> Tensor:
         """Encodes receivers of the same team states, each state once for all of them.
@@ -133,16 +133,17 @@ class CommEncoder(nn.Module):
         Returns:
             (B, L, N, N): entry [b, l, i, j] is what node i gives to j in layer l; 0 where there is no link.
         """
-        graph = self._nodes(obs)
+        heard = self._hear(obs)
         B, N = obs["links"].shape[:2]
-        weights = self.graph.attention(graph.nodes, graph.edges, graph.is_b)
-        out = torch.zeros(B, len(weights), N, N, device=graph.nodes.device)
-        rows, receivers, senders = graph.row[graph.edges[1]], graph.place[graph.edges[1]], graph.place[graph.edges[0]]
+        weights = self.graph.attention(heard.nodes, heard.edges, heard.is_b)
+        out = torch.zeros(B, len(weights), N, N, device=heard.nodes.device)
+        sender, receiver = heard.edges
+        rows, receivers, senders = heard.row[receiver], heard.place[receiver], heard.place[sender]
         for layer, weight in enumerate(weights):
             out[rows, layer, receivers, senders] = weight
         return out
 
-    def _nodes(self, obs: Observation) -> _Heard:
+    def _hear(self, obs: Observation) -> _Heard:
         """What B receivers hear, as one graph."""
         messages, valid, links = obs["messages"], obs["message_mask"] > 0, obs["links"] > 0
         B, N, T, _ = messages.shape

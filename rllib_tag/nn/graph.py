@@ -40,11 +40,11 @@ class GraphEncoder(nn.Module):
         self, in_dim: int, hidden_dim: int, num_heads: int, num_layers: int, gnn: Gnn, relational: bool = False
     ) -> None:
         super().__init__()
-        self.gnn, self.relations = gnn, 2 if relational else 1
+        self.gnn, self.relational = gnn, relational
         dims = [in_dim] + [hidden_dim] * num_layers
         self.skips = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(dims))
         self.convs = nn.ModuleList()
-        for before, after in (pair for pair in pairwise(dims) for _ in range(self.relations)):
+        for before, after in (pair for pair in pairwise(dims) for _ in range(2 if relational else 1)):
             if gnn == "gcn":
                 self.convs.append(GCNConv(before, after, add_self_loops=False, normalize=False, bias=False))
             elif gnn != "none":
@@ -86,22 +86,20 @@ class GraphEncoder(nn.Module):
                     is_asked = torch.zeros(len(nodes), dtype=torch.bool, device=nodes.device)
                     is_asked[asked] = True
                     edges = edges[:, is_asked[edges[1]]]
-                given = torch.zeros(edges.shape[1], device=nodes.device)
-                for relation, chosen in enumerate(self._by_relation(edges, is_b)):
-                    conv = self.convs[i * self.relations + relation]
-                    passed, weight = self._pass(conv, nodes, edges[:, chosen])
+                parts = self._by_relation(edges, is_b)
+                shares = []
+                for k, chosen in enumerate(parts):
+                    passed, share = self._pass(self.convs[i * len(parts) + k], nodes, edges[:, chosen])
                     out = out + (passed if asked is None else passed[asked])
-                    if weights is not None:
-                        given[chosen] = weight
+                    shares.append(share)
                 if weights is not None:
-                    total = torch.zeros(len(nodes), device=nodes.device).index_add_(0, edges[1], given)
-                    weights.append(given / total[edges[1]])
+                    weights.append(_joined(edges[1], parts, shares))
             nodes = nn.functional.elu(out)
         return nodes
 
     def _by_relation(self, edges: Tensor, is_b: Tensor) -> list[Tensor | slice]:
         """Which edges each of a layer's convolutions takes."""
-        if self.relations == 1:
+        if not self.relational:
             return [slice(None)]
         from_b = is_b[edges[0]]
         return [~from_b, from_b]
@@ -116,3 +114,11 @@ class GraphEncoder(nn.Module):
             return conv(nodes, edges, mean), mean
         passed, (_, alpha) = conv(nodes, edges, return_attention_weights=True)
         return passed, alpha.mean(-1)
+
+
+def _joined(receivers: Tensor, parts: list[Tensor | slice], shares: list[Tensor]) -> Tensor:
+    """Weights (E,) of edges from those of each part, which add up to 1 for each receiver that it has; so do these."""
+    out = shares[0].new_zeros(len(receivers))
+    for chosen, share in zip(parts, shares, strict=True):
+        out[chosen] = share
+    return out / out.new_zeros(int(receivers.max()) + 1).index_add_(0, receivers, out)[receivers]

@@ -104,7 +104,7 @@ class Study:
         for folder in self.runs(arm):
             for name, figures in read_summary(folder)["influence"].items():
                 for figure, value in figures.items():
-                    found.setdefault(f"{name}: {figure}", []).append([float(value["mean"])])
+                    found.setdefault(f"{name}: {figure}", []).append([value["mean"]])
         return {name: np.array(values) for name, values in found.items()}
 
     def transfers(self, arm: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.runs.disturbances import relinked
 from rllib_tag.runs.games import Games, Rows
 from rllib_tag.runs.restore import TrainedTeam
-from rllib_tag.world.roster import POLICIES
+from rllib_tag.world.roster import CLASS_B, POLICIES
 
 
 class Influence:
@@ -27,7 +27,7 @@ class Influence:
     | `action_changes` | share of receivers whose likeliest action is another; not with continuous actions |
     | `heard` | teammates whose message arrives |
     | `attention_entropy` | of a receiver in the last graph layer, heads averaged, in nats; not without graph layers |
-    | `attention_entropy_uniform` | what it would be if all that it attends to weighed the same |
+    | `attention_entropy_uniform` | what it would be if all (with `relational`, all of a class) weighed the same |
 
     Without the other class's messages, those of the own class that came through it are gone, too.
 
@@ -79,7 +79,10 @@ def _figures(net: AdversaryNet, policy: str, games: Games) -> dict[str, Tensor]:
     if net.config.gnn != "none":
         mine = receiver_attention(net, rows)  # (M, N)
         out["attention_entropy"] = -(mine * mine.clamp(min=1e-12).log()).sum(-1)
-        out["attention_entropy_uniform"] = links[torch.arange(len(me)), me].sum(-1).float().log()
+        heard = links[torch.arange(len(me)), me]  # (M, N)
+        is_b = torch.from_numpy(roster.classes == CLASS_B)
+        parts = [heard & ~is_b, heard & is_b] if net.config.relational else [heard]
+        out["attention_entropy_uniform"] = _even_entropy(torch.stack([part.sum(-1) for part in parts]))
     return out
 
 
@@ -92,12 +95,18 @@ def receiver_attention(net: AdversaryNet, rows: Rows) -> Tensor:
         return net.encoder.attention(rows)[torch.arange(len(me)), -1, me]
 
 
+def _even_entropy(counts: Tensor) -> Tensor:
+    """Entropy (M,) of even attention within each of several sets that share it evenly, of (sets, M) senders each."""
+    sets = (counts > 0).sum(0)
+    return sets.log() + counts.clamp(min=1).log().sum(0) / sets
+
+
 def divergence(first: Tensor, second: Tensor, continuous: bool) -> Tensor:
-    """Kullback-Leibler divergence of the second of two policies from the first, in nats: (M,).
+    """Kullback-Leibler divergence of a policy from another, in nats: (M,).
 
     Args:
-        first: (M, num_outputs) inputs of the action distribution.
-        second: The same.
+        first: (M, num_outputs) inputs of the action distribution of the policy.
+        second: The same of the other.
         continuous: Whether they are mean and log-std; else logits.
     """
     if continuous:

@@ -52,9 +52,11 @@ def test_gru_is_torchs_own_on_full_histories_and_skips_the_missing() -> None:
     torch.testing.assert_close(reader(tokens, late), theirs(tokens[:, 2:])[0][:, -1])
 
 
-def dense_gat(x: torch.Tensor, linked: torch.Tensor, conv: nn.Module, heads: int, v2: bool) -> torch.Tensor:
-    """Attention over a full matrix, one head and one pair at a time."""
-    out = []
+def dense_gat(
+    x: torch.Tensor, linked: torch.Tensor, conv: nn.Module, heads: int, v2: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attention over a full matrix, one head and one pair at a time: the result, and the heads' mean weights."""
+    out, weights = [], []
     width = conv.out_channels
     for h in range(heads):
         rows = slice(h * width, (h + 1) * width)
@@ -66,9 +68,10 @@ def dense_gat(x: torch.Tensor, linked: torch.Tensor, conv: nn.Module, heads: int
             score = nn.functional.leaky_relu(
                 (target @ conv.att_dst[0, h])[:, None] + (source @ conv.att_src[0, h])[None], 0.2
             )
-        weight = score.masked_fill(~linked, -torch.inf).softmax(-1)
+        weight = score.masked_fill(~linked, -torch.inf).softmax(-1).nan_to_num()  # nobody is heard: nothing
         out.append(weight @ source)
-    return torch.cat(out, dim=-1)
+        weights.append(weight)
+    return torch.cat(out, dim=-1), torch.stack(weights).mean(0)
 
 
 @pytest.mark.parametrize("relational", [False, True])
@@ -76,38 +79,48 @@ def dense_gat(x: torch.Tensor, linked: torch.Tensor, conv: nn.Module, heads: int
 def test_graph_layers_equal_dense_ones(gnn: str, relational: bool) -> None:
     M, D, H, heads = 11, 7, 12, 2
     encoder = GraphEncoder(D, H, heads, 2, gnn, relational)
-    nodes = torch.randn(M, D)
-    linked = (torch.rand(M, M) < 0.3) | torch.eye(M, dtype=torch.bool)
-    is_b = torch.arange(M) % 3 == 0
+    nodes, is_b = torch.randn(M, D), torch.arange(M) % 3 == 0
+    linked = torch.rand(M, M) < 0.3
     linked[:5, is_b] = False  # some hear nobody of one class
     linked |= torch.eye(M, dtype=torch.bool)
     relations = [linked & ~is_b, linked & is_b] if relational else [linked]
-    receivers, senders = linked.nonzero(as_tuple=True)
-    expected = nodes
+    classes_heard = sum(heard.any(1).int() for heard in relations)
+    expected, attention = nodes, []
     for i, skip in enumerate(encoder.skips):
-        passed = skip(expected)
+        passed, given = skip(expected), torch.zeros(M, M)
         for k, heard in enumerate(relations if gnn != "none" else []):
-            conv, hears = encoder.convs[i * len(relations) + k], heard.any(1)
+            conv = encoder.convs[i * len(relations) + k]
             if gnn == "gcn":
-                weights = heard[hears] / heard[hears].sum(1, keepdim=True)
-                passed[hears] = passed[hears] + weights @ conv.lin(expected)
+                weights = heard / heard.sum(1, keepdim=True).clamp(min=1)
+                result = weights @ conv.lin(expected)
             else:
-                given = dense_gat(expected, heard, conv, heads, gnn == "gatv2")  # NaN where nobody is heard
-                passed[hears] = passed[hears] + given[hears]
+                result, weights = dense_gat(expected, heard, conv, heads, gnn == "gatv2")
+            passed, given = passed + result, given + weights
         expected = nn.functional.elu(passed)
+        attention.append(given / classes_heard[:, None])
+    receivers, senders = linked.nonzero(as_tuple=True)
     edges = torch.stack([senders, receivers])
     torch.testing.assert_close(encoder(nodes, edges, is_b), expected, rtol=1e-4, atol=1e-5)
-    for weight in encoder.attention(nodes, edges, is_b) if gnn != "none" else ():
-        torch.testing.assert_close(torch.zeros(M).index_add_(0, receivers, weight), torch.ones(M))
+    if gnn != "none":
+        for found, given in zip(encoder.attention(nodes, edges, is_b), attention, strict=True):
+            torch.testing.assert_close(found, given[receivers, senders], rtol=1e-4, atol=1e-5)
 
 
-def test_one_class_does_not_dilute_what_another_says() -> None:
-    encoder = GraphEncoder(7, 12, 2, 1, "gat", relational=True)
-    nodes, is_b = torch.randn(5, 7), torch.tensor([False, True, False, False, False])
-    few, many = torch.tensor([[0, 1], [0, 0]]), torch.tensor([[0, 1, 2, 3, 4], [0, 0, 0, 0, 0]])
-    of_b = encoder.convs[1]
-    torch.testing.assert_close(of_b(nodes, few[:, is_b[few[0]]]), of_b(nodes, many[:, is_b[many[0]]]))
-    assert [encoder.attention(nodes, edges, is_b)[0][1].item() for edges in (few, many)] == [0.5, 0.5]
+def test_what_a_class_says_weighs_the_same_however_many_of_the_other_talk() -> None:
+    nodes, is_b = torch.randn(5, 7).double(), torch.tensor([False, True, False, False, False])
+
+    def says(encoder: GraphEncoder, senders: list[int]) -> torch.Tensor:
+        """What node 1, the only one of class B, adds to what node 0 hears of others, before the nonlinearity."""
+
+        def heard(senders: list[int]) -> torch.Tensor:
+            out = encoder(nodes, torch.tensor([senders, [0] * len(senders)]), is_b)[0]
+            return torch.where(out > 0, out, out.log1p())  # undoes the ELU
+
+        return heard([*senders, 1]) - heard(senders)
+
+    for relational in (True, False):
+        encoder = GraphEncoder(7, 12, 2, 1, "gat", relational).double()
+        assert torch.allclose(says(encoder, [0]), says(encoder, [0, 2, 3, 4])) == relational
 
 
 def test_entities_are_a_set() -> None:

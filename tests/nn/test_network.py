@@ -191,8 +191,8 @@ def test_history_and_other_classes_are_read() -> None:
 
 def test_attention_rows_sum_to_one_over_what_is_heard() -> None:
     obs = batch_of({"num_class_a": 3, "num_class_b": 2, "comm_range": 0.8})
-    for gnn in ("gat", "gatv2", "gcn"):
-        attention = net(CommConfig(hidden_dim=28, gnn=gnn)).encoder.attention(obs)
+    for gnn, relational in itertools.product(("gat", "gatv2", "gcn"), (False, True)):
+        attention = net(CommConfig(hidden_dim=28, gnn=gnn, relational=relational)).encoder.attention(obs)
         assert attention.shape == (len(obs["self"]), 2, 5, 5)
         assert (attention[(obs["links"] == 0).unsqueeze(1).expand_as(attention)] == 0).all()
         own = attention[torch.arange(len(attention)), :, obs["self"].argmax(1)]  # (B, L, N)
@@ -239,6 +239,8 @@ def test_the_critic_sees_the_state_from_its_own_place() -> None:
         ({"temporal": "lstm"}, "temporal: expected one of"),
         ({"critic": "none"}, "critic: expected one of class, shared, local"),
         ({"sequence": "neighbors", "temporal": "gru"}, "read by the transformer"),
+        ({"relational": "yes"}, "relational: expected true or false, got 'yes'"),
+        ({"relational": True, "gnn": "none"}, "relational: there are no graph layers with gnn: none"),
         ({"value_scale": float("nan")}, "value_scale: expected a number"),
     ],
 )

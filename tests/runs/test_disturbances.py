@@ -248,6 +248,10 @@ def test_influence_is_zero_where_nobody_hears_and_positive_where_they_do() -> No
         assert figures["heard"] == 4
         assert figures["attention_entropy_uniform"] == pytest.approx(math.log(5))
         assert 0 < figures["attention_entropy"] <= math.log(5) + 1e-6
+    for figures in found(untrained(relational=True), comm_range=math.inf).values():  # 3 of class A, 2 of class B
+        even = math.log(2) + (math.log(3) + math.log(2)) / 2
+        assert figures["attention_entropy_uniform"] == pytest.approx(even)
+        assert 0 < figures["attention_entropy"] <= even + 1e-6
     for figures in found(untrained(), comm_range=0.0).values():
         assert figures == dict.fromkeys(figures, 0.0)
     for figures in found(untrained(gnn="none")).values():

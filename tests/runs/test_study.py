@@ -20,7 +20,7 @@ from rllib_tag.runs.transfer import transfer
 
 from .conftest import EXPERIMENTS
 
-# Arms that stand in for others, so that every part of the report is drawn.
+# Arms that stand in for others, so that every part of the report is drawn, and one that lacks the arms beside it.
 COPIES = {
     "comm_evasive": "comm", "no_comm_evasive": "no_comm", "full_observation_evasive": "full_observation",
     "comm_relational_evasive": "comm", "comm_long": "comm", "gcn": "comm", "native_3a1b": "no_comm",
@@ -41,7 +41,9 @@ def test_every_arm_is_a_sound_experiment() -> None:
     check_shape(arms)
     check_experiments(arms)
     assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 14 + [5] * 3
-    assert set(script("report").LABELS) == set(arms)
+    study, report = script("study"), script("report")
+    assert set(report.LABELS) == set(arms)
+    assert {talking[0] for _, talking, *_ in report.GAMES.values()} | {"lone_class_a"} == set(study.YARDSTICKS_ON)
 
 
 def quick_arms(folder: Path) -> Path:
@@ -94,9 +96,10 @@ def test_runs_are_kept_as_they_end_and_reported(
             "bars_parts",
             "bars_random",
             "bars_random_long",
-            "conditions_evasive",
-            "conditions_random",
-            "conditions_random_long",
+            "conditions_comm",
+            "conditions_comm_evasive",
+            "conditions_comm_long",
+            "conditions_comm_relational_evasive",
             "curves_evasive",
             "curves_random",
             "curves_random_long",
