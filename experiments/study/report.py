@@ -55,7 +55,10 @@ GAMES = {  # by the figures' suffix: the game, arms that talk, and the arms belo
     "evasive": (
         "evasive prey", ["comm_evasive", "comm_relational_evasive"], "no_comm_evasive", "full_observation_evasive",
     ),
-    "random_long": ("random prey, second round (3,000,000 steps, no history)", ["comm_long"], "no_comm_long", "full_observation_long"),
+    "random_long": (
+        "random prey, second round (3,000,000 steps, no history)", ["comm_long"], "no_comm_long",
+        "full_observation_long",
+    ),
 }  # fmt: skip
 PARTS = ("comm", "comm_relational", "gcn", "temporal_gru", "temporal_none", "shared_critic", "local_critic")
 NATIVES = {"native_3a1b": (3, 1), "native_1a3b": (1, 3), "native_4a4b": (4, 4)}
