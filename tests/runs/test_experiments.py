@@ -33,7 +33,7 @@ TRAINABLE = [name for name in SHIPPED if name != "tag_ppo_gpu"]
 
 def test_all_experiments_of_the_readme_are_there() -> None:
     table = (EXPERIMENTS / "README.md").read_text()
-    variants = ["", "_no_comm", "_gcn", "_shared_critic", "_continuous", "_gpu"]
+    variants = ["", "_no_comm", "_gcn", "_relational", "_shared_critic", "_continuous", "_gpu"]
     assert sorted(["tag_quick", "tag_selfplay", *(f"tag_ppo{variant}" for variant in variants)]) == SHIPPED
     for name in SHIPPED:
         assert f"`{name}.yaml`" in table
