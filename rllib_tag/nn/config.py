@@ -58,7 +58,9 @@ class CommConfig:
         check_choice("critic", self.critic, get_args(Critic))
         check_bool("relational", self.relational)
         if self.relational and self.gnn == "none":
-            raise ConfigError("relational: there are no graph layers with gnn: none. Set relational: false.")
+            raise ConfigError(
+                "relational: expected graph layers, got gnn: none. Set relational: false, or gnn: gat, gatv2 or gcn."
+            )
         check_number("value_scale", self.value_scale, 1e-6, 1e6)
         if self.hidden_dim % 2 or self.hidden_dim % self.num_heads:
             raise ConfigError(

@@ -240,7 +240,7 @@ def test_the_critic_sees_the_state_from_its_own_place() -> None:
         ({"critic": "none"}, "critic: expected one of class, shared, local"),
         ({"sequence": "neighbors", "temporal": "gru"}, "read by the transformer"),
         ({"relational": "yes"}, "relational: expected true or false, got 'yes'"),
-        ({"relational": True, "gnn": "none"}, "relational: there are no graph layers with gnn: none"),
+        ({"relational": True, "gnn": "none"}, "relational: expected graph layers, got gnn: none"),
         ({"value_scale": float("nan")}, "value_scale: expected a number"),
     ],
 )
