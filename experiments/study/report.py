@@ -86,6 +86,7 @@ def main(
         there = {arm: LABELS[arm] for arm in (first, low, high, *more) if arm in study.arms}
         if first not in there:
             continue
+        talking = [arm for arm in talking if arm in there]
         levels = {name: float(study.returns(first, name)[:1].mean()) for name in YARDSTICKS}
         scores = study.scores(list(there))
         drawn += draw_learning_curves(study, there, levels, out / f"curves_{suffix}")
@@ -99,7 +100,7 @@ def main(
         for name, level in levels.items():
             console.print(f"{name:<62} {level:>7.1f}")
         if {low, high} <= there.keys():
-            for arm in filter(there.__contains__, talking):
+            for arm in talking:
                 tell(f"share of the gap recovered: {LABELS[arm]}", gap_recovered(scores, arm, low, high), "{:.2f}")
             found = improvement(scores, first, [low, high])
             drawn += draw_improvement(found, LABELS, LABELS[first], out / f"improvement_{suffix}")
@@ -107,7 +108,7 @@ def main(
             if (study.runs(arm)[0] / "class_b_alone.csv").exists():
                 alone = study.returns(arm, file="class_b_alone.csv").mean(1, keepdims=True)
                 tell(f"  {LABELS[arm]}: class B alone", interquartile_means({arm: alone})[arm])
-        for arm in filter(there.__contains__, talking):
+        for arm in talking:
             conditions = study.conditions(arm)
             drawn += draw_conditions(conditions, levels, out / f"conditions_{arm}")
             console.print(f"{LABELS[arm]}, under a condition on messages: difference from the same run undisturbed")

@@ -110,7 +110,7 @@ class CommEncoder(nn.Module):
         state, receiver, sender = links.flatten(0, 1).nonzero(as_tuple=True)
         edges = torch.stack([state * N + sender, state * N + receiver])
         index = torch.arange(R * C * N, device=messages.device).view(R, C, N)
-        is_b = self._is_b(messages[:, T - 1 :].reshape(R * C * N, -1), layout)
+        is_b = self._is_b(messages[:, T - 1 :], layout).flatten()
         return self.graph(nodes, edges, is_b, index[..., members].flatten()).view(R, C, len(members), -1)
 
     def shares_states(self, comm_hops: int) -> bool:
@@ -196,8 +196,8 @@ class CommEncoder(nn.Module):
 
     @staticmethod
     def _is_b(messages: Tensor, layout: MessageLayout) -> Tensor:
-        """Which messages (M, F) are of class B: (M,) booleans."""
-        return messages[:, layout.one_hot][:, 1] > 0
+        """Which messages (..., F) are of class B: (...) booleans."""
+        return messages[..., layout.one_hot][..., 1] > 0
 
     def _project(self, messages: Tensor, layout: MessageLayout) -> Tensor:
         """Class-specific projection of messages (M, F): (M, H)."""

@@ -14,7 +14,7 @@ from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.runs.disturbances import relinked
 from rllib_tag.runs.games import Games, Rows
 from rllib_tag.runs.restore import TrainedTeam
-from rllib_tag.world.roster import CLASS_B, POLICIES
+from rllib_tag.world.roster import POLICIES
 
 
 class Influence:
@@ -80,8 +80,7 @@ def _figures(net: AdversaryNet, policy: str, games: Games) -> dict[str, Tensor]:
         mine = receiver_attention(net, rows)  # (M, N)
         out["attention_entropy"] = -(mine * mine.clamp(min=1e-12).log()).sum(-1)
         heard = links[torch.arange(len(me)), me]  # (M, N)
-        is_b = torch.from_numpy(roster.classes == CLASS_B)
-        parts = [heard & ~is_b, heard & is_b] if net.config.relational else [heard]
+        parts = [heard & same, heard & ~same] if net.config.relational else [heard]
         out["attention_entropy_uniform"] = _even_entropy(torch.stack([part.sum(-1) for part in parts]))
     return out
 
