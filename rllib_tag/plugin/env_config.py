@@ -14,6 +14,15 @@ from rllib_tag.world.roster import GOOD_POLICY, POLICIES, Roster
 
 GOOD_POLICIES = ("random", "evasive", "learned")
 RenderMode = Literal["human", "rgb_array"]
+# Options of mpe2's `simple_tag_v3` that `env_config` does not take, and why.
+NOT_TAKEN = {
+    "num_adversaries": "it is num_class_a + num_class_b. Set these",
+    "curriculum": "mpe2 1.1 never leaves its first stage, in which prey has half its speed. Remove it",
+    "num_agent_neighbors": "class views are read from MPE's full observations. Limit who is heard by comm_range",
+    "num_landmark_neighbors": "class views are read from MPE's full observations. Set num_obstacles",
+    "dynamic_rescaling": "it changes nothing but the picture. Remove it",
+    "benchmark_data": "contacts are counted in the episode's metrics anyway. Remove it",
+}
 Backend = Literal["auto", "mpe2", "batched"]
 
 
@@ -44,6 +53,8 @@ class TagEnvConfig:
             always plays on mpe2.
             Default: `auto`.
         render_mode: `human`, `rgb_array` or None. Default: None.
+        terminate_on_success: Whether an episode ends as soon as every good agent is touched at the same time. Played
+            on mpe2, 1.1 or later. Default: False.
 
     Raises:
         ConfigError: If a value does not fit.
@@ -65,6 +76,7 @@ class TagEnvConfig:
     shaping_gamma: float = 0.99
     backend: Backend = "auto"
     render_mode: RenderMode | None = None
+    terminate_on_success: bool = False
 
     def __post_init__(self) -> None:
         Roster(self.num_class_a, self.num_class_b, self.num_good)
@@ -83,6 +95,7 @@ class TagEnvConfig:
         check_number("shaping_gamma", self.shaping_gamma, 0, 1)
         check_choice("backend", self.backend, get_args(Backend))
         check_choice("render_mode", self.render_mode, (None, *get_args(RenderMode)))
+        check_bool("terminate_on_success", self.terminate_on_success)
         if isinstance(self.wrappers, (str, Mapping)) or not isinstance(self.wrappers, (list, tuple)):
             raise ConfigError(f"wrappers: expected a list, got {self.wrappers!r}. Write one.")
         object.__setattr__(self, "wrappers", tuple(self.wrappers))
@@ -101,6 +114,9 @@ class TagEnvConfig:
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> TagEnvConfig:
         """Builds it from a mapping such as YAML's; an unknown key is an error that names the nearest."""
+        for key in mapping:
+            if key in NOT_TAKEN:
+                raise ConfigError(f"env_config: expected no {key}, got {mapping[key]!r}: {NOT_TAKEN[key]}.")
         return dataclass_from_mapping(cls, "env_config", mapping)
 
     @property

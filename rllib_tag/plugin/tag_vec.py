@@ -53,6 +53,8 @@ def mpe2_needed(config: TagEnvConfig) -> str | None:
         return "backend: mpe2"
     if config.wrappers:
         return "wrappers"
+    if config.terminate_on_success:
+        return "terminate_on_success"
     return f"render_mode: {config.render_mode}" if config.render_mode else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import warnings
 from pathlib import Path
@@ -231,3 +232,35 @@ def test_bad_configurations_are_named(keys: dict, message: str) -> None:
 def test_a_key_given_twice_is_an_error() -> None:
     with pytest.raises(ConfigError, match="expected each key once, got num_good"):
         TagEnv({"num_good": 1}, num_good=1)
+
+
+def test_an_episode_ends_once_all_prey_is_touched_at_the_same_time() -> None:
+    env = TagEnv({"num_class_b": 5, "terminate_on_success": True})
+    rng = np.random.default_rng(0)
+    lengths = []
+    for seed in range(7):
+        env.reset(seed=seed)
+        length = 0
+        while env.agents:
+            _, _, terminateds, truncateds, infos = env.step(random_actions(env, rng))
+            length += 1
+        stats = infos["__common__"][STATS_KEY]
+        assert terminateds["__all__"] == (stats["captured"] == 1) == (not truncateds["__all__"])
+        assert stats["steps_to_first_contact"] == length
+        lengths.append(length)
+    assert min(lengths) < 100 == max(lengths)
+
+
+@pytest.mark.parametrize("option", ["curriculum", "num_agent_neighbors", "num_landmark_neighbors", "benchmark_data"])
+def test_other_options_of_mpe2_are_refused_by_name(option: str) -> None:
+    assert option in inspect.signature(simple_tag_v3.raw_env).parameters
+    with pytest.raises(ConfigError, match=f"env_config: expected no {option}, got 1: "):
+        TagEnv({option: 1})
+
+
+def test_mpe2s_curriculum_cannot_be_advanced() -> None:
+    # The reason for which `curriculum` is refused. Once this fails, it can be taken.
+    env = simple_tag_v3.parallel_env(curriculum=True)
+    env.unwrapped.set_curriculum_stage(2)
+    env.reset(seed=0)
+    assert env.unwrapped.world.agents[-1].max_speed == 0.65
