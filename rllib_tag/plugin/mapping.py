@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.plugin.ray_internals import worker_being_built
 from rllib_tag.world.roster import GOOD_POLICY, POLICIES, Roster
 
 
 class ClassPolicyMapping:
     """Maps adversaries to `class_a` and `class_b`, and good agents to `good`.
+
+    RLlib has one mapping for training and evaluation, whose teams may differ. So the mapping goes by the team in the
+    environment of the worker that asks, and by its own counts only where there is no such team to see.
 
     Args:
         num_class_a: Class A adversaries; the first ones in MPE's names. Default: 2, as in `TagEnv`.
@@ -25,15 +29,26 @@ class ClassPolicyMapping:
     def __call__(self, agent_id: str, *args: Any, **kwargs: Any) -> str:
         """The policy of an agent.
 
+        Args:
+            agent_id: The agent's name.
+            *args: The episode, as RLlib gives it; not used.
+            **kwargs: RLlib's keywords. `worker` is the rollout worker that asks; RLlib gives None while it builds one.
+
         Raises:
             ConfigError: If the team has no such agent.
         """
         kind, _, number = agent_id.rpartition("_")
         if kind == "agent":
             return GOOD_POLICY
-        if agent_id not in self.roster.adversaries:
+        roster = self._roster_of(kwargs["worker"] or worker_being_built()) if "worker" in kwargs else self.roster
+        if agent_id not in roster.adversaries:
             raise ConfigError(
-                f"policy_mapping_fn: expected one of {', '.join(self.roster.adversaries)}, got {agent_id!r}. "
+                f"policy_mapping_fn: expected one of {', '.join(roster.adversaries)}, got {agent_id!r}. "
                 "Give the mapping the num_class_a and num_class_b of env_config."
             )
-        return POLICIES[self.roster.classes[int(number)]]
+        return POLICIES[roster.classes[int(number)]]
+
+    def _roster_of(self, worker: Any) -> Roster:
+        env = getattr(worker, "env", None)
+        roster = getattr(getattr(env, "unwrapped", env), "roster", None)
+        return roster if isinstance(roster, Roster) else self.roster

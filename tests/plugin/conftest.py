@@ -1,0 +1,47 @@
+"""Small algorithms in this process, sampled on arrays and by RLlib's default sampler."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import EXPERIMENTS
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from torch.utils import deterministic
+
+from rllib_tag.plugin.team_ppo import TeamPPOConfig
+
+NUM_ENVS, CYCLES, FRAGMENT = 3, 7, 5
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_before() -> Iterator[None]:
+    """A seeded worker in this process sets torch's determinism for the whole process."""
+    before = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    deterministic.fill_uninitialized_memory = before[1]
+
+
+def build(batched: bool, env_config: dict[str, Any], **options: Any) -> PPO:
+    """An algorithm in this process, small, greedy so that both ways act alike."""
+    config = yaml.safe_load((EXPERIMENTS / "tag_ppo.yaml").read_text())["tag_ppo"]["config"]
+    config["env_config"].update({"max_cycles": CYCLES, "comm_range": 0.8, **env_config})
+    config["model"]["custom_model_config"].update(hidden_dim=28, **options.pop("model", {}))
+    game = config["env_config"]
+    config["multiagent"]["policy_mapping_fn"].update({key: game[key] for key in ("num_class_a", "num_class_b")})
+    config["multiagent"]["policies"] = options.pop("policies", ["class_a", "class_b"])
+    if "lr_schedule" not in options:
+        config["lr"] = config.pop("lr_schedule")[0][1]
+    config.update(
+        num_env_runners=0, num_envs_per_env_runner=NUM_ENVS, rollout_fragment_length=FRAGMENT,
+        train_batch_size=NUM_ENVS * FRAGMENT, minibatch_size=12, num_epochs=2, explore=False,
+    )  # fmt: skip
+    config.update(copy.deepcopy(options))
+    kind = TeamPPOConfig if batched else PPOConfig
+    built = kind().update_from_dict({**config, "env": "rllib_tag.TagEnv"})
+    return getattr(built, "build_algo", built.build)()
