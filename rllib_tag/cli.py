@@ -215,7 +215,7 @@ def export(
 
 @app.command()
 def plot(
-    runs: Annotated[list[str], typer.Argument(help="Folders of trials, or progress.csv files.")],
+    runs: Annotated[list[str], typer.Argument(help="Folders of trials, or their result.json or progress.csv.")],
     out: Annotated[str, typer.Option("--out", help="Image to write; without a suffix, PNG and SVG.")] = "curve.png",
     levels: Annotated[str | None, typer.Option("--levels", help="Evaluation whose yardsticks to draw in.")] = None,
     label: Annotated[
@@ -251,7 +251,7 @@ def sweep_report(
     experiment: Annotated[str, typer.Argument(help="Folder of a finished or interrupted experiment.")],
     metric: Annotated[
         str | None,
-        typer.Option("--metric", help="A column of progress.csv. [default: the experiment's, or return per adversary]"),
+        typer.Option("--metric", help="A metric of the results. [default: the experiment's, or return per adversary]"),
     ] = None,
     mode: Annotated[
         Literal["max", "min"] | None, typer.Option("--mode", help="Which is best. [default: the experiment's, or max]")
@@ -317,7 +317,10 @@ def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
     failed = interrupted = False
     for end in ends:
         if end.status == "TERMINATED":
-            console.print(f"done: {end.place.location}")
+            told = (
+                "" if end.is_recorded else "; no logger of Tune's wrote its results, so no plot or table can show them"
+            )
+            console.print(f"done: {end.place.location}{told}")
         elif end.status == "ERROR":
             failed = True
             errors.print(
@@ -333,9 +336,13 @@ def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
     for end in ends:
         trials.setdefault(end.place.parent.location, []).append(end)
     for location, swept in trials.items():
-        if len(swept) > 1 and any(end.result for end in swept):
-            with local_copy(location, checkpoints=False) as folder:
-                sweep = read_sweep(folder)
+        if len(swept) > 1 and any(end.result and end.is_recorded for end in swept):
+            try:
+                with local_copy(location, checkpoints=False) as folder:
+                    sweep = read_sweep(folder)
+            except ConfigError as error:  # the trials are done whether or not they can be compared
+                console.print(f"no table of the trials: {error}", highlight=False, markup=False)
+                continue
             tell_best(sweep, swept[0].place.parent / sweep.rows[0]["trial"])
     if failed or interrupted:
         raise typer.Exit(1 if failed else 130)

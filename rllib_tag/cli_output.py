@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.results import env_steps
 
 if TYPE_CHECKING:
     from rllib_tag.report.sweep import Sweep
@@ -74,8 +75,10 @@ class Results:
 
 def _result_line(result: Mapping[str, Any], stop: Mapping[str, float]) -> str:
     metrics = result.get("env_runners", {}).get("custom_metrics", {})
-    steps, seconds = result["timesteps_total"], result["time_total_s"]
+    seconds, steps = result["time_total_s"], env_steps(result)
     parts = [f"{steps:>9,} steps", f"{seconds:>6.0f} s"]
+    if result["timesteps_total"] != steps:  # as `count_steps_by: agent_steps` has it
+        parts.insert(1, f"{result['timesteps_total']:>9,} agent steps")
     fractions = [result[key] / limit for key, limit in stop.items() if isinstance(result.get(key), (int, float))]
     if fractions:
         done = min(1.0, max(fractions))

@@ -36,6 +36,7 @@ from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.sampler import BatchedSampler
 from rllib_tag.plugin.team_ppo import TeamPPOConfig
+from rllib_tag.results import ITERATION, RETURN, read_results, result_files
 from rllib_tag.runs.experiment import load_experiments
 from rllib_tag.runs.files import write_csv
 from rllib_tag.runs.storage import is_whole
@@ -44,11 +45,11 @@ from rllib_tag.runs.train import TrainOptions, train
 HERE = Path(__file__).parent
 RLLIB = [sys.executable, "-m", "rllib_tag"]
 COMPARED = (
-    "timesteps_total", "env_runners/custom_metrics/return_adversary_mean",
+    "timesteps_total", RETURN,
     "info/learner/class_a/learner_stats/total_loss", "info/learner/class_b/learner_stats/total_loss",
 )  # fmt: skip
 STEPS = re.compile(r"([\d,]+) steps")  # in what `rllib train` prints of an iteration
-Curve = dict[int, tuple[str, ...]]
+Curve = dict[int, tuple[float | None, ...]]
 Row = dict[str, Any]
 console = Console(soft_wrap=True, highlight=False)
 
@@ -60,12 +61,11 @@ def rllib_train(folder: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def curve(folder: Path) -> Curve:
-    """What a trial's `progress.csv` says of each iteration, the later row of two; nothing if it is lost."""
-    files = list(folder.glob("**/progress.csv"))
+    """What a trial's results say of each iteration; nothing if they are lost."""
+    files = result_files(folder)
     if len(files) != 1:
         return {}
-    with files[0].open(newline="") as opened:
-        return {int(row["training_iteration"]): tuple(row[key] for key in COMPARED) for row in csv.DictReader(opened)}
+    return {row[ITERATION]: tuple(row.get(key) for key in COMPARED) for row in read_results(files[0])}
 
 
 def differing(expected: Curve, folder: Path) -> int:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rllib_tag import evaluate, restore
 from rllib_tag.cli_output import run_command
 from rllib_tag.errors import check_keys
-from rllib_tag.report.curve import X, Y, read_progress
+from rllib_tag.results import JSON, RETURN, SECONDS, env_steps, read_results, with_number
 from rllib_tag.runs.controllers import YARDSTICKS
 from rllib_tag.runs.experiment import load_experiments
 from rllib_tag.runs.files import write_csv, write_json
@@ -30,7 +30,6 @@ from rllib_tag.runs.train import TrainOptions, train
 from rllib_tag.runs.transfer import transfer
 
 HERE = Path(__file__).parent
-SECONDS = "time_total_s"
 YARDSTICKS_ON = ("comm", "comm_evasive", "lone_class_a", "comm_long")  # where report.py draws or prints them
 TRANSFERRED = "comm"
 WITHOUT_CLASS_A = ("comm_evasive", "no_comm_evasive", "comm_relational_evasive")  # what is class B worth by itself?
@@ -64,7 +63,7 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
         console.print(f"{name}: {end.status} {end.error or ''}")
         return False
     folder = out / arm / f"seed_{seed}"
-    curve = read_columns(end.folder / "progress.csv")
+    curve = read_columns(end.folder / JSON)
     team = restore(end.folder)
     talks = team.nets["class_a"].config.gnn != "none"
     result = evaluate(
@@ -88,10 +87,10 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
 
 
 def read_columns(path: Path) -> list[dict[str, float]]:
-    """Steps, seconds and return of each iteration of a trial's `progress.csv`."""
+    """Steps, seconds and return of each iteration in a trial's file of results."""
     return [
-        {"env_steps": int(row[X]), "seconds": round(float(row[SECONDS]), 1), "return_adversary": float(row[Y])}
-        for row in read_progress(path)
+        {"env_steps": env_steps(row), "seconds": round(row[SECONDS], 1), "return_adversary": row[RETURN]}
+        for row in with_number(read_results(path), RETURN)
     ]
 
 

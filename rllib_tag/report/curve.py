@@ -1,54 +1,43 @@
-"""Learning curves from Tune's `progress.csv`."""
+"""Learning curves from a trial's results."""
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.report.figures import COLOURS, draw_levels, new_figure, save_figure
-
-X, Y = "timesteps_total", "env_runners/custom_metrics/return_adversary_mean"
+from rllib_tag.results import EPISODE_REWARD, RETURN, env_steps, read_results, result_files, with_number
 
 
 def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
     """Reads env steps and mean return per adversary of a trial.
 
     Args:
-        path: A `progress.csv`, a trial's folder, or an experiment's folder with one trial.
+        path: A `result.json` or `progress.csv`, a trial's folder, or an experiment's folder with one trial.
 
     Raises:
-        ConfigError: If there is no such file, more than one, or none of the figures in it.
+        ConfigError: If there is no such file, more than one, or no return in it.
     """
-    given = Path(path)
-    files = [given] if given.is_file() else sorted(given.glob("**/progress.csv"))
+    files = result_files(path)
     if len(files) != 1:
         raise ConfigError(
-            f"curve: expected one progress.csv at or below {given}, found {len(files)}. Name a trial's folder."
+            f"curve: expected the results of one trial at or below {path}, found {len(files)}. Name a trial's folder."
         )
+    results = read_results(files[0])
     try:
-        points = {int(row[X]): float(row[Y]) for row in read_progress(files[0])}
-    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ConfigError(
-            f"curve: expected a readable progress.csv, got {files[0]} ({error!r}). Name another."
-        ) from error
+        points = with_number(results, RETURN)
+        ended = bool(with_number(results, EPISODE_REWARD))
+        steps = [env_steps(point) for point in points]
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"curve: expected steps and returns in {files[0]}, got {error!r}. Name another.") from error
     if not points:
         raise ConfigError(
-            f"curve: expected figures under {Y} in {files[0]}, found none. Train with rllib_tag.TagCallbacks."
+            f"curve: expected returns under {RETURN} in {files[0]}, found none: "
+            + ("train with rllib_tag.TagCallbacks." if ended else "no episode has ended. Train for longer.")
         )
-    return list(points), list(points.values())
-
-
-def read_progress(file: Path) -> list[dict[str, str]]:
-    """The iterations of a `progress.csv` that have a return, in order of their steps.
-
-    A resumed run writes the steps since its checkpoint again; the later ones count.
-    """
-    with file.open(newline="") as opened:
-        rows = {int(row[X]): row for row in csv.DictReader(opened) if row.get(Y)}
-    return [rows[step] for step in sorted(rows)]
+    return steps, [point[RETURN] for point in points]
 
 
 def draw_curves(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import json
 import math
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,13 +14,23 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from rich.table import Table
 
 from rllib_tag.errors import ConfigError, check_choice, check_keys
-from rllib_tag.report.curve import X, Y
 from rllib_tag.report.figures import COLOURS, new_figure, save_figure
+from rllib_tag.results import (
+    CUSTOM,
+    EPISODE_REWARD,
+    JSON,
+    RETURN,
+    SECONDS,
+    Result,
+    env_steps,
+    flat,
+    read_results,
+    result_files,
+    with_number,
+)
 
 Mode = Literal["max", "min"]
 LAST = 5  # iterations whose mean counts: one alone is as noisy as its episodes
-SECONDS = "time_total_s"
-CUSTOM = Y.removesuffix("return_adversary_mean")  # where RLlib puts this project's own metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +41,7 @@ class Sweep:
         varied: The keys of the config in which trials differ, with `/` between levels.
         metric: The metric by which they are compared.
         rows: One mapping a trial, best first: `trial`, the varied keys, `env_steps`, `seconds`, `finished`, and the
-            metric, its mean over the last 5 iterations.
+            metric, its mean over the last 5 iterations that have it.
     """
 
     varied: list[str]
@@ -46,34 +54,33 @@ def read_sweep(folder: str | os.PathLike[str], metric: str | None = None, mode: 
 
     Args:
         folder: An experiment's folder, with a folder for each trial.
-        metric: A column of the trials' `progress.csv`; this project's own also without what stands in front.
-            Default: what the experiment said, or return per adversary.
+        metric: A metric of the trials' results, with `/` between levels; this project's own also without what stands
+            in front. Default: what the experiment said, or else return per adversary; where no trial has it, RLlib's
+            reward per episode.
         mode: Whether `max` or `min` is best. Default: what the experiment said, or `max`.
 
     Raises:
         ConfigError: If there are no trials with results, no such metric, or a file that cannot be read.
     """
     said = _experiment(Path(folder))
-    metric, mode = metric or said.get("metric", Y), mode or said.get("mode", "max")
+    mode = mode or said.get("mode", "max")
     check_choice("--mode", mode, get_args(Mode))
-    trials = sorted(path.parent for path in Path(folder).glob("*/params.json"))
-    configs, rows = [], []
-    for trial in trials:
+    configs, trials = [], {}
+    for path in sorted(Path(folder).glob("*/params.json")):
         try:
-            config = _flat(json.loads((trial / "params.json").read_text()))
-            with (trial / "progress.csv").open(newline="") as opened:
-                results = {int(row[X]): row for row in csv.DictReader(opened)}  # a resumed trial writes steps again
-        except FileNotFoundError:
-            continue  # a trial that has not come to its first result
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-            raise ConfigError(f"sweep: expected the files of a Tune trial in {trial}, got {error!r}.") from error
-        if results:
+            config = flat(json.loads(path.read_text()))
+        except (OSError, ValueError, AttributeError) as error:
+            raise ConfigError(f"sweep: expected a trial's config in {path}, got {error!r}.") from error
+        results = [result for file in result_files(path.parent) for result in read_results(file)]
+        if results:  # a trial that has not come to its first has none
             configs.append(config)
-            found = [results[step] for step in sorted(results)]
-            metric = CUSTOM + metric if CUSTOM + metric in found[-1] else metric
-            rows.append(_row(trial, found, metric))
-    if not rows:
+            trials[path.parent] = results
+    if not trials:
         raise ConfigError(f"sweep: expected trials with results in {folder}, found none. Name an experiment's folder.")
+    metric = _metric(metric, said.get("metric"), [result for results in trials.values() for result in results])
+    rows = [_row(trial, results, metric) for trial, results in trials.items()]
+    if all(math.isnan(row[metric]) for row in rows):
+        raise ConfigError(f"sweep: expected numbers under {metric} in {folder}, found none: no episode has ended.")
     keys = dict.fromkeys(key for config in configs for key in config)
     varied = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
     for row, config in zip(rows, configs, strict=True):
@@ -94,26 +101,29 @@ def _experiment(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"sweep: expected a record of `rllib train` in {records[-1]}, got {error!r}.") from error
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for key, value in config.items():
-        out |= _flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return out
+def _metric(asked: str | None, said: str | None, results: list[Result]) -> str:
+    """The metric to compare by, by its whole name, out of those that some result has."""
+    known = {key for result in results for key in result}
+    if asked is None and said is None:
+        return RETURN if RETURN in known else EPISODE_REWARD
+    metric = asked or said or ""
+    metric = CUSTOM + metric if CUSTOM + metric in known else metric
+    check_keys("--metric" if asked else "metric", [metric], known, f"{JSON} in a trial's folder names all")
+    return metric
 
 
-def _row(trial: Path, results: list[dict[str, str]], metric: str) -> dict[str, Any]:
+def _row(trial: Path, results: list[Result], metric: str) -> dict[str, Any]:
     end = results[-1]
-    check_keys("--metric", [metric], end)
     try:
-        values = [float(row[metric]) for row in results[-LAST:] if row[metric]]
-        seconds = float(end[SECONDS])
-    except ValueError as error:
-        raise ConfigError(f"--metric: expected a metric of numbers, got {metric} in {trial} ({error}).") from error
+        values = [result[metric] for result in with_number(results, metric)[-LAST:]]
+        steps, seconds = env_steps(end), float(end[SECONDS])
+    except (ValueError, KeyError) as error:
+        raise ConfigError(f"sweep: expected a metric of numbers, got {metric} in {trial} ({error!r}).") from error
     return {
         "trial": trial.name,
-        "env_steps": int(end[X]),
+        "env_steps": steps,
         "seconds": round(seconds, 1),
-        "finished": end.get("done") == "True",
+        "finished": bool(end.get("done")),
         metric: float(np.mean(values)) if values else math.nan,
     }
 
@@ -121,7 +131,8 @@ def _row(trial: Path, results: list[dict[str, str]], metric: str) -> dict[str, A
 def sweep_table(sweep: Sweep, most: int = 10) -> Table:
     """The best trials, a row each, a column for each key in which trials differ."""
     unfinished = sum(not row["finished"] for row in sweep.rows)
-    title = f"{len(sweep.rows)} trials" if len(sweep.rows) <= most else f"the best {most} of {len(sweep.rows)} trials"
+    count = len(sweep.rows)
+    title = f"the best {most} of {count} trials" if count > most else f"{count} trial{'s' if count > 1 else ''}"
     title += f", {unfinished} unfinished" if unfinished else ""
     table = Table(title=title)
     for name in (*sweep.varied, "env steps", sweep.metric.rsplit("/", 1)[-1]):

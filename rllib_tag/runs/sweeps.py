@@ -14,11 +14,10 @@ from ray.tune.search import SearchAlgorithm, Searcher, create_searcher
 from rllib_tag.errors import ConfigError, check_choice, check_keys, check_number
 from rllib_tag.plugin.episode_stats import METRICS
 from rllib_tag.plugin.ray_internals import variants
+from rllib_tag.results import CUSTOM, RETURN
 
 SWEEP_KEYS = ("metric", "mode", "scheduler", "search")  # of an experiment
-CUSTOM = "env_runners/custom_metrics/"
 OWN_METRICS = {f"{name}_{kind}": f"{CUSTOM}{name}_{kind}" for name in METRICS for kind in ("mean", "min", "max")}
-DEFAULT_METRIC = OWN_METRICS["return_adversary_mean"]
 # What a run's results hold besides this project's own metrics, as RLlib and Tune name it.
 RLLIB_METRICS = (
     *(f"env_runners/episode_reward_{kind}" for kind in ("mean", "min", "max")),
@@ -154,7 +153,7 @@ def metric_of(spec: Mapping[str, Any]) -> tuple[str, str]:
     """
     mode = spec.get("mode", "max")
     check_choice("mode", mode, ("max", "min"))
-    return whole_name("metric", spec.get("metric", DEFAULT_METRIC)), mode
+    return whole_name("metric", spec.get("metric", RETURN)), mode
 
 
 def check_sweep(spec: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import dataclasses
 import logging
 import os
@@ -29,6 +28,7 @@ from rllib_tag.plugin.ray_internals import (
 )
 from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.team_ppo import TeamPPO
+from rllib_tag.results import ITERATION, JSON, parse_results
 from rllib_tag.runs.backend import why_plain
 from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.experiment import Experiments, check_experiments, check_shape
@@ -103,12 +103,14 @@ class TrialEnd:
         status: `TERMINATED`, `ERROR` or `INTERRUPTED`.
         result: RLlib's last result.
         error: The last line of the error, if there was one.
+        is_recorded: Whether there is a file of its results, which a user may switch off in Tune.
     """
 
     place: Place
     status: str
     result: Mapping[str, Any]
     error: str | None
+    is_recorded: bool
 
     @property
     def folder(self) -> Path:
@@ -333,21 +335,22 @@ def _trial_end(trial: Trial, storage: Place) -> TrialEnd:
     status, error = trial.status, trial_error(trial)
     if status != Trial.ERROR and not result.get("done"):
         status = INTERRUPTED  # Tune calls a trial that it stopped at Ctrl-C terminated, too
-    if status == Trial.TERMINATED:
-        written, iteration = _last_written(place / "progress.csv"), result["training_iteration"]
+    here = Path(trial.local_path, JSON)  # what Tune's logger writes, and Tune then copies to the trial's folder
+    if status == Trial.TERMINATED and here.exists():
+        written, iteration = _last_written(place / JSON), result[ITERATION]
         if written != iteration:  # Tune goes on where it cannot write results
             status = Trial.ERROR
             error = (
-                f"progress.csv: expected {iteration} iterations, found {written}: the others could not be written. "
-                f"Make room where the results go, and copy {trial.local_path}/progress.csv there."
+                f"{JSON}: expected {iteration} iterations, found {written}: the others could not be written. "
+                f"Make room where the results go, and copy {here} there."
             )
-    return TrialEnd(place, status, result, error)
+    return TrialEnd(place, status, result, error, here.exists())
 
 
-def _last_written(progress: Place) -> int:
-    """The last iteration in a trial's table of results; 0 if it is not there."""
+def _last_written(file: Place) -> int:
+    """The last iteration in a trial's file of results; 0 if it is not there."""
     try:
-        rows = list(csv.DictReader(progress.read_text().splitlines()))
+        results = parse_results(file.read_text())
     except FileNotFoundError:
         return 0
-    return int(rows[-1]["training_iteration"]) if rows else 0
+    return int(results[-1][ITERATION]) if results else 0

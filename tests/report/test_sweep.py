@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import csv
 import json
+import math
 from pathlib import Path
 
 import matplotlib.image as mpimg
 import pytest
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.report.curve import Y
 from rllib_tag.report.sweep import draw_sweep, read_sweep, sweep_table
+from rllib_tag.results import EPISODE_REWARD, RETURN
 
 
-def write_trial(folder: Path, name: str, config: dict, returns: list[float], done: bool = True) -> None:
+def write_trial(folder: Path, name: str, config: dict, returns: list[float | None], done: bool = True) -> None:
     """A trial's files after one iteration of 100 steps for each return."""
     (folder / name).mkdir(parents=True)
     (folder / name / "params.json").write_text(json.dumps(config))
-    rows = [
-        {"timesteps_total": 100 * i, "time_total_s": 7.0 * i, "done": done and i == len(returns), Y: value}
-        for i, value in enumerate(returns, 1)
-    ]
-    with (folder / name / "progress.csv").open("w", newline="") as opened:
-        writer = csv.DictWriter(opened, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    lines = []
+    for i, value in enumerate(returns, 1):
+        result = {
+            "training_iteration": i, "num_env_steps_sampled": 100 * i, "timesteps_total": 500 * i,
+            "time_total_s": 7.0 * i, "done": done and i == len(returns),
+            "env_runners": {"episode_reward_mean": 3.0 * i},
+        }  # fmt: skip
+        if value is not None:
+            result["env_runners"]["custom_metrics"] = {"return_adversary_mean": value}
+        lines.append(json.dumps(result) + "\n")
+    (folder / name / "result.json").write_text("".join(lines))
 
 
 @pytest.fixture
@@ -48,10 +51,30 @@ def test_trials_stand_best_first_with_what_differs(folder: Path) -> None:
     assert [row["trial"] for row in sweep.rows] == ["t1", "t0", "t2"]
     first, second, _ = sweep.rows
     assert first == {
-        "trial": "t1", "lr": 0.01, "model/net/gnn": "gcn", "env_steps": 300, "seconds": 21.0, "finished": False, Y: 12.0
+        "trial": "t1", "lr": 0.01, "model/net/gnn": "gcn", "env_steps": 300, "seconds": 21.0, "finished": False,
+        RETURN: 12.0,
     }  # fmt: skip
-    assert second[Y] == 5.0  # of the last five iterations
+    assert second[RETURN] == 5.0  # of the last five iterations
     assert [row["trial"] for row in read_sweep(folder, mode="min").rows] == ["t2", "t0", "t1"]
+
+
+def test_a_metric_may_be_missing_in_the_first_results_and_in_the_last(tmp_path: Path) -> None:
+    write_trial(tmp_path, "late", {"lr": 0.1}, [None, None, 7.0, 9.0])
+    write_trial(tmp_path, "early", {"lr": 0.2}, [1.0, 3.0, *[None] * 5])
+    write_trial(tmp_path, "none", {"lr": 0.3}, [None])
+    sweep = read_sweep(tmp_path)
+    assert [(row["trial"], row[RETURN]) for row in sweep.rows[:2]] == [("late", 8.0), ("early", 2.0)]
+    assert math.isnan(sweep.rows[2][RETURN])
+
+
+def test_without_callbacks_trials_are_compared_by_rllibs_reward(tmp_path: Path) -> None:
+    write_trial(tmp_path, "short", {"lr": 0.1}, [None])
+    write_trial(tmp_path, "long", {"lr": 0.2}, [None] * 3)
+    sweep = read_sweep(tmp_path)
+    assert [(row["trial"], row[EPISODE_REWARD]) for row in sweep.rows] == [("long", 6.0), ("short", 3.0)]
+    (tmp_path / "run_1.json").write_text('{"experiment": {"metric": "captured_mean"}}')
+    with pytest.raises(ConfigError, match=r"^metric: unknown key 'captured_mean'"):  # nobody gave --metric
+        read_sweep(tmp_path)
 
 
 def test_the_table_and_the_figure_show_every_trial(folder: Path) -> None:
@@ -75,7 +98,7 @@ def test_what_cannot_be_reported_is_said(folder: Path) -> None:
     with pytest.raises(ConfigError, match="expected trials with results in"):
         read_sweep(folder / "nowhere")
     (folder / "t0" / "params.json").write_text("[")
-    with pytest.raises(ConfigError, match=r"expected the files of a Tune trial in .*t0"):
+    with pytest.raises(ConfigError, match=r"expected a trial's config in .*t0"):
         read_sweep(folder)
 
 

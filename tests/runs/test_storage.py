@@ -79,7 +79,8 @@ def test_teams_and_curves_are_read_from_a_uri(trained: TrialEnd, tmp_path: Path)
     result = CliRunner().invoke(app, ["plot", uri, "--out", str(tmp_path / "curve.png")])
     assert result.exit_code == 0, result.output
     with local_copy(uri, checkpoints=False) as folder:
-        assert (folder / "progress.csv").read_text() == (trained.folder / "progress.csv").read_text()
+        for name in ("result.json", "progress.csv"):
+            assert (folder / name).read_text() == (trained.folder / name).read_text()
         assert not list(folder.glob("checkpoint_*"))
     assert not folder.exists()
     result = CliRunner().invoke(app, ["plot", f"{uri}/progress.csv", "--out", str(tmp_path / "file.png")])
@@ -199,7 +200,7 @@ def test_results_that_were_not_written_are_an_error(
     sync = os.fsync
 
     def full_for_results(descriptor: int) -> None:
-        if "progress.csv" in os.readlink(f"/proc/self/fd/{descriptor}"):
+        if "result.json" in os.readlink(f"/proc/self/fd/{descriptor}"):
             full(descriptor)
         sync(descriptor)
 
@@ -208,7 +209,8 @@ def test_results_that_were_not_written_are_an_error(
     experiments["tag_quick"]["stop"] = {"training_iteration": 1}
     (end,) = train(experiments, TrainOptions(storage_path=str(tmp_path)), lambda *_: None)
     assert end.status == "ERROR"
-    assert end.error.startswith("progress.csv: expected 1 iterations, found 0: the others could not be written.")
+    assert end.error.startswith("result.json: expected 1 iterations, found 0: the others could not be written.")
+    assert Path(end.error.partition("and copy ")[2].removesuffix(" there.")).is_file()
     assert is_whole(find_checkpoint(end.folder))
 
 

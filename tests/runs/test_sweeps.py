@@ -21,10 +21,10 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.report.sweep import read_sweep
+from rllib_tag.results import CUSTOM, EPISODE_REWARD, read_results
 from rllib_tag.runs import train as training
 from rllib_tag.runs.experiment import check_experiments, check_shape
 from rllib_tag.runs.sweeps import (
-    CUSTOM,
     RLLIB_METRICS,
     check_population,
     corners,
@@ -105,9 +105,9 @@ def test_metrics_that_exist() -> None:
 
 
 def test_every_known_metric_is_in_a_result(trained: TrialEnd) -> None:
-    header = (trained.folder / "progress.csv").read_text().partition("\n")[0].split(",")
-    assert set(RLLIB_METRICS) <= set(header)
-    assert metric_of({})[0] in header
+    results = read_results(trained.folder / "result.json")
+    assert [result["training_iteration"] for result in results] == [1, 2]
+    assert {*RLLIB_METRICS, metric_of({})[0], EPISODE_REWARD} <= results[0].keys()
 
 
 def test_schedulers() -> None:
@@ -232,6 +232,25 @@ def test_optuna_suggests_within_the_range_and_the_command_names_the_best(ray_ses
     assert f"its config: file://{folder}/{best}/params.json; all of it again: rllib sweep report file://{folder}\n" in (
         result.output
     )
+
+
+@pytest.mark.parametrize("loggers", ["on", "off"])
+def test_a_sweep_that_has_no_metric_to_compare_by_is_done(
+    loggers: str, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1" if loggers == "off" else "0")
+    (spec,) = small("tag_quick").values()
+    spec["config"] |= {
+        "rollout_fragment_length": 5, "num_envs_per_env_runner": 1, "num_env_runners": 0, "train_batch_size": 5,
+        "minibatch_size": 5, "seed": {"grid_search": [3, 5]},
+    }  # fmt: skip
+    spec |= {"stop": {"training_iteration": 1}}  # no episode ends
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"sweep": spec}))
+    result = CliRunner().invoke(app, ["train", "file", str(tmp_path / "sweep.yaml"), "--storage-path", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert result.output.count("done: ") == 2
+    assert result.output.count("no logger of Tune's wrote its results") == (2 if loggers == "off" else 0)
+    assert result.output.count("no table of the trials: sweep: expected numbers under") == int(loggers == "on")
 
 
 class WatchedPPO(TeamPPO):
