@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from importlib.metadata import version
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
 from mpe2 import simple_tag_v3
-from pettingzoo import ParallelEnv
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_tag.errors import ConfigError
@@ -75,7 +72,20 @@ class TagEnv(MultiAgentEnv):
             raise ConfigError(f"TagEnv: expected each key once, got {', '.join(twice)} as a dict and as a keyword.")
         self.config = TagEnvConfig.from_mapping({**given, **kwargs})
         self.roster = self.config.roster
-        self._recorder = StatsRecorder(_simple_tag(self.config), self.roster, self.config)
+        self._recorder = StatsRecorder(
+            simple_tag_v3.parallel_env(
+                num_good=self.config.num_good,
+                num_adversaries=self.roster.num_adversaries,
+                num_obstacles=self.config.num_obstacles,
+                max_cycles=self.config.max_cycles,
+                continuous_actions=self.config.continuous_actions,
+                render_mode=self.config.render_mode,
+                dynamic_rescaling=True,
+                terminate_on_success=self.config.terminate_on_success,
+            ),
+            self.roster,
+            self.config,
+        )
         self.par_env = wrap(self._recorder, self.config.wrappers)
         self.render_mode = self.config.render_mode
         self._frozen_prey = None
@@ -191,30 +201,6 @@ class TagEnv(MultiAgentEnv):
 
     def _observe_good(self) -> dict[str, np.ndarray]:
         return observe_good(self.config, np.stack([self._raw[name] for name in self.roster.good_agents]))
-
-
-def _simple_tag(config: TagEnvConfig) -> ParallelEnv:
-    """MPE's own game.
-
-    Raises:
-        ConfigError: If the installed mpe2 lacks an option that is used.
-    """
-    newer = {"terminate_on_success": True} if config.terminate_on_success else {}  # mpe2 1.0 has no such option
-    if newer.keys() - inspect.signature(simple_tag_v3.raw_env).parameters.keys():
-        raise ConfigError(
-            f"env_config: terminate_on_success: expected mpe2 1.1 or later, got {version('mpe2')}. "
-            "Upgrade it: pip install -U mpe2."
-        )
-    return simple_tag_v3.parallel_env(
-        num_good=config.num_good,
-        num_adversaries=config.roster.num_adversaries,
-        num_obstacles=config.num_obstacles,
-        max_cycles=config.max_cycles,
-        continuous_actions=config.continuous_actions,
-        render_mode=config.render_mode,
-        dynamic_rescaling=True,
-        **newer,
-    )
 
 
 def _by_agent(arrays: dict[str, np.ndarray], agents: tuple[str, ...]) -> Observations:

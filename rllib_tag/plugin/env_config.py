@@ -54,7 +54,7 @@ class TagEnvConfig:
             Default: `auto`.
         render_mode: `human`, `rgb_array` or None. Default: None.
         terminate_on_success: Whether an episode ends as soon as every good agent is touched at the same time. Played
-            on mpe2, 1.1 or later. Default: False.
+            on mpe2. Default: False.
 
     Raises:
         ConfigError: If a value does not fit.
