@@ -16,7 +16,7 @@ from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, c
 from rllib_tag.runs.config_check import check_config
 from rllib_tag.runs.loggers import check_loggers
 from rllib_tag.runs.storage import is_uri
-from rllib_tag.runs.sweeps import OWN_METRICS, RLLIB_METRICS, check_sweep, corners, mutated, whole_name
+from rllib_tag.runs.sweeps import COUNTERS, OWN_METRICS, RLLIB_METRICS, check_sweep, corners, mutated, whole_name
 
 Experiments = dict[str, dict[str, Any]]
 
@@ -36,8 +36,6 @@ OLD_SPEC_KEYS = {
     "keep_checkpoints_num": "checkpoint_config: {num_to_keep: …}",
     "checkpoint_score_attr": "checkpoint_config: {checkpoint_score_attribute: …}",
 }
-# What may end a run besides a metric by its whole name.
-COUNTERS = ("episodes_total", "num_env_steps_sampled_lifetime", "num_env_steps_sampled", "num_agent_steps_sampled")
 
 
 def load_experiments(path: str | os.PathLike[str]) -> Experiments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -23,7 +24,12 @@ RLLIB_METRICS = (
     *(f"env_runners/episode_reward_{kind}" for kind in ("mean", "min", "max")),
     "env_runners/episode_len_mean", "timesteps_total", "training_iteration", "time_total_s",
 )  # fmt: skip
-TIMES = ("timesteps_total", "training_iteration", "time_total_s")
+# What may end a run besides a metric by its whole name.
+COUNTERS = ("num_env_steps_sampled_lifetime", "num_env_steps_sampled", "num_agent_steps_sampled")
+# What a scheduler may measure a trial's age by.
+TIMES = ("training_iteration", "timesteps_total", "time_total_s", *COUNTERS)
+# Tune's own value, which is meant for seconds and could keep a scheduler from ever doing anything.
+AGES = {"median_stopping": "grace_period", "pbt": "perturbation_interval"}
 # Tune's names by those that a file may say, and the arguments that the file gives elsewhere.
 SCHEDULERS = {
     "fifo": "fifo", "asha": "async_hyperband", "async_hyperband": "async_hyperband", "pbt": "pbt",
@@ -222,6 +228,7 @@ def scheduler_of(spec: Mapping[str, Any]) -> TrialScheduler:
     ours: dict[str, Any] = {"metric": metric, "mode": mode}
     if "time_attr" in given:
         check_choice("scheduler: time_attr", given["time_attr"], TIMES)
+    given = _as_long_as(kind, given, spec.get("stop", {}))
     if kind == "pbt":
         mutations = given.get("hyperparam_mutations")
         if not isinstance(mutations, Mapping) or not mutations:
@@ -233,6 +240,30 @@ def scheduler_of(spec: Mapping[str, Any]) -> TrialScheduler:
         given.setdefault("require_attrs", False)  # before the first episode ends there is no return
         ours |= {"hyperparam_mutations": with_samplers(mutations), "custom_explore_fn": WithinRanges.of(mutations)}
     return _build(f"scheduler: {kind}", create_scheduler, SCHEDULERS[kind], given, ours)
+
+
+def _as_long_as(kind: str, given: dict[str, Any], stop: Mapping[str, float]) -> dict[str, Any]:
+    """A scheduler's arguments, without those defaults of Tune's that contradict how long `stop` lets trials be.
+
+    Raises:
+        ConfigError: If `stop` does not say what takes a default's place.
+    """
+    if SCHEDULERS[kind] == "async_hyperband" and "max_t" not in given:  # Tune would end every trial at 100
+        times = [given["time_attr"]] if "time_attr" in given else [time for time in TIMES if time in stop]
+        if not times or times[0] not in stop:
+            raise ConfigError(
+                f"scheduler: {kind}: expected max_t, or {' or '.join(times or TIMES)} in stop to take it from, got "
+                "neither. Give max_t."
+            )
+        return {**given, "time_attr": times[0], "max_t": stop[times[0]]}
+    key = AGES.get(kind, "")
+    longest = stop.get(given.get("time_attr", "time_total_s"), math.inf)
+    if key and key not in given and longest <= 60:
+        raise ConfigError(
+            f"scheduler: {kind}: expected {key}, without which it is 60, when trials that stop at {longest:g} have "
+            "ended, got none. Give one."
+        )
+    return given
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,9 @@ from rllib_tag.results import CUSTOM, EPISODE_REWARD, read_results
 from rllib_tag.runs import train as training
 from rllib_tag.runs.experiment import check_experiments, check_shape
 from rllib_tag.runs.sweeps import (
+    COUNTERS,
     RLLIB_METRICS,
+    TIMES,
     check_population,
     corners,
     metric_of,
@@ -107,7 +109,7 @@ def test_metrics_that_exist() -> None:
 def test_every_known_metric_is_in_a_result(trained: TrialEnd) -> None:
     results = read_results(trained.folder / "result.json")
     assert [result["training_iteration"] for result in results] == [1, 2]
-    assert {*RLLIB_METRICS, metric_of({})[0], EPISODE_REWARD} <= results[0].keys()
+    assert {*RLLIB_METRICS, *COUNTERS, *TIMES, metric_of({})[0], EPISODE_REWARD} <= results[0].keys()
 
 
 def test_schedulers() -> None:
@@ -131,7 +133,43 @@ def test_schedulers() -> None:
         ({**PBT, "custom_explore_fn": "math.exp"}, "scheduler: pbt: unknown key 'custom_explore_fn'"),
     ):
         with pytest.raises(ConfigError, match=message):
-            scheduler_of({"scheduler": scheduler})
+            scheduler_of({"scheduler": scheduler, "stop": {"training_iteration": 7}})
+
+
+@pytest.mark.parametrize(
+    ("given", "stop", "time", "end"),
+    [
+        ({}, {"training_iteration": 110}, "training_iteration", 110),
+        ({}, {"time_total_s": 7.5, "timesteps_total": 1300}, "timesteps_total", 1300),
+        ({"time_attr": "time_total_s"}, {"time_total_s": 7.5, "training_iteration": 13}, "time_total_s", 7.5),
+        ({"max_t": 17}, {"training_iteration": 110}, "training_iteration", 17),
+        ({"time_attr": "num_env_steps_sampled"}, {"num_env_steps_sampled": 1100}, "num_env_steps_sampled", 1100),
+    ],
+)
+def test_asha_lets_trials_run_as_long_as_stop_says(given: Any, stop: Any, time: str, end: float) -> None:
+    scheduler = scheduler_of({"scheduler": {"type": "asha", **given}, "stop": stop})
+    assert (scheduler._time_attr, scheduler._max_t) == (time, end)
+
+
+@pytest.mark.parametrize(
+    ("given", "stop", "message"),
+    [
+        (
+            {"type": "asha"},
+            {"env_runners/episode_reward_mean": 5},
+            "asha: expected max_t, or training_iteration or",
+        ),
+        ({"type": "asha", "time_attr": "time_total_s"}, {"training_iteration": 5}, "max_t, or time_total_s in stop"),
+        ({"type": "median_stopping"}, {"time_total_s": 50}, "median_stopping: expected grace_period, without which it"),
+        ({**PBT, "time_attr": "training_iteration"}, {"training_iteration": 50}, "pbt: expected perturbation_interval"),
+    ],
+)
+def test_a_default_that_contradicts_stop_is_said(given: Any, stop: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        scheduler_of({"scheduler": given, "stop": stop})
+    scheduler_of(
+        {"scheduler": {**given, "max_t": 5} if given["type"] == "asha" else given, "stop": {"time_total_s": 70}}
+    )
 
 
 def test_a_population_stays_within_its_ranges() -> None:
