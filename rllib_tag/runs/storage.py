@@ -82,6 +82,11 @@ class Place:
         folder, mark, query = self.location.partition("?") if is_uri(self.location) else (self.location, "", "")
         return Place(move(folder) + mark + query, self.filesystem, move(self.path))
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is in this machine's file system, in which other machines' may be mounted."""
+        return isinstance(self.filesystem.handler.fs, WholeFileSystem)
+
     def files(self, recursive: bool = False) -> list[str]:
         """The names of the files in it, or of all below it, in order; none if it is not there."""
         selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
@@ -116,7 +121,7 @@ class Place:
             ConfigError: If that fails.
         """
         try:
-            if not isinstance(self.filesystem.handler.fs, WholeFileSystem):
+            if not self.is_local:
                 new = self.filesystem.get_file_info(self.path).type == pyarrow.fs.FileType.NotFound
                 probe = self / ".rllib_tag_probe"
                 probe.write_text("")
@@ -170,6 +175,24 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
             self.delete_due(experiment)
         return super().open_output_stream(path, metadata)
 
+    def delete_left_over(self, experiment: str) -> None:
+        """Deletes also what a killed run left in an experiment's folder, where nothing is training.
+
+        In a trial's folder, checkpoints older than the newest that the newest state names had been deleted for Tune
+        unless it names them, too; newer ones were made after it.
+        """
+        try:
+            state = self._newest_state(experiment)
+            trials = [entry["name"] for entry in self.fs.ls(experiment, detail=True) if entry["type"] != "file"]
+            for trial in trials:
+                found = [path for path in self.fs.ls(trial, detail=False) if CHECKPOINT.fullmatch(f"{path}/")]
+                newest = max((path for path in found if state_names(state, path)), default="")
+                with self._lock:
+                    self._due.update(path for path in found if path < newest)
+        except OSError:
+            logger.exception("what a killed run left in %s could not be looked for", experiment)
+        self.delete_due(experiment)
+
     def delete_due(self, experiment: str) -> None:
         """Deletes what waits for it in an experiment's folder and is not named by the newest state there.
 
@@ -178,11 +201,9 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
         with self._lock:
             due = [path for path in self._due if path.startswith(f"{experiment}/")]
             try:
-                found = self.fs.ls(experiment, detail=False) if due else []
-                states = [path for path in found if TUNE_STATE in posixpath.basename(path)]
-                if not states:
+                state = self._newest_state(experiment) if due else b""
+                if not state:
                     return
-                state = self.fs.cat_file(max(states, key=posixpath.basename))
                 for path in due:
                     if not state_names(state, path):
                         with contextlib.suppress(FileNotFoundError):
@@ -190,6 +211,12 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
                         self._due.remove(path)
             except OSError:
                 logger.exception("checkpoints in %s that are no longer needed could not be deleted", experiment)
+
+    def _newest_state(self, experiment: str) -> bytes:
+        """Tune's newest state of an experiment; nothing if there is none."""
+        found = self.fs.ls(experiment, detail=False)
+        states = [path for path in found if TUNE_STATE in posixpath.basename(path)]
+        return self.fs.cat_file(max(states, key=posixpath.basename)) if states else b""
 
 
 def is_uri(location: str) -> bool:

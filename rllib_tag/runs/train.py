@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import logging
@@ -33,6 +34,7 @@ from rllib_tag.runs.backend import why_plain
 from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.experiment import Experiments, check_experiments, check_shape
 from rllib_tag.runs.files import as_json, provenance
+from rllib_tag.runs.lock import locked
 from rllib_tag.runs.loggers import logger_callbacks
 from rllib_tag.runs.preflight import check_address, check_architecture, check_gpus_here, check_new, check_resumable
 from rllib_tag.runs.restore import find_checkpoint
@@ -152,12 +154,22 @@ def train(
         if spec.get("restore"):
             check_architecture(Path(spec["restore"]), configs)
         check_population(spec, _why_plain(spec))
-        if options.resume:
-            check_resumable(_place(name, spec), spec)
-        else:
-            check_new(_place(name, spec))
         _place(name, spec).check_writable()
     _quiet(options.verbose)
+    with contextlib.ExitStack() as held:
+        for name, spec in experiments.items():
+            held.enter_context(locked(_place(name, spec)))
+            if options.resume:
+                check_resumable(_place(name, spec), spec)
+            else:
+                check_new(_place(name, spec))
+        return _train(experiments, options, on_result, on_note)
+
+
+def _train(
+    experiments: Experiments, options: TrainOptions, on_result: OnResult, on_note: Callable[[str], None]
+) -> list[TrialEnd]:
+    """Trains experiments whose folders this process holds."""
     own_ray = not ray.is_initialized()
     if own_ray:
         _start_ray(options)
@@ -218,6 +230,7 @@ def _run(
     scheduler = scheduler_of(spec)
     if options.resume:
         experiment = storage / name
+        storage.filesystem.handler.delete_left_over(experiment.path)
         state = experiment / max(file for file in experiment.files() if file.startswith(TUNE_STATE))
         state.write_text(without_decisions(state.read_text()))
     with logger_callbacks(spec.get("loggers", {})) as loggers:
@@ -234,7 +247,7 @@ def _run(
             raise_on_failed_trial=False,
             **plain,
         )
-    storage.filesystem.handler.delete_due((storage / name).path)
+    storage.filesystem.handler.delete_left_over((storage / name).path)
     return [_trial_end(trial, storage) for trial in analysis.trials]
 
 

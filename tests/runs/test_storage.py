@@ -168,6 +168,21 @@ def test_a_deleted_checkpoint_stays_while_the_newest_state_names_it(native: bool
     assert left() == []
 
 
+@pytest.mark.parametrize("native", [False, True])
+def test_what_a_killed_run_had_deleted_goes(native: bool, tmp_path: Path) -> None:
+    inner = ArrowFSWrapper(pyarrow.fs.LocalFileSystem()) if native else WholeFileSystem()
+    filesystem = LateDeletion.of(inner)
+    paths = [tmp_path / trial / f"checkpoint_00000{number}" for trial in ("a", "b") for number in range(5)]
+    for path in paths:
+        path.mkdir(parents=True)
+    (tmp_path / "run_1.json").write_text("")
+    named = [paths[1], paths[3]]  # of trial a; the state was written before trial b's first checkpoint
+    (tmp_path / "experiment_state-1.json").write_text(json.dumps([pickle.dumps(str(path)).hex() for path in paths]))
+    (tmp_path / "experiment_state-2.json").write_text(json.dumps([pickle.dumps(str(path)).hex() for path in named]))
+    filesystem.handler.delete_left_over(str(tmp_path))
+    assert [path for path in paths if path.exists()] == [*named, paths[4], *paths[5:]]
+
+
 def test_a_run_whose_checkpoint_could_not_be_written_goes_on_to_its_end(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
