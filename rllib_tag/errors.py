@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 
@@ -69,3 +70,12 @@ def dataclass_from_mapping(cls: type, what: str, mapping: Mapping[str, Any]) -> 
         raise ConfigError(f"{what}: expected a mapping of keys to values, got {mapping!r}.")
     check_keys(what, mapping, [field.name for field in dataclasses.fields(cls)])
     return cls(**mapping)
+
+
+@contextlib.contextmanager
+def under(what: str) -> Iterator[None]:
+    """Puts in front of an error's message what it is about."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from error

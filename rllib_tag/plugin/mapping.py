@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.ray_internals import worker_being_built
@@ -52,3 +56,9 @@ class ClassPolicyMapping:
         env = getattr(worker, "env", None)
         roster = getattr(getattr(env, "unwrapped", env), "roster", None)
         return roster if isinstance(roster, Roster) else self.roster
+
+
+def acting_policies(config: AlgorithmConfig, env: MultiAgentEnv) -> dict[str, str]:
+    """Which policy each agent of a game acts by, as a worker with this config and this game maps them."""
+    worker = SimpleNamespace(config=config, env=env)
+    return {agent: config.policy_mapping_fn(agent, None, worker=worker) for agent in env.possible_agents}

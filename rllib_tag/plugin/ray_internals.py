@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import re
@@ -17,11 +18,12 @@ from ray.rllib.evaluation.metrics import RolloutMetrics
 from ray.rllib.evaluation.rollout_worker import RolloutWorker, get_global_worker
 from ray.rllib.execution.rollout_ops import standardize_fields, synchronous_parallel_sample
 from ray.rllib.models import MODEL_DEFAULTS
+from ray.rllib.policy.policy import PolicySpec
 from ray.rllib.utils.metrics.learner_info import LEARNER_STATS_KEY, LearnerInfoBuilder
 from ray.train._internal.session import _FutureTrainingResult
 from ray.tune import Callback
 from ray.tune.experiment import Trial
-from ray.tune.registry import ENV_CREATOR, _global_registry
+from ray.tune.registry import ENV_CREATOR, RLLIB_MODEL, _global_registry
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search.variant_generator import generate_variants
 
@@ -43,7 +45,11 @@ __all__ = [
     "algorithm_names",
     "env_is_registered",
     "episode_history",
+    "evaluation_config",
+    "merged_config",
+    "model_is_registered",
     "on_each_runner",
+    "policy_configs",
     "required_resources",
     "standardize_fields",
     "state_names",
@@ -75,6 +81,34 @@ def algorithm_defaults(name: str) -> AlgorithmConfig:
 def required_resources(name: str, config: dict[str, Any]) -> dict[str, float]:
     """What a trial asks Ray for, from RLlib's own validation and bundles. The config may be changed on the way."""
     return ALGORITHMS[name]()[0].default_resource_request(config).required_resources
+
+
+def merged_config(name: str, config: Mapping[str, Any]) -> AlgorithmConfig:
+    """What RLlib makes of a config: its defaults with the config merged into them, key by key, not yet validated."""
+    return algorithm_defaults(name).update_from_dict(copy.deepcopy(dict(config)))
+
+
+def evaluation_config(config: AlgorithmConfig) -> AlgorithmConfig:
+    """What RLlib gives the workers that evaluate: a config with its `evaluation_config` merged into it."""
+    return config.get_evaluation_config_object()
+
+
+def policy_configs(config: AlgorithmConfig) -> dict[str, AlgorithmConfig]:
+    """What RLlib gives the policies of workers with a config: by name, the config with their own merged into it."""
+    if not isinstance(config.policies, dict):
+        return dict.fromkeys(config.policies, config)
+    specs = {
+        name: spec if isinstance(spec, PolicySpec) else PolicySpec(*spec) for name, spec in config.policies.items()
+    }
+    return {
+        name: config.copy(copy_frozen=False).update_from_dict(copy.deepcopy(spec.config)) if spec.config else config
+        for name, spec in specs.items()
+    }
+
+
+def model_is_registered(name: str) -> bool:
+    """Whether `ModelCatalog.register_custom_model` knows the name."""
+    return _global_registry.contains(RLLIB_MODEL, name)
 
 
 def episode_history(algorithm: Algorithm) -> list[RolloutMetrics]:

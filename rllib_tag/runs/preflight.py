@@ -13,11 +13,12 @@ from typing import Any
 import torch
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.nn.config import CommConfig
 from rllib_tag.runs.config_check import check_resources, resources_of
+from rllib_tag.runs.effective import View, views
 from rllib_tag.runs.files import as_json
 from rllib_tag.runs.restore import load_policies
 from rllib_tag.runs.storage import TUNE_STATE, Place
+from rllib_tag.runs.team_check import comm_config
 
 CONNECT_TIMEOUT_S = 5.0
 
@@ -91,7 +92,7 @@ def check_resumable(place: Place, spec: Mapping[str, Any]) -> None:
         )
 
 
-def check_architecture(checkpoint: Path, configs: Sequence[Mapping[str, Any]]) -> None:
+def check_architecture(checkpoint: Path, spec: Mapping[str, Any], configs: Sequence[Mapping[str, Any]]) -> None:
     """Raises where a checkpoint is of another model or team than a config asks for.
 
     Raises:
@@ -99,29 +100,28 @@ def check_architecture(checkpoint: Path, configs: Sequence[Mapping[str, Any]]) -
     """
     policies = load_policies(checkpoint)
     for config in configs:
-        _check_architecture(config, policies, str(checkpoint))
+        training, _ = views(spec["run"], spec["env"], config)
+        _check_architecture(training, policies, str(checkpoint))
 
 
-def _check_architecture(config: Mapping[str, Any], policies: Mapping[str, Any], source: str) -> None:
-    model = config.get("model", {})
-    expected = set(config.get("multiagent", {}).get("policies", []))
-    if expected != set(policies):
+def _check_architecture(view: View, policies: Mapping[str, Any], source: str) -> None:
+    if set(view.policies) != set(policies):
         raise ConfigError(
-            f"{source}: expected policies {sorted(expected)}, got {sorted(policies)}. Use another checkpoint."
+            f"{source}: expected policies {sorted(view.policies)}, got {sorted(policies)}. Use another checkpoint."
         )
-    comm = CommConfig.from_mapping(model.get("custom_model_config", {}))
-    for policy in policies.values():
+    for name, policy in policies.items():
         net = getattr(policy.model, "net", None)
         if net is None:
             raise ConfigError(f"{source}: expected policies with rllib_tag.CommModel, got another model. Use another.")
+        comm = comm_config(f"config: multiagent: policies: {name}", view.policies[name])
         for field in dataclasses.fields(comm):
             trained, asked = getattr(net.config, field.name), getattr(comm, field.name)
             if trained != asked:
                 raise ConfigError(
-                    f"{source}: expected the configured architecture ({field.name}: {asked}), got {trained}. "
+                    f"{source}: expected the configured architecture of {name} ({field.name}: {asked}), got {trained}. "
                     "Use the custom_model_config that it was trained with."
                 )
-        continuous = bool(config.get("env_config", {}).get("continuous_actions", False))
+        continuous = bool(view.config.env_config.get("continuous_actions", False))
         if net.continuous != continuous:
             raise ConfigError(
                 f"{source}: expected a team for continuous_actions: {str(continuous).lower()}, got one for "

@@ -152,7 +152,7 @@ def train(
         if options.ray_address is None:
             check_gpus_here(spec, configs, options.ray_num_gpus)
         if spec.get("restore"):
-            check_architecture(Path(spec["restore"]), configs)
+            check_architecture(Path(spec["restore"]), spec, configs)
         check_population(spec, _why_plain(spec))
         _place(name, spec).check_writable()
     _quiet(options.verbose)

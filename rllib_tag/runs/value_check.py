@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.callbacks import DefaultCallbacks
 from ray.rllib.evaluation.collectors.sample_collector import SampleCollector
+from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
 from ray.rllib.utils import exploration as explorations
+from ray.rllib.utils import replay_buffers
 from ray.rllib.utils.exploration.exploration import Exploration
 
 from rllib_tag.errors import ConfigError, check_choice, check_int, check_keys, check_number
 from rllib_tag.plugin.class_paths import resolve_subclass
-from rllib_tag.plugin.ray_internals import MODEL_DEFAULTS
+from rllib_tag.plugin.ray_internals import MODEL_DEFAULTS, model_is_registered
 
 OLD_KEYS = {
     "sgd_minibatch_size": "minibatch_size",
@@ -38,18 +41,10 @@ COUNTS = ("num_envs_per_env_runner", "train_batch_size", "minibatch_size", "num_
 AUTOMATIC = ("rollout_fragment_length", "evaluation_duration", "evaluation_num_env_runners")  # may be "auto"
 # Keys that RLlib translates before it sets them, and what it sets.
 TRANSLATED = {"callbacks": "callbacks_class", "framework": "framework_str", "lambda": "lambda_", "input": "input_"}
-# Values that the model, or acting with restored weights alone, relies on.
-FIXED: dict[str, tuple[Any, str]] = {
-    "framework": ("torch", "the model is a TorchModelV2"),
-    "observation_filter": ("NoFilter", "masks and links are no quantities to rescale"),
-    "normalize_actions": (True, "restored teams act so"),
-    "input": ("sampler", "this project samples"),
-    "env_runner_cls": (None, "backend in env_config says how to sample"),
-}
-FIXED_MODEL: dict[str, tuple[Any, str]] = {
-    "use_lstm": (False, "the model reads histories itself"),
-    "use_attention": (False, "the model reads histories itself"),
-    "_disable_preprocessor_api": (False, "the model reads what the preprocessor made"),
+# What RLlib builds by the `type` in it: its own names for them, and their kind.
+TYPED: dict[str, tuple[list[str], type]] = {
+    "exploration_config": (explorations.__all__, Exploration),
+    "replay_buffer_config": (replay_buffers.__all__, replay_buffers.ReplayBuffer),
 }
 
 
@@ -86,10 +81,21 @@ def _check_keys(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig)
     if not isinstance(model, dict):
         raise ConfigError(f"{what}: model: expected a mapping, got {model!r}. Write one.")
     check_keys(f"{what}: model", model, MODEL_DEFAULTS, "RLlib would ignore it in silence")
-    for where, given, fixed in ((what, config, FIXED), (f"{what}: model", model, FIXED_MODEL)):
-        for key, (value, reason) in fixed.items():
-            if key in given and given[key] != value:
-                raise ConfigError(f"{where}: {key}: expected {value}, got {given[key]!r}: {reason}. Leave it out.")
+    if not isinstance(model.get("custom_model_config", {}), dict):
+        raise ConfigError(
+            f"{what}: model: custom_model_config: expected a mapping, got {model['custom_model_config']!r}. Write one."
+        )
+    env_config = config.get("env_config", {})
+    if not isinstance(env_config, dict):
+        raise ConfigError(f"{what}: env_config: expected a mapping, got {env_config!r}. Write one.")
+    if config.get("env_runner_cls") is not None:
+        raise ConfigError(
+            f"{what}: env_runner_cls: expected None, got {config['env_runner_cls']!r}: `rllib train` and backend in "
+            "env_config say how to sample. Leave it out."
+        )
+    source = config.get("input", "sampler")
+    if source != "sampler" and not (isinstance(source, str) and os.path.exists(source)):  # RLlib builds class paths
+        raise ConfigError(f"{what}: input: expected sampler, or the path of recorded data, got {source!r}. Correct it.")
 
 
 def _check_types(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig) -> None:
@@ -133,19 +139,32 @@ def _check_schedule(what: str, points: Any) -> None:
 def _check_class_paths(what: str, config: Mapping[str, Any]) -> None:
     if config.get("callbacks") is not None:
         resolve_subclass(f"{what}: callbacks", config["callbacks"], DefaultCallbacks)
+    model = config.get("model", {}).get("custom_model")
+    if model is not None and not (isinstance(model, str) and model_is_registered(model)):
+        resolve_subclass(f"{what}: model: custom_model", model, TorchModelV2)
     if config.get("sample_collector") is not None:
         resolve_subclass(f"{what}: sample_collector", config["sample_collector"], SampleCollector)
-    exploration = config.get("exploration_config", {})
-    if not isinstance(exploration, dict):
-        raise ConfigError(f"{what}: exploration_config: expected a mapping, got {exploration!r}. Write one.")
-    kind = exploration.get("type")
-    if isinstance(kind, str) and "." not in kind:
-        check_choice(f"{what}: exploration_config: type", kind, sorted(explorations.__all__))
-    elif kind is not None:
-        resolve_subclass(f"{what}: exploration_config: type", kind, Exploration)
-    _refuse_types({key: value for key, value in exploration.items() if key != "type"}, f"{what}: exploration_config")
-    checked = ("exploration_config", "multiagent", "env_config", "evaluation_config")
+    for key, (own, kind) in TYPED.items():
+        if config.get(key) is not None:
+            _check_typed(f"{what}: {key}", config[key], own, kind)
+    checked = (*TYPED, "multiagent", "env_config", "evaluation_config")
     _refuse_types({key: value for key, value in config.items() if key not in checked}, what)
+
+
+def _check_typed(what: str, given: Any, own: Iterable[str], kind: type) -> None:
+    """A mapping whose `type` is one of RLlib's own by name, or a class path."""
+    if not isinstance(given, dict):
+        raise ConfigError(f"{what}: expected a mapping, got {given!r}. Write one.")
+    name = given.get("type")
+    if isinstance(name, str) and "." not in name:
+        check_choice(f"{what}: type", name, sorted(own))
+    elif name is not None:
+        resolve_subclass(f"{what}: type", name, kind)
+    for key, value in given.items():
+        if key == "sub_exploration":  # what a curious agent explores with
+            _check_typed(f"{what}: {key}", value, own, kind)
+        elif key != "type":
+            _refuse_types({key: value}, what)
 
 
 def _refuse_types(value: Any, where: str) -> None:

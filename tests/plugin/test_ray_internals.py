@@ -6,6 +6,7 @@ import inspect
 import json
 from unittest.mock import MagicMock, Mock
 
+import gymnasium
 import pytest
 from ray import train, tune
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -145,3 +146,25 @@ def test_what_batched_sampling_relies_on() -> None:
     assert builder.finalize()["class_a"][ray_internals.LEARNER_STATS_KEY]["loss"] == 2.0
     parameters = inspect.signature(ray_internals.synchronous_parallel_sample).parameters
     assert {"worker_set", "max_env_steps", "sample_timeout_s"} <= set(parameters)
+
+
+def test_policies_get_the_configs_that_rllib_gives_them() -> None:
+    """Of what RLlib merges, `get_multi_agent_setup` shows what the workers' policies are built with."""
+    own = {"gamma": 0.5, "model": {"custom_model_config": {"a": 3}}, "env_config": {"deep": {"b": 5}}}
+    given = {
+        "model": {"custom_model_config": {"c": 7}}, "env_config": {"deep": {"d": 11}},
+        "multiagent": {"policies": {"x": [None, None, None, own], "y": [None, None, None, {}]}},
+        "evaluation_config": {"gamma": 0.25, "model": {"fcnet_hiddens": [13]}},
+    }  # fmt: skip
+    training = ray_internals.merged_config("PPO", given)
+    evaluation = ray_internals.evaluation_config(training)
+    assert (training.gamma, evaluation.gamma, evaluation.in_evaluation) == (0.99, 0.25, True)
+    space = gymnasium.spaces.Discrete(17)
+    for config in (training, evaluation):
+        specs, _ = config.get_multi_agent_setup(spaces=dict.fromkeys("xy", (space, space)))
+        merged = ray_internals.policy_configs(config)
+        for name in "xy":
+            for key in ("gamma", "model", "env_config"):
+                assert merged[name][key] == specs[name].config[key], (name, key)
+    assert ray_internals.policy_configs(training)["x"].env_config == {"deep": {"d": 11, "b": 5}}
+    assert set(ray_internals.policy_configs(ray_internals.merged_config("PPO", {}))) == {"default_policy"}

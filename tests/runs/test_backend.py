@@ -104,9 +104,7 @@ def test_variants_sample_alike(tmp_path: Path) -> None:
 def test_keys_are_rllibs() -> None:
     """A key that RLlib renames would no longer keep anything plain."""
     defaults = vars(algorithm_defaults("PPO"))
-    for key, value in PLAIN_ONLY.items():
-        assert key in defaults
-        assert key == "sample_collector" or defaults[key] == value, key
+    assert set(PLAIN_ONLY) <= set(defaults)
 
 
 def test_a_run_says_how_it_samples(ray_session: None, tmp_path: Path) -> None:
