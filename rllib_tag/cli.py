@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rllib_tag import cli_options as opt
+from rllib_tag.cli_example import example_app
 from rllib_tag.cli_output import Progress, Results, console, errors, run_command, tell_best
 from rllib_tag.errors import ConfigError
 
@@ -20,6 +21,7 @@ train_app = typer.Typer(invoke_without_command=True, no_args_is_help=True, rich_
 app.add_typer(train_app, name="train")
 sweep_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What a sweep found.")
 app.add_typer(sweep_app, name="sweep")
+app.add_typer(example_app, name="example")
 
 GAME_OPTIONS = ("num_class_a", "num_class_b", "num_good", "num_obstacles", "comm_range", "good_policy")
 
