@@ -2,14 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 DEMO := out/demo
-RAYS := 2.40.0 2.60.0
+OLDEST_PYTHON ?= python3.10
+NEWEST_PYTHON ?= python3.13
+BETWEEN := "ray[rllib,tune]==2.50.1" torch==2.13.0
 
-.PHONY: help install demo test test-matrix nightly faults check bench scaling study report format clean
+.PHONY: help install demo test test-matrix matrix-oldest matrix-between matrix-newest nightly faults check bench scaling study report format clean
 
 help:
 	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 5 minutes on 2 cores)"
 	@echo "make test   run all tests"
-	@echo "make test-matrix  run all tests with the oldest and the newest Ray that setup.cfg allows, in .matrix"
+	@echo "make test-matrix  run all tests with the oldest, the newest and a middle set of versions that setup.cfg allows, in .matrix"
 	@echo "make nightly  read 15,000 changed and made-up files, inject faults into real runs, count what they cost (half an hour)"
 	@echo "make bench  measure all speeds beside other libraries' (about 85 minutes on 2 cores)"
 	@echo "make scaling  measure training with 1, 2 and 4 env runners on 1 and 2 nodes (a quarter of an hour)"
@@ -41,14 +43,26 @@ demo: install
 test: install
 	$(BIN)/pytest
 
-# Each Ray gets an environment of its own. Warnings of another Ray's libraries are no errors.
-test-matrix:
-	for ray in $(RAYS); do \
-		$(PYTHON) -m venv .matrix/$$ray \
-		&& .matrix/$$ray/bin/pip install --quiet torch==2.13.0 \
-		&& .matrix/$$ray/bin/pip install --quiet "ray[rllib,tune]==$$ray" --editable ".[dev]" \
-		&& .matrix/$$ray/bin/pytest -W default || exit 1; \
-	done
+# Each row has an environment of its own: the oldest of everything that setup.cfg names, a Ray between, and the newest of
+# everything that pip finds. Warnings of other versions' libraries are no errors.
+test-matrix: matrix-oldest matrix-between matrix-newest
+
+matrix-oldest:
+	@mkdir -p .matrix
+	sed -nE 's/^ +([a-z0-9_-]+)(\[[a-z,]+\])?>=([0-9.]+).*/\1==\3/p' setup.cfg > .matrix/oldest.txt
+	$(call matrix,oldest,$(OLDEST_PYTHON),--constraint .matrix/oldest.txt)
+
+matrix-between:
+	$(call matrix,between,$(PYTHON),$(BETWEEN))
+
+matrix-newest:
+	$(call matrix,newest,$(NEWEST_PYTHON),--upgrade --upgrade-strategy eager)
+
+define matrix
+$(2) -m venv .matrix/$(1)
+.matrix/$(1)/bin/pip install --quiet $(3) --editable ".[dev]"
+.matrix/$(1)/bin/pytest -W default
+endef
 
 nightly: install faults
 	$(BIN)/pytest tests/runs/test_fuzz.py --hypothesis-profile nightly
@@ -60,7 +74,8 @@ faults: install
 check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10
+	$(BIN)/mypy --python-version 3.13
 	$(BIN)/pytest tests/test_structure.py tests/world tests/nn tests/plugin tests/report
 
 # The other libraries get environments of their own in .bench.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import configparser
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -70,3 +72,16 @@ def test_public_names_resolve() -> None:
     assert set(rllib_tag.__all__) <= set(dir(rllib_tag))
     with pytest.raises(AttributeError, match="no attribute 'TagEnvs'"):
         _ = rllib_tag.TagEnvs
+
+
+def test_setup_cfg_names_what_the_matrix_tests() -> None:
+    setup = configparser.ConfigParser()
+    setup.read(ROOT.parent / "setup.cfg")
+    required = [line for line in setup["options"]["install_requires"].split("\n") if line and not line.startswith("#")]
+    assert [line for line in required if ">=" not in line] == ["gymnasium"]  # whose version is Ray's to say
+    pythons = re.findall(r"Python :: (3\.\d+)", setup["metadata"]["classifiers"])
+    assert setup["options"]["python_requires"] == f">={pythons[0]}"
+    makefile = (ROOT.parent / "Makefile").read_text()
+    for kind, python in (("OLDEST", pythons[0]), ("NEWEST", pythons[-1])):
+        assert f"{kind}_PYTHON ?= python{python}\n" in makefile
+        assert f"mypy --python-version {python}\n" in makefile
