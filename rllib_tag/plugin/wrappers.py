@@ -30,6 +30,8 @@ def resolve_wrapper(entry: Any) -> tuple[Callable[..., ParallelEnv], dict[str, A
     arguments = dict(entry) if isinstance(entry, Mapping) else {"type": entry}
     path = arguments.pop("type", None)
     found = resolve("wrappers", path)
+    if isinstance(path, str) and path.startswith("supersuit."):  # which takes tuples, and YAML has none
+        arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     is_class = isinstance(found, type) and issubclass(found, BaseParallelWrapper)
     if not is_class and not SUPERSUIT_WRAPPER.fullmatch(path):
         raise ConfigError(

@@ -15,8 +15,9 @@ import yaml
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys
 from rllib_tag.runs.config_check import check_config
 from rllib_tag.runs.loggers import check_loggers
+from rllib_tag.runs.metrics import TIMES, whole_name
 from rllib_tag.runs.storage import is_uri
-from rllib_tag.runs.sweeps import COUNTERS, OWN_METRICS, RLLIB_METRICS, check_sweep, corners, mutated, whole_name
+from rllib_tag.runs.sweeps import check_sweep, corners, mutated
 
 Experiments = dict[str, dict[str, Any]]
 
@@ -130,36 +131,37 @@ def check_experiments(experiments: Experiments) -> None:
 
 
 def _check_spec(spec: Mapping[str, Any]) -> None:
-    _check_stop(spec.get("stop"))
-    _check_checkpoint_config(spec.get("checkpoint_config", {}))
+    _check_stop(spec.get("stop"), spec.get("config", {}))
+    _check_checkpoint_config(spec.get("checkpoint_config", {}), spec.get("config", {}))
     check_sweep(spec)
     check_loggers(spec.get("loggers", {}))
     for variant in (*corners(spec.get("config", {})), *corners(mutated(spec))):
         check_config(spec["run"], spec["env"], variant)
 
 
-def _check_stop(stop: Any) -> None:
+def _check_stop(stop: Any, config: Mapping[str, Any]) -> None:
     if not isinstance(stop, dict) or not stop:
         raise ConfigError(
             f"stop: expected a mapping such as {{timesteps_total: 100000}}, got {stop!r}. "
             "Without it, training never ends."
         )
     for key, value in stop.items():
-        check_keys("stop", [key], (*COUNTERS, *RLLIB_METRICS, *OWN_METRICS.values()))
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-            raise ConfigError(f"stop: {key}: expected a finite number above 0, got {value!r}. Set one.")
+        lowest = 0 if whole_name("stop", key, config) in TIMES else -math.inf  # a return may well be below 0
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest < value < math.inf:
+            above = " above 0" if lowest == 0 else ""
+            raise ConfigError(f"stop: {key}: expected a finite number{above}, got {value!r}. Set one.")
 
 
-def _check_checkpoint_config(config: Mapping[str, Any]) -> None:
-    check_keys("checkpoint_config", config, CHECKPOINT_KEYS)
+def _check_checkpoint_config(given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    check_keys("checkpoint_config", given, CHECKPOINT_KEYS)
     for key, minimum in (("checkpoint_frequency", 0), ("num_to_keep", 1)):
-        if config.get(key) is not None:
-            check_int(f"checkpoint_config: {key}", config[key], minimum)
-    if config.get("checkpoint_score_attribute") is not None:
-        whole_name("checkpoint_config: checkpoint_score_attribute", config["checkpoint_score_attribute"])
-    check_bool("checkpoint_config: checkpoint_at_end", config.get("checkpoint_at_end", False))
+        if given.get(key) is not None:
+            check_int(f"checkpoint_config: {key}", given[key], minimum)
+    if given.get("checkpoint_score_attribute") is not None:
+        whole_name("checkpoint_config: checkpoint_score_attribute", given["checkpoint_score_attribute"], config)
+    check_bool("checkpoint_config: checkpoint_at_end", given.get("checkpoint_at_end", False))
     check_choice(
-        "checkpoint_config: checkpoint_score_order", config.get("checkpoint_score_order", "max"), ("max", "min")
+        "checkpoint_config: checkpoint_score_order", given.get("checkpoint_score_order", "max"), ("max", "min")
     )
 
 

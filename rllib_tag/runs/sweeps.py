@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 import math
@@ -12,22 +13,12 @@ from ray import tune
 from ray.tune.schedulers import TrialScheduler, create_scheduler
 from ray.tune.search import SearchAlgorithm, Searcher, create_searcher
 
-from rllib_tag.errors import ConfigError, check_choice, check_keys, check_number
-from rllib_tag.plugin.episode_stats import METRICS
+from rllib_tag.errors import ConfigError, check_choice, check_keys, check_number, under
 from rllib_tag.plugin.ray_internals import variants
-from rllib_tag.results import CUSTOM, RETURN
+from rllib_tag.results import RETURN
+from rllib_tag.runs.metrics import TIMES, needs_callbacks, whole_name
 
 SWEEP_KEYS = ("metric", "mode", "scheduler", "search")  # of an experiment
-OWN_METRICS = {f"{name}_{kind}": f"{CUSTOM}{name}_{kind}" for name in METRICS for kind in ("mean", "min", "max")}
-# What a run's results hold besides this project's own metrics, as RLlib and Tune name it.
-RLLIB_METRICS = (
-    *(f"env_runners/episode_reward_{kind}" for kind in ("mean", "min", "max")),
-    "env_runners/episode_len_mean", "timesteps_total", "training_iteration", "time_total_s",
-)  # fmt: skip
-# What may end a run besides a metric by its whole name.
-COUNTERS = ("num_env_steps_sampled_lifetime", "num_env_steps_sampled", "num_agent_steps_sampled")
-# What a scheduler may measure a trial's age by.
-TIMES = ("training_iteration", "timesteps_total", "time_total_s", *COUNTERS)
 # Tune's own value, which is meant for seconds and could keep a scheduler from ever doing anything.
 AGES = {"median_stopping": "grace_period", "pbt": "perturbation_interval"}
 # Tune's names by those that a file may say, and the arguments that the file gives elsewhere.
@@ -46,6 +37,9 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
     "randint": tune.randint,
     "choice": tune.choice,
 }
+
+
+Place = tuple[Any, ...]  # the keys, and the places in lists, that lead to a value
 
 
 def sampled(value: Any) -> tuple[str, list[Any]] | None:
@@ -82,7 +76,7 @@ def with_samplers(value: Any) -> Any:
         return SAMPLERS[kind](given) if kind == "choice" else SAMPLERS[kind](*given)
     if isinstance(value, Mapping):
         return {key: with_samplers(inner) for key, inner in value.items()}
-    return value
+    return [with_samplers(inner) for inner in value] if isinstance(value, list) else value
 
 
 def corners(config: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -99,10 +93,10 @@ def corners(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [variant for each in (first, *others) for variant in variants(each)]
 
 
-def _places(config: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], list[Any]]]:
+def _places(config: Mapping[Any, Any] | list[Any], prefix: Place = ()) -> list[tuple[Place, list[Any]]]:
     """Where values are to be sampled, and which they may be: ends of a range, or all choices."""
-    out: list[tuple[tuple[str, ...], list[Any]]] = []
-    for key, value in config.items():
+    out: list[tuple[Place, list[Any]]] = []
+    for key, value in config.items() if isinstance(config, Mapping) else enumerate(config):
         place = (*prefix, key)
         try:
             found = sampled(value)
@@ -118,12 +112,14 @@ def _places(config: Mapping[str, Any], prefix: tuple[str, ...] = ()) -> list[tup
                     f"{': '.join(map(str, place))}: grid_search: expected a list, got {grid!r}. Write one."
                 )
             out += _places(value, place)
+        elif isinstance(value, list):
+            out += _places(value, place)
     return out
 
 
-def _put(config: Mapping[str, Any], values: Mapping[tuple[str, ...], Any]) -> dict[str, Any]:
+def _put(config: Any, values: Mapping[Place, Any]) -> Any:
     """A config with other values at some places."""
-    out = dict(config)
+    out = copy.copy(config)
     for (key, *rest), value in values.items():
         out[key] = _put(out[key], {tuple(rest): value}) if rest else value
     return out
@@ -141,16 +137,6 @@ def _put_first(spec: Mapping[str, Any]) -> dict[str, Any]:
     return _put(config, {place: values[0] for place, values in _places(config)})
 
 
-def whole_name(what: str, metric: Any) -> str:
-    """A metric's place in RLlib's result; this project's own also go without what stands in front.
-
-    Raises:
-        ConfigError: If there is no such metric.
-    """
-    check_keys(what, [metric], (*OWN_METRICS, *OWN_METRICS.values(), *RLLIB_METRICS))
-    return OWN_METRICS.get(metric, metric)
-
-
 def metric_of(spec: Mapping[str, Any]) -> tuple[str, str]:
     """The metric of an experiment, by its whole name, and `max` or `min`.
 
@@ -159,7 +145,7 @@ def metric_of(spec: Mapping[str, Any]) -> tuple[str, str]:
     """
     mode = spec.get("mode", "max")
     check_choice("mode", mode, ("max", "min"))
-    return whole_name("metric", spec.get("metric", RETURN)), mode
+    return whole_name("metric", spec.get("metric", RETURN), spec.get("config", {})), mode
 
 
 def check_sweep(spec: Mapping[str, Any]) -> None:
@@ -172,7 +158,7 @@ def check_sweep(spec: Mapping[str, Any]) -> None:
     scheduler_of(spec)
     search_of(spec)
     config, samples = spec.get("config", {}), spec.get("num_samples", 1)
-    if {"scheduler", "search"} & spec.keys() and metric.startswith(CUSTOM) and not config.get("callbacks"):
+    if {"scheduler", "search"} & spec.keys() and needs_callbacks(metric) and not config.get("callbacks"):
         raise ConfigError(
             f"metric: expected callbacks: rllib_tag.TagCallbacks in config, without which no run has {metric}, got "
             "none. Add it."
@@ -237,6 +223,8 @@ def scheduler_of(spec: Mapping[str, Any]) -> TrialScheduler:
                 f"got {mutations!r}. Name at least one of {', '.join(MUTABLE)}."
             )
         check_keys("scheduler: hyperparam_mutations", mutations, MUTABLE)
+        for key, value in mutations.items():
+            _check_mutation(f"scheduler: hyperparam_mutations: {key}", value)
         given.setdefault("require_attrs", False)  # before the first episode ends there is no return
         ours |= {"hyperparam_mutations": with_samplers(mutations), "custom_explore_fn": WithinRanges.of(mutations)}
     return _build(f"scheduler: {kind}", create_scheduler, SCHEDULERS[kind], given, ours)
@@ -264,6 +252,17 @@ def _as_long_as(kind: str, given: dict[str, Any], stop: Mapping[str, float]) -> 
             "ended, got none. Give one."
         )
     return given
+
+
+def _check_mutation(what: str, value: Any) -> None:
+    """Tune would take any other mapping for further keys, and find out at the first perturbation."""
+    with under(what):
+        found = sampled(value)
+    choices = found[1] if found is not None else value
+    if not isinstance(choices, list) or not choices or any(isinstance(choice, (list, Mapping)) for choice in choices):
+        raise ConfigError(
+            f"{what}: expected a list of values, or a range such as {{uniform: [0.1, 0.9]}}, got {value!r}. Write one."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

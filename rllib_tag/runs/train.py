@@ -20,6 +20,7 @@ from ray.tune import Callback, ResumeConfig
 from ray.tune.experiment import Trial
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.plugin.env_config import GOOD_POLICIES
 from rllib_tag.plugin.ray_internals import (
     CheckpointConfig,
     SchedulerState,
@@ -36,6 +37,7 @@ from rllib_tag.runs.experiment import Experiments, check_experiments, check_shap
 from rllib_tag.runs.files import as_json, provenance
 from rllib_tag.runs.lock import locked
 from rllib_tag.runs.loggers import logger_callbacks
+from rllib_tag.runs.metrics import whole_name
 from rllib_tag.runs.preflight import check_address, check_architecture, check_gpus_here, check_new, check_resumable
 from rllib_tag.runs.restore import find_checkpoint
 from rllib_tag.runs.storage import TUNE_STATE, Place, is_uri
@@ -45,11 +47,11 @@ from rllib_tag.runs.sweeps import (
     corners,
     scheduler_of,
     search_of,
-    whole_name,
     with_samplers,
 )
 
 DEFAULT_STORAGE = "~/ray_results"
+PATHS, NO_PATHS = ("good_policy", "input"), (*GOOD_POLICIES, "sampler")  # keys of paths, and their other values
 INTERRUPTED = "INTERRUPTED"
 
 
@@ -224,8 +226,9 @@ def _run(
     kept = dict(plain.get("checkpoint_config") or {})
     if kept.get("checkpoint_score_attribute") is not None:
         kept["checkpoint_score_attribute"] = whole_name(
-            "checkpoint_score_attribute", kept["checkpoint_score_attribute"]
+            "checkpoint_score_attribute", kept["checkpoint_score_attribute"], spec.get("config", {})
         )
+    plain["stop"] = {whole_name("stop", key, spec.get("config", {})): value for key, value in spec["stop"].items()}
     plain["checkpoint_config"] = CheckpointConfig(**kept)
     scheduler = scheduler_of(spec)
     if options.resume:
@@ -291,9 +294,7 @@ def apply_options(experiments: Experiments, options: TrainOptions) -> Experiment
             spec["scheduler"] = {"type": options.scheduler, **arguments}
         if spec.get("restore"):
             spec["restore"] = str(find_checkpoint(spec["restore"]))
-        env_config = spec.get("config", {}).get("env_config")
-        if isinstance(env_config, dict) and os.path.isdir(str(env_config.get("good_policy", ""))):
-            env_config["good_policy"] = os.path.abspath(env_config["good_policy"])  # workers run elsewhere
+        spec["config"] = _with_absolute_paths(spec.get("config", {}))
         storage = spec.get("storage_path", DEFAULT_STORAGE)
         spec["storage_path"] = storage if is_uri(storage) else os.path.abspath(os.path.expanduser(storage))
         checkpoint: dict[str, Any] = {
@@ -309,6 +310,16 @@ def apply_options(experiments: Experiments, options: TrainOptions) -> Experiment
             spec["checkpoint_config"] = {**(spec.get("checkpoint_config") or {}), **given}
         out[name] = spec
     return out
+
+
+def _with_absolute_paths(value: Any, is_path: bool = False) -> Any:
+    """A config whose files and folders are found by workers, which run elsewhere, wherever their keys may stand."""
+    if isinstance(value, dict):
+        return {key: _with_absolute_paths(inner, is_path or key in PATHS) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_absolute_paths(inner, is_path) for inner in value]
+    found = is_path and isinstance(value, str) and value not in NO_PATHS and os.path.exists(value)
+    return os.path.abspath(value) if found else value
 
 
 def _place(name: str, spec: Mapping[str, Any]) -> Place:

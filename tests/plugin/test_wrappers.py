@@ -28,6 +28,12 @@ def test_frame_skip_takes_fewer_steps() -> None:
     assert steps == 5
 
 
+@pytest.mark.parametrize("num_frames", [[2, 4], (2, 4)])
+def test_supersuit_gets_tuples_where_yaml_has_lists(num_frames: object) -> None:
+    env = TagEnv(wrappers=[{"type": "supersuit.frame_skip_v0", "num_frames": num_frames}], max_cycles=20)
+    play_on(env, 4)
+
+
 def test_sticky_actions_repeat_with_the_seed() -> None:
     wrappers = [{"type": "supersuit.sticky_actions_v0", "repeat_action_probability": 0.5}]
     first, again = (play_on(TagEnv(wrappers=wrappers), 20, seed=4) for _ in range(2))

@@ -15,6 +15,7 @@ from rllib_tag.cli import main
 from rllib_tag.errors import ConfigError
 from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.experiment import check_experiments, check_shape, load_experiments
+from rllib_tag.runs.train import TrainOptions, apply_options
 
 from .conftest import EXPERIMENTS
 
@@ -125,6 +126,20 @@ CASES: list[tuple[Change, str]] = [
     (mapping(type="rllib_tag.TagEnv"), "expected a subclass of ClassPolicyMapping, got 'rllib_tag.TagEnv'"),
     (multiagent(policies=["class_a"]), "policies: expected exactly those"),
     (multiagent(policies_to_train=["class_c"]), "policies_to_train: unknown key 'class_c'"),
+    (multiagent(policy_map_capacity="x"), "policy_map_capacity: expected an integer of at least 1, got 'x'"),
+    (multiagent(policy_states_are_swappable=1), "policy_states_are_swappable: expected true or false, got 1"),
+    (multiagent(count_steps_by="rounds"), "count_steps_by: expected one of env_steps, agent_steps, got 'rounds'"),
+    (lambda spec: spec.update(stop={"return_good_mean": -5}), ""),
+    (lambda spec: spec.update(stop={"training_iteration": 0}), "expected a finite number above 0, got 0"),
+    *(
+        (
+            lambda spec, run=run: spec.update(run=run),
+            f"run: expected PPO, APPO or IMPALA with rllib_tag.TagEnv or rllib_tag.CommModel, got {run}: ",
+        )
+        for run in ("DQN", "SAC", "BC", "MARWIL", "CQL", "IQL", "DreamerV3")
+    ),
+    (model(hidden_dim={"a": 1}), "hidden_dim: expected an integer"),
+    (lambda spec: spec["config"]["model"].update(custom_model_config=3), "custom_model_config: expected a mapping"),
     (multiagent(policy_maping_fn=1), "Did you mean 'policy_mapping_fn'?"),
     (lambda spec: spec["config"]["multiagent"].pop("policy_mapping_fn"), "expected policy_mapping_fn"),
     (lambda spec: spec.update(num_samples=-1), "num_samples: expected an integer of at least 1, got -1"),
@@ -272,6 +287,52 @@ def test_merge_keys_spare_repetition(tmp_path: Path) -> None:
         "a": {"run": "PPO", "stop": stop},
         "b": {"run": "DQN", "stop": stop},
         "c": {"run": "DQN", "stop": stop, "env": "x"},
+    }
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"run": "PPO", "config": {"observation_filter": "MeanStdFilter", "model": {"use_lstm": True}}},
+        {"run": "SAC", "env": "Pendulum-v1", "config": {"replay_buffer_config": {"type": "ReplayBuffer"}}},
+        {"run": "MARWIL", "config": {"input": str(EXPERIMENTS)}},
+        {"run": "PPO", "config": {"multiagent": {"policies": ["a"], "policy_mapping_fn": {"type": f"{__name__}.ToA"}}}},
+        {"run": "PPO", "config": {"exploration_config": {"type": "Random", "sub_exploration": {"type": "Random"}}}},
+    ],
+)
+def test_other_games_and_models_are_left_to_rllib(changes: dict[str, Any]) -> None:
+    """What only `TagEnv` and `CommModel` rely on is asked of no other run."""
+    stack = {"enable_rl_module_and_learner": False, "enable_env_runner_and_connector_v2": False}
+    spec = {"env": "CartPole-v1", "stop": {"training_iteration": 1}, **changes}
+    check({"lab": {**spec, "config": {**stack, **spec["config"]}}})
+    spec["config"] = {**stack, **spec["config"], "multiagent": {"policy_mapping_fn": {"type": "rllib_tag.TagEnv"}}}
+    with pytest.raises(ConfigError, match="policy_mapping_fn: expected a subclass of Callable"):
+        check({"lab": spec})
+
+
+class ToA:
+    """A lab's own mapping."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> str:
+        """Always the same policy."""
+        return "a"
+
+
+def test_paths_are_absolute_wherever_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("prey", "learned", "data"):
+        (tmp_path / name).mkdir()
+    prey, data = str(tmp_path / "prey"), str(tmp_path / "data")
+    config = {
+        "input": "data",
+        "env_config": {"good_policy": {"grid_search": ["random", "prey", {"choice": ["learned", "./prey", "none"]}]}},
+        "evaluation_config": {"env_config": {"good_policy": "prey", "backend": "prey"}},
+    }
+    changed = apply_options({"x": {"config": config}}, TrainOptions())["x"]["config"]
+    assert changed == {
+        "input": data,
+        "env_config": {"good_policy": {"grid_search": ["random", prey, {"choice": ["learned", prey, "none"]}]}},
+        "evaluation_config": {"env_config": {"good_policy": prey, "backend": "prey"}},
     }
 
 

@@ -24,9 +24,8 @@ from rllib_tag.report.sweep import read_sweep
 from rllib_tag.results import CUSTOM, EPISODE_REWARD, read_results
 from rllib_tag.runs import train as training
 from rllib_tag.runs.experiment import check_experiments, check_shape
+from rllib_tag.runs.metrics import COUNTERS, RLLIB_METRICS, needs_callbacks, whole_name
 from rllib_tag.runs.sweeps import (
-    COUNTERS,
-    RLLIB_METRICS,
     TIMES,
     check_population,
     corners,
@@ -71,6 +70,15 @@ def test_the_ends_of_a_sweep_are_checked_beforehand() -> None:
     assert len(found) == len(seen)
 
 
+def test_values_are_sampled_wherever_they_stand() -> None:
+    """A policy's own config stands in a list."""
+    config = {"policies": {"class_a": [None, None, None, {"lr": {"uniform": [3, 5]}}]}}
+    assert isinstance(with_samplers(config)["policies"]["class_a"][3]["lr"], Float)
+    found = [each["policies"]["class_a"] for each in corners(config)]
+    assert found == [[None, None, None, {"lr": lr}] for lr in (3, 5)]
+    assert config["policies"]["class_a"][3] == {"lr": {"uniform": [3, 5]}}
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -106,6 +114,34 @@ def test_metrics_that_exist() -> None:
         metric_of({"mode": "most"})
 
 
+def test_metrics_that_a_config_adds() -> None:
+    evaluated = {"evaluation_interval": 1, "multiagent": {"policies": ["class_a"]}}
+    assert whole_name("stop", "return_good_mean", {}) == f"{CUSTOM}return_good_mean"
+    for name in (f"evaluation/{CUSTOM}contacts_mean", "evaluation/env_runners/policy_reward_min/class_a"):
+        assert whole_name("stop", name, evaluated) == name
+        with pytest.raises(ConfigError, match="stop: unknown key"):
+            whole_name("stop", name, {})
+    own = {"callbacks": "lab.Callbacks"}
+    assert whole_name("stop", f"{CUSTOM}own_mean", own) == f"{CUSTOM}own_mean"
+    for name, config in ((f"{CUSTOM}own_mean", {}), (f"{CUSTOM}own", own), (f"evaluation/{CUSTOM}own_mean", own)):
+        with pytest.raises(ConfigError, match="stop: unknown key"):
+            whole_name("stop", name, config)
+    assert needs_callbacks(f"evaluation/{CUSTOM}contacts_mean")
+    assert not needs_callbacks("evaluation/env_runners/episode_reward_mean")
+
+
+def test_runs_are_stopped_and_kept_by_metrics_of_evaluation(ray_session: None, tmp_path: Path) -> None:
+    experiments = small("tag_quick")
+    spec, name = experiments["tag_quick"], f"evaluation/{CUSTOM}return_good_mean"
+    spec["config"] |= {"evaluation_interval": 2, "evaluation_duration": 2, "num_env_runners": 0}
+    spec["stop"] = {name: -1e9, "training_iteration": 5}
+    spec["checkpoint_config"] = {
+        "checkpoint_score_attribute": name, "checkpoint_frequency": 1, "checkpoint_at_end": True, "num_to_keep": 1,
+    }  # fmt: skip
+    (end,) = train(experiments, TrainOptions(storage_path=str(tmp_path)), lambda *_: None)
+    assert (end.status, end.result["training_iteration"]) == ("TERMINATED", 2)
+
+
 def test_every_known_metric_is_in_a_result(trained: TrialEnd) -> None:
     results = read_results(trained.folder / "result.json")
     assert [result["training_iteration"] for result in results] == [1, 2]
@@ -130,6 +166,21 @@ def test_schedulers() -> None:
         ({"type": "pbt", "hyperparam_mutations": {"lrr": [1]}}, "hyperparam_mutations: unknown key 'lrr'"),
         ({"type": "fifo", "max_t": 3}, "scheduler: fifo: unknown key 'max_t'"),
         ({"type": "asha", "metric": "captured_mean"}, "scheduler: asha: unknown key 'metric'"),
+        (
+            {"type": "pbt", "hyperparam_mutations": {"lr": {"grid_search": [0.1]}}},
+            "lr: expected a list of values, or a",
+        ),
+        ({"type": "pbt", "hyperparam_mutations": {"lr": {"a": [0.1]}}}, "lr: expected a list of values, or a range"),
+        (
+            {"type": "pbt", "hyperparam_mutations": {"lr": {"choice": [{"uniform": [0, 1]}]}}},
+            "lr: expected a list of va",
+        ),
+        ({"type": "pbt", "hyperparam_mutations": {"lr": []}}, "lr: expected a list of values, or a range"),
+        ({"type": "pbt", "hyperparam_mutations": {"lr": 0.1}}, "lr: expected a list of values, or a range"),
+        (
+            {"type": "pbt", "hyperparam_mutations": {"lr": {"uniform": 3}}},
+            "hyperparam_mutations: lr: uniform: expected",
+        ),
         ({**PBT, "custom_explore_fn": "math.exp"}, "scheduler: pbt: unknown key 'custom_explore_fn'"),
     ):
         with pytest.raises(ConfigError, match=message):
