@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
+import os
+import sys
 from typing import Any
+
+import ray
 
 from rllib_tag.errors import ConfigError
 
 
 def resolve(what: str, path: Any) -> Any:
     """Imports what a dotted path such as `rllib_tag.TagEnv` names.
+
+    A module is run when it is imported, before it can be known what it holds. So a path must begin with a package that
+    the user chose to have: one that is installed, is on PYTHONPATH, lies beside the script that is run, or has been
+    imported already. Python's own modules are never imported, nor is what merely lies in the current folder. What an
+    installed package does when it is imported is not looked into.
 
     Args:
         what: What the path is for, as the message should call it.
@@ -20,6 +30,16 @@ def resolve(what: str, path: Any) -> Any:
     """
     if not isinstance(path, str) or "." not in path or not all(part.isidentifier() for part in path.split(".")):
         raise ConfigError(f"{what}: expected an import path such as package.module.Name, got {path!r}. Write it so.")
+    package, _, _ = path.partition(".")
+    if package in sys.stdlib_module_names:
+        raise ConfigError(
+            f"{what}: expected a class of an installed package, got {path!r} of Python's own library. Name another."
+        )
+    if package not in sys.modules and not _in_actor() and _lies_about(package):
+        raise ConfigError(
+            f"{what}: expected a class of an installed package, got {path!r}, which only lies in the current folder. "
+            "Install it, or put the folder on PYTHONPATH."
+        )
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
@@ -30,7 +50,7 @@ def resolve(what: str, path: Any) -> Any:
 
 
 def resolve_subclass(what: str, path: Any, base: type) -> type:
-    """Imports a class and checks its kind.
+    """Imports a class, as `resolve` does, and checks its kind.
 
     Raises:
         ConfigError: If the path does not name a subclass of `base`.
@@ -40,3 +60,23 @@ def resolve_subclass(what: str, path: Any, base: type) -> type:
         kind = f"class {found.__qualname__}" if isinstance(found, type) else type(found).__name__
         raise ConfigError(f"{what}: expected a subclass of {base.__name__}, got {path!r}, a {kind}. Name another.")
     return found
+
+
+def _in_actor() -> bool:
+    """Whether this is one of Ray's actors, where paths arrive that were checked before Ray started."""
+    return ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
+
+
+def _lies_about(package: str) -> bool:
+    """Whether Python would import a package from the current folder only because `python -m` or `-c` looks there."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        return False  # importing says so better
+    here = os.path.realpath(os.getcwd())
+    files = list(spec.submodule_search_locations or []) or [spec.origin or ""]
+    if here not in {os.path.realpath(os.path.dirname(file)) for file in files}:
+        return False
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    beside_script = script is not None and os.path.realpath(os.path.dirname(script)) == here
+    looked_in = [os.path.realpath(entry) for entry in sys.path].count(here)  # `python -m` and `-c` add one of them
+    return not beside_script and looked_in <= 1 - int(getattr(sys.flags, "safe_path", False))
