@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from rich import progress
@@ -22,9 +24,25 @@ console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Runs a command; what a user gave wrong ends in one line and exit status 2."""
+    """Runs a command; what a user gave wrong ends in one line and exit status 2.
+
+    SIGTERM interrupts it as Ctrl-C does, and the exit status is 143 then.
+    """
+    terminated = False
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        nonlocal terminated
+        terminated = True
+        interrupt = signal.getsignal(signal.SIGINT)
+        if not callable(interrupt):  # in the background, a shell lets Ctrl-C be ignored
+            raise KeyboardInterrupt
+        interrupt(signal.SIGINT, frame)
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         command()
+    except SystemExit as end:
+        sys.exit(128 + signal.SIGTERM if terminated and end.code else end.code)
     except ConfigError as error:
         errors.print(f"error: {error}", style="red", highlight=False, markup=False)
         sys.exit(2)

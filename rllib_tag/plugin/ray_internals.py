@@ -6,11 +6,14 @@ import copy
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ray import ObjectRef, cloudpickle
+from ray._private.services import canonicalize_bootstrap_address
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.registry import ALGORITHMS
@@ -26,6 +29,7 @@ from ray.tune.experiment import Trial
 from ray.tune.registry import ENV_CREATOR, RLLIB_MODEL, _global_registry
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search.variant_generator import generate_variants
+from ray.util import placement_group_table
 
 try:
     from ray.tune import CheckpointConfig
@@ -43,14 +47,18 @@ __all__ = [
     "SchedulerState",
     "algorithm_defaults",
     "algorithm_names",
+    "asked_for",
     "env_is_registered",
     "episode_history",
     "evaluation_config",
+    "is_cluster",
+    "is_waiting",
     "merged_config",
     "model_is_registered",
     "on_each_runner",
     "policy_configs",
     "required_resources",
+    "running_cluster",
     "standardize_fields",
     "state_names",
     "synchronous_parallel_sample",
@@ -138,6 +146,47 @@ def on_each_runner(
 def trial_folder(trial: Trial) -> str:
     """Where a trial's results and checkpoints are, below where Tune stores experiments."""
     return f"{trial.storage.experiment_dir_name}/{trial.storage.trial_dir_name}"
+
+
+def asked_for(trial: Trial) -> dict[str, float]:
+    """What a trial asks Ray for."""
+    return trial.placement_group_factory.required_resources
+
+
+def is_waiting(trial: Trial) -> bool:
+    """Whether Ray has not set aside what a trial asks for; its process may be starting otherwise."""
+    bundles = [
+        {kind: value for kind, value in bundle.items() if value} for bundle in trial.placement_group_factory.bundles
+    ]
+    return any(
+        group["state"] == "PENDING" and list(group["bundles"].values()) == bundles
+        for group in placement_group_table().values()
+    )
+
+
+def running_cluster(asked: str | None) -> str | None:
+    """Where Ray would look for a cluster on this machine, as host:port; None where it would start one.
+
+    Args:
+        asked: `auto`, or None where nobody asked for a cluster.
+
+    Raises:
+        ConnectionError: If one was asked for, and none was ever started here.
+    """
+    return canonicalize_bootstrap_address(asked)
+
+
+def is_cluster(address: str, timeout_s: float) -> bool:
+    """Whether a cluster's head answers at host:port; asked in a process of its own, which can be given up."""
+    ask = (
+        "import sys; from ray._raylet import GcsClient; "
+        "GcsClient(address=sys.argv[1]).internal_kv_get(b'x', namespace=b'x')"
+    )
+    try:
+        asked = subprocess.run([sys.executable, "-c", ask, address], capture_output=True, timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        return False
+    return asked.returncode == 0
 
 
 def state_names(state: bytes, path: str) -> bool:

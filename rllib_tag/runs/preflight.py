@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.plugin.ray_internals import is_cluster, running_cluster
 from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.effective import View, views
 from rllib_tag.runs.files import as_json
@@ -20,24 +22,79 @@ from rllib_tag.runs.restore import load_policies
 from rllib_tag.runs.storage import TUNE_STATE, Place
 from rllib_tag.runs.team_check import comm_config
 
-CONNECT_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 5.0, 12.0
+CLIENT_PORT = "10001"
+SETTINGS = b"\x04"
+# How a connection of HTTP/2, which Ray's gRPC speaks, begins: after it, the other side says its settings.
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
 
 
-def check_address(address: str) -> None:
-    """Raises where no cluster answers; Ray itself would try for minutes and then end the process.
+def cluster_address(asked: str | None) -> str | None:
+    """The address for Ray to start with: of a cluster that answers, `local`, or None for the one that Ray finds here.
+
+    Ray itself would try for minutes to reach one that does not answer, and then end the process.
+
+    Args:
+        asked: What the command line says; None if nothing. Then `RAY_ADDRESS` counts, and after it the cluster that
+            was last started on this machine, if it still answers.
 
     Raises:
-        ConfigError: If nothing listens at `host:port`. Words such as `auto` are left to Ray.
+        ConfigError: If a cluster was asked for and does not answer.
     """
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        return  # "auto" and the like, which Ray looks up
+    source, address = "--ray-address", asked
+    if asked in (None, "auto") and os.environ.get("RAY_ADDRESS"):
+        source, address = "RAY_ADDRESS", os.environ["RAY_ADDRESS"]
+    if address == "local":
+        return address
     try:
-        socket.create_connection((host.removeprefix("ray://"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
+        found = running_cluster(address) if address in (None, "auto") else address
+    except ConnectionError as error:
         raise ConfigError(
-            f"--ray-address: expected a cluster at {address}, found none ({error}). Start one or correct the address."
+            f"{source}: expected a cluster on this machine, found none. Start one by `ray start --head`."
         ) from error
+    if found is None:
+        return "local"
+    why = _why_unreachable(found)
+    if why is None and found == address and "://" not in found and not is_cluster(found, ANSWER_TIMEOUT_S):
+        why = "what listens there is not Ray, or of another version"
+    if why is None:
+        return address
+    if address is None:  # left by a cluster that is gone
+        return "local"
+    raise ConfigError(
+        f"{source}: expected a cluster at {found}, found none ({why}). Start one, correct the address or leave it out."
+    )
+
+
+def _why_unreachable(address: str) -> str | None:
+    """What keeps an address from being a cluster's or of a server for its clients; None if nothing seems to."""
+    client = address.startswith("ray://")
+    host, _, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
+    if client and not host:
+        host, port = port, CLIENT_PORT
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "1":
+                return None
+            connection.sendall(HTTP2)
+            frame = connection.recv(9, socket.MSG_WAITALL)
+    except (OSError, OverflowError, ValueError) as error:
+        return str(error)
+    return None if frame[3:4] == SETTINGS else "what listens there is not Ray"
+
+
+def check_surroundings() -> None:
+    """Raises where the environment has what Ray refuses once everything has begun.
+
+    Raises:
+        ConfigError: If a variable is set that only an older Ray knew.
+    """
+    for name in ("TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"):
+        if name in os.environ:
+            raise ConfigError(
+                f"{name}: expected it not to be set, as Ray no longer knows it, got {os.environ[name]}. Unset it, and "
+                "say where results go by --storage-path."
+            )
 
 
 def check_gpus_here(spec: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], limit: int | None) -> None:

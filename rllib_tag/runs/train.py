@@ -7,6 +7,8 @@ import copy
 import dataclasses
 import logging
 import os
+import signal
+import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -16,7 +18,7 @@ from typing import Any
 import gymnasium
 import ray
 from ray import tune
-from ray.tune import Callback, ResumeConfig
+from ray.tune import ResumeConfig
 from ray.tune.experiment import Trial
 
 from rllib_tag.errors import ConfigError
@@ -38,7 +40,14 @@ from rllib_tag.runs.files import as_json, provenance
 from rllib_tag.runs.lock import locked
 from rllib_tag.runs.loggers import logger_callbacks
 from rllib_tag.runs.metrics import whole_name
-from rllib_tag.runs.preflight import check_address, check_architecture, check_gpus_here, check_new, check_resumable
+from rllib_tag.runs.preflight import (
+    check_architecture,
+    check_gpus_here,
+    check_new,
+    check_resumable,
+    check_surroundings,
+    cluster_address,
+)
 from rllib_tag.runs.restore import find_checkpoint
 from rllib_tag.runs.storage import TUNE_STATE, Place, is_uri
 from rllib_tag.runs.sweeps import (
@@ -49,6 +58,7 @@ from rllib_tag.runs.sweeps import (
     search_of,
     with_samplers,
 )
+from rllib_tag.runs.watch import OnResult, Watch
 
 DEFAULT_STORAGE = "~/ray_results"
 PATHS, NO_PATHS = ("good_policy", "input"), (*GOOD_POLICIES, "sampler")  # keys of paths, and their other values
@@ -122,9 +132,6 @@ class TrialEnd:
         return Path(self.place.path)
 
 
-OnResult = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
-
-
 def train(
     experiments: Experiments, options: TrainOptions, on_result: OnResult, on_note: Callable[[str], None] = print
 ) -> list[TrialEnd]:
@@ -135,7 +142,8 @@ def train(
         options: What the command line sets.
         on_result: Called at each iteration with the trial's number and what it varies, such as `2_lr=0.01`, its
             result and its stop criteria.
-        on_note: Called with how each experiment samples, before it starts. Default: prints it.
+        on_note: Called with how each experiment samples, before it starts, and with what it waits for, where others use
+            the cluster. Default: prints it.
 
     Returns:
         How each trial ended.
@@ -147,11 +155,11 @@ def train(
     experiments = apply_options(experiments, options)
     check_shape(experiments)
     check_experiments(experiments)
-    if options.ray_address is not None:
-        check_address(options.ray_address)
+    check_surroundings()
+    address = _address(options)
     for name, spec in experiments.items():
         configs = corners(spec.get("config", {}))
-        if options.ray_address is None:
+        if address == "local":
             check_gpus_here(spec, configs, options.ray_num_gpus)
         if spec.get("restore"):
             check_architecture(Path(spec["restore"]), spec, configs)
@@ -165,16 +173,20 @@ def train(
                 check_resumable(_place(name, spec), spec)
             else:
                 check_new(_place(name, spec))
-        return _train(experiments, options, on_result, on_note)
+        return _train(experiments, options, address, on_result, on_note)
 
 
 def _train(
-    experiments: Experiments, options: TrainOptions, on_result: OnResult, on_note: Callable[[str], None]
+    experiments: Experiments,
+    options: TrainOptions,
+    address: str | None,
+    on_result: OnResult,
+    on_note: Callable[[str], None],
 ) -> list[TrialEnd]:
     """Trains experiments whose folders this process holds."""
     own_ray = not ray.is_initialized()
     if own_ray:
-        _start_ray(options)
+        _start_ray(options, address)
     try:
         available = ray.cluster_resources()
         for spec in experiments.values():
@@ -191,23 +203,41 @@ def _train(
             ray.shutdown()
 
 
-def _start_ray(options: TrainOptions) -> None:
+def _address(options: TrainOptions) -> str | None:
+    """The address for Ray to start with, unless this process has started it."""
+    if options.ray_address is not None:
+        return cluster_address(options.ray_address)
     own = (options.ray_num_cpus, options.ray_num_gpus, options.ray_object_store_memory)
-    # Without an address Ray connects to a cluster that it finds on this machine, which cannot be given sizes.
-    local = "local" if any(given is not None for given in own) else None
+    # A cluster that runs already cannot be given sizes.
+    return "local" if ray.is_initialized() or any(given is not None for given in own) else cluster_address(None)
+
+
+def _start_ray(options: TrainOptions, address: str | None) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(
-            address=options.ray_address or local,
+            address=address,
             num_cpus=options.ray_num_cpus,
             num_gpus=options.ray_num_gpus,
             object_store_memory=options.ray_object_store_memory,
-            include_dashboard=None if options.ray_address else False,
+            include_dashboard=False if address == "local" else None,
             log_to_driver=options.verbose > 0,
             logging_level=logging.INFO if options.verbose else logging.ERROR,
         )
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
         said = " ".join(str(error).split())
         raise ConfigError(f"ray: expected a cluster that can be used, got: {said} Check the --ray options.") from error
+    except OSError as error:
+        raise ConfigError(
+            f"ray: expected that Ray can write its own files here, got: {error}. Set RAY_TMPDIR and HOME to "
+            "folders that can be written, RAY_TMPDIR to one with a short path."
+        ) from error
+    except SystemExit:  # what Ray's own handler makes of SIGTERM
+        signal.signal(signal.SIGTERM, handler)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # Ray's own would end this process amid Tune's work
 
 
 def _run(
@@ -244,7 +274,7 @@ def _run(
             search_alg=search_of(spec),
             resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
             verbose=3 if options.verbose else 0,
-            callbacks=[_Progress(on_result), SchedulerState(scheduler), *loggers],
+            callbacks=[Watch(on_result, on_note), SchedulerState(scheduler), *loggers],
             storage_path=storage.path,
             storage_filesystem=storage.filesystem,
             raise_on_failed_trial=False,
@@ -340,18 +370,6 @@ def _quiet(verbose: int) -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # how a trial ended is ours to say
         gymnasium.logger.min_level = gymnasium.logger.ERROR
-
-
-class _Progress(Callback):
-    """Hands every result on; Tune's own reporter stays silent."""
-
-    def __init__(self, on_result: Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]) -> None:
-        self._on_result = on_result
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
-    ) -> None:
-        self._on_result(trial.experiment_tag, result, trial.stopping_criterion)
 
 
 def _trial_end(trial: Trial, storage: Place) -> TrialEnd:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
+from pathlib import Path
 from unittest.mock import MagicMock, Mock
 
 import gymnasium
 import pytest
+import ray
 from ray import train, tune
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.evaluation import rollout_worker
@@ -168,3 +170,17 @@ def test_policies_get_the_configs_that_rllib_gives_them() -> None:
                 assert merged[name][key] == specs[name].config[key], (name, key)
     assert ray_internals.policy_configs(training)["x"].env_config == {"deep": {"d": 11, "b": 5}}
     assert set(ray_internals.policy_configs(ray_internals.merged_config("PPO", {}))) == {"default_policy"}
+
+
+def test_a_cluster_is_told_from_something_else(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = ray.get_runtime_context().gcs_address
+    assert ray_internals.is_cluster(address, timeout_s=60.0)
+    assert not ray_internals.is_cluster(address, timeout_s=0.01)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert ray_internals.running_cluster(None) is None
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text("192.0.2.1:6379")
+    assert ray_internals.running_cluster(None) == "192.0.2.1:6379"

@@ -13,8 +13,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from rllib_tag import evaluate
+from rllib_tag.cli import app
+from rllib_tag.errors import ConfigError
 
 from .conftest import small
 
@@ -76,6 +79,37 @@ def test_an_interrupted_run_goes_on_where_it_was(interrupted: Interrupted) -> No
     assert sorted(set(steps)) == list(range(200, 1601, 200))
     assert len(list((interrupted.folder / "results" / "tag_quick").glob("run_*.json"))) == 2
     assert len(list(trial.glob("checkpoint_*"))) == 2
+
+
+def test_a_living_run_keeps_others_out_and_sigterm_ends_it_like_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiments = small("tag_quick")
+    experiments["tag_quick"].update(stop={"training_iteration": 5000}, checkpoint_config={"checkpoint_frequency": 1})
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(experiments))
+    command = ["train", "file", str(tmp_path / "quick.yaml"), "--storage-path", str(tmp_path / "results")]
+    with subprocess.Popen(
+        [RLLIB, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_ignore_ctrl_c
+    ) as process:
+        said = [process.stdout.readline() for _ in range(3)]
+        for options in ([], ["--resume"]):
+            result = CliRunner().invoke(app, [*command, *options])
+            assert isinstance(result.exception, ConfigError)
+            assert f"where process {process.pid} on " in str(result.exception)
+        process.send_signal(signal.SIGTERM)
+        said += process.stdout.readlines()
+        status = process.wait(timeout=120)
+    assert status == 143, said
+    assert "go on with --resume" in said[-1]
+    assert not any("SIGTERM received" in line or "Traceback" in line for line in said)
+    folder = tmp_path / "results" / "tag_quick"
+    assert not (folder / ".lock").exists()
+    assert list(folder.glob("experiment_state-*.json"))
+
+
+def _ignore_ctrl_c() -> None:
+    """As a shell does for what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def test_resuming_something_else_is_refused(folder: Path) -> None:
