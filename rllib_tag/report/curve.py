@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.report.figures import COLOURS, draw_levels, new_figure, save_figure
+from rllib_tag.report.figures import draw_levels, legend_height, line_style, new_figure, save_figure
 from rllib_tag.results import EPISODE_REWARD, RETURN, env_steps, read_results, result_files, with_number
 
 
@@ -55,9 +55,9 @@ def draw_curves(
     Raises:
         ConfigError: If the image cannot be written.
     """
-    figure, axes = new_figure((7, 4))
-    for colour, (label, (steps, values)) in zip(COLOURS * len(curves), curves.items(), strict=False):
-        axes.plot([step / 1000 for step in steps], values, color=colour, linewidth=2, label=label)
+    figure, axes = new_figure((7, 4 + legend_height(len(curves))))
+    for i, (label, (steps, values)) in enumerate(curves.items()):
+        axes.plot([step / 1000 for step in steps], values, linewidth=2, label=label, **line_style(i))
     draw_levels(axes, levels)
     axes.set_xlabel("environment steps (thousands)")
     axes.set_ylabel("return per adversary\n(MPE's own reward, training policy)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import textwrap
 from collections.abc import Mapping
@@ -16,13 +17,23 @@ from rllib_tag.errors import ConfigError
 
 # Okabe & Ito 2008: told apart by the colour-blind.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-
+LINES = ("-", "--", ":", "-.")
 
 LEVEL_LABELS = {
     "random": "random",
     "class_b_chases": "class B chases, class A random",
     "all_chase": "all chase, full information",
 }
+
+
+def line_style(i: int) -> dict[str, str]:
+    """The colour and the kind of line of a figure's series number `i`: 28 that differ."""
+    return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
+
+
+def legend_height(count: int) -> float:
+    """Inches by which a figure grows for a legend of `count` series in two columns to leave the axes their size."""
+    return 0.21 * max(0, math.ceil(count / 2) - 4)
 
 
 def new_figure(

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from rliable import library, metrics
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.report.figures import COLOURS, draw_levels, new_figure, save_figure
+from rllib_tag.report.figures import COLOURS, draw_levels, legend_height, line_style, new_figure, save_figure
 from rllib_tag.report.heat_map import GAME, VALUE, read_transfer
 from rllib_tag.report.table import read_summary
 
@@ -228,8 +228,9 @@ def _interval(estimate: np.ndarray, ends: np.ndarray) -> Interval:
 
 def draw_learning_curves(study: Study, labels: Mapping[str, str], levels: Levels, out: Path) -> list[Path]:
     """Interquartile means of the runs' returns over environment steps, with 95 % intervals."""
-    figure, axes = new_figure((7, 4.2))
-    for colour, (arm, label) in zip(COLOURS, labels.items(), strict=False):
+    figure, axes = new_figure((7, 4.2 + legend_height(len(labels))))
+    for i, (arm, label) in enumerate(labels.items()):
+        style = line_style(i)
         steps, runs = study.curves(arm)
         _seed()
         estimates, intervals = library.get_interval_estimates(
@@ -237,8 +238,8 @@ def draw_learning_curves(study: Study, labels: Mapping[str, str], levels: Levels
             lambda x: np.array([metrics.aggregate_iqm(x[..., i]) for i in range(x.shape[-1])]),
             reps=REPETITIONS,
         )
-        axes.plot(steps / 1e6, estimates[arm], color=colour, linewidth=2, label=f"{label} ({len(runs)} seeds)")
-        axes.fill_between(steps / 1e6, *intervals[arm], color=colour, alpha=0.2, linewidth=0)
+        axes.plot(steps / 1e6, estimates[arm], linewidth=2, label=f"{label} ({len(runs)} seeds)", **style)
+        axes.fill_between(steps / 1e6, *intervals[arm], color=style["color"], alpha=0.2, linewidth=0)
     draw_levels(axes, levels)
     axes.set(xlabel="environment steps (millions)", xlim=(0, None), ylim=(0, None))
     axes.set_ylabel("return per adversary\n(training policy)")
@@ -266,15 +267,17 @@ def draw_profiles(study: Study, labels: Mapping[str, str], out: Path) -> list[Pa
 
     Source: after the performance profiles of Agarwal et al. 2021, with episodes in place of runs and tasks.
     """
-    figure, axes = new_figure((7, 4))
+    figure, axes = new_figure((7, 4 + legend_height(len(labels))))
     returns = {arm: study.returns(arm) for arm in labels}
     levels = np.linspace(0, max(float(runs.max()) for runs in returns.values()), 100)
-    for colour, (arm, label) in zip(COLOURS, labels.items(), strict=False):
+    for i, (arm, label) in enumerate(labels.items()):
+        style = line_style(i)
         above = (returns[arm][..., None] > levels).mean(1)  # (seeds, levels)
         rng = np.random.default_rng(0)
         drawn = [rng.choice(above, len(above)).mean(0) for _ in range(REPETITIONS)]
-        axes.plot(levels, above.mean(0), color=colour, linewidth=2, label=label)
-        axes.fill_between(levels, *np.percentile(drawn, [2.5, 97.5], axis=0), color=colour, alpha=0.2, linewidth=0)
+        axes.plot(levels, above.mean(0), linewidth=2, label=label, **style)
+        ends = np.percentile(drawn, [2.5, 97.5], axis=0)
+        axes.fill_between(levels, *ends, color=style["color"], alpha=0.2, linewidth=0)
     axes.set(xlabel="return per adversary", ylabel="share of episodes above", xlim=(0, None), ylim=(0, 1.02))
     return _finish(figure, axes, out)
 

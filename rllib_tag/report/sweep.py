@@ -180,15 +180,22 @@ def draw_sweep(sweep: Sweep, out: str | os.PathLike[str]) -> list[Path]:
 
 
 def _places(axes: Any, values: list[Any]) -> list[float]:
-    """Where a key's values stand on the axis: numbers by their size, anything else side by side."""
-    if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+    """Where a key's values stand on the axis: finite numbers by their size, anything else side by side."""
+    if all(_is_number(value) and math.isfinite(value) for value in values):
         if min(values) > 0 and max(values) >= 10 * min(values):
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
             axes.xaxis.set_major_formatter("{x:g}")
             axes.xaxis.set_minor_formatter(NullFormatter())
         return values
-    names = sorted({str(value) for value in values})
+    numbers = sorted({value for value in values if _is_number(value)})
+    others = sorted({str(value) for value in values if not _is_number(value)})
+    names = [*(f"{number:g}" for number in numbers), *others]
     axes.set_xticks(range(len(names)), names, fontsize="small", rotation=20 if max(map(len, names)) > 8 else 0)
     axes.set_xlim(-0.5, len(names) - 0.5)
-    return [names.index(str(value)) for value in values]
+    places = {value: place for place, value in enumerate((*numbers, *others))}
+    return [places[value if _is_number(value) else str(value)] for value in values]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value)

@@ -25,6 +25,15 @@ def test_curves_are_read_and_drawn(tmp_path: Path) -> None:
     assert images[1].read_text() == before  # no date, no random names
 
 
+def test_more_series_than_colours_are_all_drawn_and_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr("rllib_tag.report.curve.save_figure", lambda figure, out: figures.append(figure))
+    draw_curves({f"run {i}": ([0, 1000], [i, i + 1.0]) for i in range(23)}, {}, tmp_path)
+    (axes,) = figures[0].axes
+    assert [line.get_label() for line in axes.lines] == [f"run {i}" for i in range(23)]
+    assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 23
+
+
 def test_what_is_not_a_curve_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected the results of one trial"):
         read_curve(tmp_path)

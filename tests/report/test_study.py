@@ -147,6 +147,19 @@ def test_every_figure_is_drawn_twice_and_alike(study: Study, tmp_path: Path) -> 
         assert one.read_bytes() == other.read_bytes()
 
 
+def test_more_arms_than_colours_are_all_drawn(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = []
+    monkeypatch.setattr("rllib_tag.report.study.save_figure", lambda figure, out: figures.append(figure))
+    study.arms |= {f"arm_{i}": study.arms["comm"] for i in range(9)}
+    labels = {arm: arm for arm in study.arms}
+    draw_learning_curves(study, labels, {}, tmp_path)
+    draw_profiles(study, labels, tmp_path)
+    for figure in figures:
+        lines = figure.axes[0].lines
+        assert [line.get_label().partition(" ")[0] for line in lines] == list(labels)
+        assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == len(labels) == 12
+
+
 def test_what_is_missing_is_named(study: Study, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected runs as ARM/seed_N/"):
         Study(tmp_path / "comm")

@@ -88,6 +88,22 @@ def test_the_table_and_the_figure_show_every_trial(folder: Path) -> None:
     assert svg.read_text().count("<use") >= 6  # a dot a trial in both panels, beside the ticks
 
 
+def test_a_trial_at_infinity_has_its_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = [0.5, math.inf, 2, None, 11]
+    for i, value in enumerate(values):
+        write_trial(tmp_path, f"t{i}", {"range": value}, [3.0 + 10 * (value == math.inf)])
+    sweep = read_sweep(tmp_path)
+    assert sweep.rows[0]["range"] == math.inf
+    figures = []
+    monkeypatch.setattr("rllib_tag.report.sweep.save_figure", lambda figure, out: figures.append(figure))
+    draw_sweep(sweep, tmp_path)
+    axes = figures[0].axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.5", "2", "11", "inf", "None"]
+    (best,), others = (collection.get_offsets().tolist() for collection in axes.collections)
+    assert best == [3, 13.0]
+    assert sorted(x for x, _ in others) == [0, 1, 2, 4]
+
+
 def test_what_cannot_be_reported_is_said(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown key 'time_total'. Did you mean 'time_total_s'"):
         read_sweep(folder, "time_total")
