@@ -135,7 +135,8 @@ def _check_spec(spec: Mapping[str, Any]) -> None:
     _check_checkpoint_config(spec.get("checkpoint_config", {}), spec.get("config", {}))
     check_sweep(spec)
     check_loggers(spec.get("loggers", {}))
-    for variant in (*corners(spec.get("config", {})), *corners(mutated(spec))):
+    begun, changed = spec.get("config", {}), mutated(spec)
+    for variant in (*corners(begun), *(corners(changed) if changed != begun else ())):
         check_config(spec["run"], spec["env"], variant)
 
 

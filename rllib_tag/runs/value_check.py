@@ -101,7 +101,7 @@ def _check_keys(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig)
 def _check_types(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig) -> None:
     """A value must be of its default's kind, where the default is a plain number or flag."""
     for key, value in config.items():
-        if key in AUTOMATIC and value == "auto":
+        if (key in AUTOMATIC and value == "auto") or (key == "grad_clip" and value is None):
             continue
         default = getattr(defaults, TRANSLATED.get(key, key), None)
         if isinstance(default, bool):

@@ -9,21 +9,30 @@ import contextlib
 import copy
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.rllib.models import ModelCatalog
 
+from rllib_tag import CommModel, TagEnv
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.weights import MANIFEST, load_exported
+from rllib_tag.plugin.mapping import acting_policies
+from rllib_tag.plugin.tag_vec import TagVec
+from rllib_tag.runs.backend import why_plain
+from rllib_tag.runs.effective import View, views
 from rllib_tag.runs.experiment import check_experiments, check_shape, load_experiments
 from rllib_tag.runs.restore import PRETRAINED
+from rllib_tag.runs.sweeps import corners, scheduler_of, search_of
 
 from .conftest import EXPERIMENTS
+from .grammar import experiments
 
 FILES = [
     yaml.safe_load(path.read_text()) for path in sorted(EXPERIMENTS.glob("**/*.yaml")) if path.parent.name != "cluster"
@@ -91,6 +100,73 @@ def test_changed_experiments(tree: Any, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "file.yaml").write_text(yaml.safe_dump(tree))
     refused_or_read(read_experiments, folder / "file.yaml", folder)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Small networks are built and run faster so."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_files_of_the_grammar(one_thread: None) -> None:
+    """Of what a user could rightly write at least half is accepted, and what is accepted builds."""
+    drawn: list[bool] = []
+
+    @given(tree=experiments())
+    def refused_or_builds(tree: Any) -> None:
+        drawn.append(False)
+        try:
+            check_shape(tree)
+            check_experiments(tree)
+        except ConfigError:
+            return
+        drawn[-1] = True
+        for spec in tree.values():
+            build(spec)
+
+    refused_or_builds()
+    assert 2 * sum(drawn) >= len(drawn)
+
+
+def build(spec: dict[str, Any]) -> None:
+    """Builds all that workers would: schedulers, and for training and evaluation the games, policies and models."""
+    scheduler_of(spec)
+    search_of(spec)
+    for config in corners(spec["config"])[:2]:
+        plain = why_plain(spec["run"], spec["env"], config)
+        training, evaluation = views(spec["run"], spec["env"], config)
+        trained = built(training)
+        for name, model in built(evaluation).items():
+            model.load_state_dict(trained[name].state_dict())
+        if plain is None:
+            for view in (training, evaluation):
+                TagVec(TagEnv(view.config.env_config).config, 2)
+
+
+def built(view: View) -> dict[str, CommModel]:
+    """The models of a view's policies, after they have acted in its game."""
+    env = view.env(view.config.env_config)
+    observations, _ = env.reset(seed=0)
+    models: dict[str, CommModel] = {}
+    for agent, policy in acting_policies(view.config, env).items():
+        config, action_space = view.policies[policy], env.action_spaces[agent]
+        preprocessor = ModelCatalog.get_preprocessor_for_space(env.observation_spaces[agent])
+        dist_class, num_outputs = ModelCatalog.get_action_dist(action_space, config.model, framework="torch")
+        if policy not in models:
+            models[policy] = ModelCatalog.get_model_v2(
+                preprocessor.observation_space, action_space, num_outputs, config.model, "torch"
+            )
+        row = torch.from_numpy(preprocessor.transform(observations[agent])[None])
+        outputs, _ = models[policy]({"obs": row})
+        assert outputs.shape == (1, num_outputs)
+        assert torch.isfinite(models[policy].value_function()).all()
+        assert dist_class(outputs, models[policy]).sample().shape[0] == 1
+    env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
+    env.close()
+    return models
 
 
 @given(
