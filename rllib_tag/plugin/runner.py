@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.evaluation.rollout_worker import RolloutWorker
-from ray.rllib.policy.policy import PolicySpec
+from ray.rllib.policy.policy import Policy, PolicySpec
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 
 from rllib_tag.plugin.class_paths import resolve
@@ -24,9 +25,15 @@ class TagRunner(RolloutWorker):
     RLlib could not say what they observe.
     """
 
+    policy_mapping_fn: Callable[..., str]
+    is_policy_to_train: Callable[..., bool] | None
+    _keeps_mapping = False
+
     def __init__(self, **kwargs: Any) -> None:
         config = kwargs["config"]
-        super().__init__(**{**kwargs, "config": _evaluated(config) if config.in_evaluation else config})
+        here = _evaluated(config) if config.in_evaluation else config
+        self._not_here = set(config.policies) - set(here.policies)
+        super().__init__(**{**kwargs, "config": here})
 
     def sample(self, **kwargs: Any) -> MultiAgentBatch:
         """A sample batch; one that raises the error on the driver, if the environment's numbers are not finite."""
@@ -44,6 +51,52 @@ class TagRunner(RolloutWorker):
             FloatingPointError: If the environment's numbers are not finite.
         """
         return super().sample(**kwargs)
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores weights, optimizers' moments, filters and counters; the rest stays what this run's config says.
+
+        RLlib's own would also take the checkpoint's hyperparameters, connectors, mapping and policies to train, and so
+        undo what another file or a population says; and it would start schedules anew until the next iteration ends.
+        A checkpoint that holds policies beyond this run's, which a callback added, brings its mapping for them.
+        """
+        names = set(self.policy_map.keys())  # swapped ones, too
+        own = {name: _OwnSettings(self.policy_map[name]) for name in names}
+        mapping, to_train = self.policy_mapping_fn, self.is_policy_to_train
+        here = {name: part for name, part in state["policy_states"].items() if name not in self._not_here}
+        super().set_state({**state, "policy_states": here})
+        for name, settings in own.items():
+            settings.put_back(self.policy_map[name])
+        if set(self.policy_map.keys()) == names:
+            self.policy_mapping_fn, self.is_policy_to_train = mapping, to_train
+            self._keeps_mapping = self.config.in_evaluation and not self.recreated_worker
+
+    def set_policy_mapping_fn(self, policy_mapping_fn: Callable[..., str] | None = None) -> None:
+        """Sets another mapping, but for the checkpoint's that RLlib hands to evaluation workers after `set_state`."""
+        kept, self._keeps_mapping = self._keeps_mapping, False
+        super().set_policy_mapping_fn(None if kept else policy_mapping_fn)
+
+
+class _OwnSettings:
+    """What a policy's config decides and a checkpoint of another config would overwrite."""
+
+    def __init__(self, policy: Policy) -> None:
+        self._connectors = policy.agent_connectors, policy.action_connectors
+        self._config = policy.config
+        self._options = [{key: value for key, value in group.items() if key != "params"} for group in _groups(policy)]
+
+    def put_back(self, policy: Policy) -> None:
+        """Undoes it."""
+        policy.agent_connectors, policy.action_connectors = self._connectors
+        trained, policy.config = policy.config, self._config
+        for group, options in zip(_groups(policy), self._options, strict=True):
+            group.update(options)
+        if trained.get("kl_coeff") != policy.config.get("kl_coeff"):  # else it goes on adapting
+            policy.kl_coeff = policy.config["kl_coeff"]
+        policy.on_global_var_update({"timestep": policy.global_timestep})  # where the schedules stand
+
+
+def _groups(policy: Policy) -> list[dict[str, Any]]:
+    return [group for optimizer in getattr(policy, "_optimizers", ()) for group in optimizer.param_groups]
 
 
 def _evaluated(config: AlgorithmConfig) -> AlgorithmConfig:

@@ -66,22 +66,6 @@ class TeamPolicy(PPOTorchPolicy):
             )
         return info
 
-    def set_state(self, state: dict[str, Any]) -> None:
-        """Restores weights, the optimizer's moments and counters; hyperparameters stay those of this run.
-
-        RLlib's own would take the checkpoint's config and learning rate, and so undo what a population changed; and it
-        would start schedules anew until the next iteration ends.
-        """
-        config, rates = self.config, [group["lr"] for group in self._groups()]
-        super().set_state(state)
-        self.config = config
-        for group, rate in zip(self._groups(), rates, strict=True):
-            group["lr"] = rate
-        self.on_global_var_update({"timestep": self.global_timestep})  # where the schedules stand
-
-    def _groups(self) -> list[dict[str, Any]]:
-        return [group for optimizer in self._optimizers for group in optimizer.param_groups]
-
     def act(self, obs: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Acts in B games, through RLlib's own exploration.
 

@@ -171,29 +171,18 @@ def check_sweep(spec: Mapping[str, Any]) -> None:
         )
 
 
-def check_population(spec: Mapping[str, Any], plain: str | None) -> None:
+def check_population(spec: Mapping[str, Any]) -> None:
     """Checks what population-based training needs.
-
-    RLlib's own policies take learning rate, clipping and lambda from the checkpoint that they restore; `TeamPolicy`
-    keeps those that it was given.
 
     Args:
         spec: The experiment.
-        plain: Why it is sampled by plain RLlib; None if it is not.
 
     Raises:
-        ConfigError: If what the population changes would not be used.
+        ConfigError: If a trial might not find the checkpoint that it is to take over.
     """
     scheduler = spec.get("scheduler", {})
-    if str(scheduler.get("type")).lower() != "pbt":
-        return
-    if plain is not None:
-        raise ConfigError(
-            f"scheduler: pbt: expected a run that is sampled on arrays, got {plain}: plain RLlib overwrites what the "
-            "population changed whenever it restores a checkpoint. Change that, or use asha."
-        )
     kept = (spec.get("checkpoint_config") or {}).get("num_to_keep")
-    if kept is not None and kept < 3:
+    if str(scheduler.get("type")).lower() == "pbt" and kept is not None and kept < 3:
         raise ConfigError(
             f"scheduler: pbt: expected checkpoint_config: num_to_keep of at least 3, got {kept}: a trial must find the "
             "checkpoint that it takes over. Raise it."

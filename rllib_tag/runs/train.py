@@ -163,7 +163,8 @@ def train(
             check_gpus_here(spec, configs, options.ray_num_gpus)
         if spec.get("restore"):
             check_architecture(Path(spec["restore"]), spec, configs)
-        check_population(spec, _why_plain(spec))
+        check_population(spec)
+        _why_plain(spec)
         _place(name, spec).check_writable()
     _quiet(options.verbose)
     with contextlib.ExitStack() as held:

@@ -10,12 +10,16 @@ import pytest
 import torch
 import yaml
 from conftest import EXPERIMENTS
-from ray.rllib.algorithms.ppo import PPO, PPOConfig
+from ray.rllib.algorithms import Algorithm, AlgorithmConfig
+from ray.rllib.algorithms.ppo import PPOConfig
 from torch.utils import deterministic
 
+from rllib_tag.plugin.runner import TagRunner
+from rllib_tag.plugin.sampler import BatchedSampler
 from rllib_tag.plugin.team_ppo import TeamPPOConfig
 
 NUM_ENVS, CYCLES, FRAGMENT = 3, 7, 5
+RUNNERS = {True: BatchedSampler, False: TagRunner}
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +31,9 @@ def _torch_as_before() -> Iterator[None]:
     deterministic.fill_uninitialized_memory = before[1]
 
 
-def build(batched: bool, env_config: dict[str, Any], **options: Any) -> PPO:
+def build(
+    batched: bool, env_config: dict[str, Any], kind: type[AlgorithmConfig] = PPOConfig, **options: Any
+) -> Algorithm:
     """An algorithm in this process, small, greedy so that both ways act alike."""
     config = yaml.safe_load((EXPERIMENTS / "tag_ppo.yaml").read_text())["tag_ppo"]["config"]
     config["env_config"].update({"max_cycles": CYCLES, "comm_range": 0.8, **env_config})
@@ -42,6 +48,5 @@ def build(batched: bool, env_config: dict[str, Any], **options: Any) -> PPO:
         train_batch_size=NUM_ENVS * FRAGMENT, minibatch_size=12, num_epochs=2, explore=False,
     )  # fmt: skip
     config.update(copy.deepcopy(options))
-    kind = TeamPPOConfig if batched else PPOConfig
-    built = kind().update_from_dict({**config, "env": "rllib_tag.TagEnv"})
+    built = (TeamPPOConfig if batched else kind)().update_from_dict({**config, "env": "rllib_tag.TagEnv"})
     return getattr(built, "build_algo", built.build)()

@@ -18,18 +18,16 @@ from ray.rllib.policy.sample_batch import SampleBatch, concat_samples
 
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.ray_internals import on_each_runner
-from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.sampler import STRETCH, BatchedSampler, generalized_advantages
-from rllib_tag.plugin.team_policy import TeamPolicy, unpack
+from rllib_tag.plugin.team_policy import unpack
 from rllib_tag.plugin.team_ppo import SAMPLING, TeamPPO
 
-from .conftest import CYCLES, FRAGMENT, NUM_ENVS, build
+from .conftest import CYCLES, FRAGMENT, NUM_ENVS, RUNNERS, build
 
 COLUMNS = (
     SampleBatch.ACTIONS, SampleBatch.REWARDS, SampleBatch.ACTION_LOGP, SampleBatch.ACTION_DIST_INPUTS,
     SampleBatch.VF_PREDS, Postprocessing.ADVANTAGES, Postprocessing.VALUE_TARGETS,
 )  # fmt: skip
-RUNNERS = {True: BatchedSampler, False: TagRunner}
 
 
 def pair(env_config: dict[str, Any], **options: Any) -> tuple[PPO, TeamPPO]:
@@ -266,48 +264,6 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_the_weights(value: fl
     hook.remove()
     for key, weights in policy.get_weights().items():
         np.testing.assert_array_equal(weights, before[key])
-
-
-def learning_rates(policy: TeamPolicy) -> list[float]:
-    return [group["lr"] for optimizer in policy._optimizers for group in optimizer.param_groups]
-
-
-def test_a_restored_run_keeps_its_own_hyperparameters(ray_session: None, tmp_path: Any) -> None:
-    """What a population changed must survive the checkpoint that it takes over, on all workers."""
-    donor = build(True, {}, lr=0.001, clip_param=0.2, entropy_coeff=0.01, **{"lambda": 0.9})
-    donor.train()
-    donor.save(str(tmp_path))
-    changed = {"lr": 0.0007, "clip_param": 0.13, "entropy_coeff": 0.003, "lambda": 0.5}
-    taker = build(True, {}, num_env_runners=1, num_cpus_per_env_runner=0.5, **changed)
-    try:
-        taker.restore(str(tmp_path))
-        for name in ("class_a", "class_b"):
-            (theirs,), (ours,) = (algo.get_policy(name)._optimizers for algo in (donor, taker))
-            assert learning_rates(taker.get_policy(name)) == [0.0007]
-            assert taker.get_policy(name).entropy_coeff == 0.003
-            moments = [state["exp_avg"] for state in theirs.state.values()]
-            assert all(map(torch.equal, moments, [state["exp_avg"] for state in ours.state.values()]))
-            for config in on_each_runner(taker, lambda worker: worker.policy_map[name].config):  # noqa: B023
-                assert {key: config[key] for key in changed} == changed
-        assert taker.iteration == 1
-        taker.train()
-        assert learning_rates(taker.get_policy("class_a")) == [0.0007]
-    finally:
-        taker.stop()
-
-
-def test_a_restored_run_goes_on_where_its_schedules_stood(ray_session: None, tmp_path: Any) -> None:
-    schedules = {"lr_schedule": [[0, 0.001], [1000, 0.0]], "entropy_coeff_schedule": [[0, 0.1], [1000, 0.0]]}
-    first = build(True, {}, **schedules)
-    first.train()
-    first.save(str(tmp_path))
-    again = build(True, {}, **schedules)
-    again.restore(str(tmp_path))
-    left = 1 - 4 * NUM_ENVS * FRAGMENT / 1000  # four adversaries' steps
-    for algo in (first, again):
-        policy = algo.get_policy("class_b")
-        assert learning_rates(policy) == pytest.approx([0.001 * left])
-        assert policy.entropy_coeff == pytest.approx(0.1 * left)
 
 
 @pytest.mark.parametrize("fragment", [FRAGMENT, "auto"])
