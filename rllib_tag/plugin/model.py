@@ -16,8 +16,8 @@ from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
 from rllib_tag.plugin.finite import first_not_finite
 from rllib_tag.plugin.ray_internals import worker_being_built
 
-# By worker, for `critic: shared`.
-_shared_critics: weakref.WeakKeyDictionary[Any, SharedCritic] = weakref.WeakKeyDictionary()
+# By worker and by the name of the model that has them, for `critic: shared`.
+_shared_critics: weakref.WeakKeyDictionary[Any, dict[str, SharedCritic]] = weakref.WeakKeyDictionary()
 
 
 class CommModel(TorchModelV2, nn.Module):
@@ -53,7 +53,7 @@ class CommModel(TorchModelV2, nn.Module):
         continuous = isinstance(action_space, gym.spaces.Box)
         self.net: AdversaryNet | GoodNet
         if "messages" in original.spaces:
-            critic = _shared_critic(config) if config.critic == "shared" else None
+            critic = _shared_critic(config, name) if config.critic == "shared" else None
             self.net = AdversaryNet(num_outputs, config, continuous, critic)
         else:
             self.net = GoodNet(num_outputs, config, continuous)
@@ -97,12 +97,16 @@ class SharedCritic(CentralCritic):
         return self
 
 
-def _shared_critic(config: CommConfig) -> SharedCritic:
-    """The one critic of the worker that is being built; a policy built otherwise, as by `restore`, has its own."""
+def _shared_critic(config: CommConfig, name: str) -> SharedCritic:
+    """The one critic of the worker that is being built; a policy built otherwise, as by `restore`, has its own.
+
+    An algorithm such as APPO gives each policy a second model, whose weights lag behind. Those share another critic:
+    writing to it must not touch what is being learned.
+    """
     worker = worker_being_built()
     if worker is None:
         return SharedCritic(config)
-    critic = _shared_critics.get(worker)
-    if critic is None:
-        critic = _shared_critics[worker] = SharedCritic(config)
-    return critic
+    critics = _shared_critics.setdefault(worker, {})
+    if name not in critics:
+        critics[name] = SharedCritic(config)
+    return critics[name]

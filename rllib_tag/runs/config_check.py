@@ -38,6 +38,7 @@ UNFIT = {
     "DreamerV3": "it plays with one agent only",
 }
 OFFLINE = "it learns from recorded data, and this project samples"
+IN_FRAGMENTS = ("APPO", "IMPALA")  # whose losses cut batches into fragments of one length
 # What only the whole run has; RLlib would ignore another value for one policy.
 OF_THE_RUN = (
     "env", "env_config", "multiagent", "callbacks", "num_epochs", "minibatch_size", "train_batch_size",
@@ -84,6 +85,9 @@ def check_config(run: str, env: str, config: Mapping[str, Any]) -> None:
     for key, value in (given or {}).items():
         _check_heeded(key, value, evaluation)
     team = check_team(training, evaluation if given else None)
+    if run in IN_FRAGMENTS and training.is_ours:
+        for view in (training, evaluation) if config.get("evaluation_interval") else (training,):
+            _check_fragments(run, view)
     if team is not None and team.config.backend == "batched":
         reason = why_plain(run, env, config)
         if reason is not None:
@@ -162,6 +166,20 @@ def _check_stack(*given: View) -> None:
             raise ConfigError(
                 f"{view.what}: expected {' and '.join(f'{flag}: false' for flag in STACK_FLAGS)}, got {flags}: "
                 "`rllib train` and TorchModelV2 run on RLlib's old API stack only. Set both."
+            )
+
+
+def _check_fragments(run: str, view: View) -> None:
+    """The losses cut every batch into fragments, at first one that RLlib makes up; its last one must be whole, too."""
+    for config in view.policies.values():
+        length = config.rollout_fragment_length
+        what = f"{view.what}: {'evaluation_duration' if config.in_evaluation else 'rollout_fragment_length'}"
+        check_int(what, length, 1)
+        tried = min(max(4 * length, 32), config.train_batch_size)
+        if tried % length:
+            raise ConfigError(
+                f"{what}: expected fragments that divide the {tried} steps on which RLlib tries the loss of {run}, got "
+                f"{length} steps. Take 8, or 9 and more, with a train_batch_size of at least 4 of them."
             )
 
 

@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+from ray.rllib.algorithms.appo.utils import TARGET_POLICY_SCOPE as TARGET
 from ray.rllib.evaluation import rollout_worker
 from ray.rllib.models import MODEL_DEFAULTS, ModelCatalog
 from ray.rllib.models.preprocessors import get_preprocessor
@@ -19,14 +20,16 @@ from rllib_tag.plugin.env import TagEnv
 SMALL = {"hidden_dim": 12, "num_layers": 1}
 
 
-def build(env: TagEnv, agent: str, **config: object) -> tuple[CommModel, object]:
+def build(env: TagEnv, agent: str, name: str = "default_model", **config: object) -> tuple[CommModel, object]:
     space = env.observation_spaces[agent]
     preprocessor = get_preprocessor(space)(space)
     model_config = {**MODEL_DEFAULTS, "custom_model": "rllib_tag.CommModel", "custom_model_config": {**SMALL, **config}}
     model_config["custom_model"] = CommModel
     action_space = env.action_spaces[agent]
     _, num_outputs = ModelCatalog.get_action_dist(action_space, model_config, framework="torch")
-    model = ModelCatalog.get_model_v2(preprocessor.observation_space, action_space, num_outputs, model_config, "torch")
+    model = ModelCatalog.get_model_v2(
+        preprocessor.observation_space, action_space, num_outputs, model_config, "torch", name
+    )
     return model, preprocessor
 
 
@@ -78,9 +81,25 @@ def test_policies_of_one_worker_share_a_critic_and_others_do_not(monkeypatch: py
     assert critics[0] is critics[1]
     assert critics[2] is critics[3]
     assert critics[0] is not critics[2]
+    lagging = [build(env, agent, TARGET, critic="shared")[0].net.critic for agent in ("adversary_0", "adversary_2")]
+    assert lagging[0] is lagging[1]
+    assert lagging[0] is not critics[2]
     monkeypatch.setattr(rollout_worker, "_global_worker", None)
     alone = [build(env, "adversary_0", critic="shared")[0].net.critic for _ in range(2)]
     assert alone[0] is not alone[1]
+
+
+def test_a_lagging_model_is_updated_while_the_other_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """APPO does so from another thread than the learner's."""
+    monkeypatch.setattr(rollout_worker, "_global_worker", Worker())
+    env = TagEnv()
+    model, preprocessor = build(env, "adversary_0", critic="shared")
+    lagging, _ = build(env, "adversary_0", TARGET, critic="shared")
+    row = torch.from_numpy(preprocessor.transform(env.reset(seed=0)[0]["adversary_0"])[None])
+    model({"obs": row, "obs_flat": row})
+    loss = model.value_function().square().sum()
+    lagging.load_state_dict(model.state_dict())
+    loss.backward()
 
 
 def test_the_copy_that_rllib_makes_for_a_gpu_keeps_the_shared_critic(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,13 +112,17 @@ def networks(draw: Draw) -> dict[str, Any]:
 
 
 @st.composite
-def batches(draw: Draw) -> dict[str, Any]:
+def batches(draw: Draw, run: str) -> dict[str, Any]:
     """Batch sizes that fit each other."""
-    runners, envs, steps = draw(st.integers(0, 2)), draw(st.integers(1, 3)), draw(st.sampled_from([2, 5, 10]))
-    size = steps * envs * max(runners, 1) * draw(st.integers(1, 3))
+    runners, envs, steps = (
+        draw(st.integers(0, 2)),
+        draw(st.integers(1, 3)),
+        draw(st.sampled_from([2, 5, 10] if run == "PPO" else [2, 4, 10])),
+    )
+    size = steps * envs * max(runners, 1) * (draw(st.integers(1, 3)) if run == "PPO" else 4)
     out = {
         "num_env_runners": runners, "num_envs_per_env_runner": envs, "train_batch_size": size,
-        "rollout_fragment_length": draw(st.sampled_from([steps, "auto"])),
+        "rollout_fragment_length": steps if run != "PPO" else draw(st.sampled_from([steps, "auto"])),
         "minibatch_size": draw(st.integers(1, size)), "num_epochs": draw(st.integers(1, 3)),
     }  # fmt: skip
     if draw(st.booleans()):
@@ -199,7 +203,7 @@ def configs(draw: Draw, run: str) -> dict[str, Any]:
         "framework": "torch", "enable_rl_module_and_learner": False, "enable_env_runner_and_connector_v2": False,
         "env_config": game, "multiagent": multiagent, "gamma": gamma,
         "model": {"custom_model": "rllib_tag.CommModel", "custom_model_config": net},
-        **draw(batches()), **draw(evaluations(wrappers)),
+        **draw(batches(run)), **draw(evaluations(wrappers)),
         **draw(some({"callbacks": st.just("rllib_tag.TagCallbacks"), "grad_clip": OWN["grad_clip"]})),
         **draw(some({"explore": OWN["explore"], "num_gpus": st.just(0)})),
     }  # fmt: skip

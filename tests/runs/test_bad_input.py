@@ -13,7 +13,7 @@ import yaml
 
 from rllib_tag.cli import main
 from rllib_tag.errors import ConfigError
-from rllib_tag.runs.config_check import check_resources, resources_of
+from rllib_tag.runs.config_check import STACK_FLAGS, check_resources, resources_of
 from rllib_tag.runs.experiment import check_experiments, check_shape, load_experiments
 from rllib_tag.runs.train import TrainOptions, apply_options
 
@@ -48,6 +48,18 @@ def mapping(**keys: Any) -> Change:
     return multiagent(
         policy_mapping_fn={"type": "rllib_tag.ClassPolicyMapping", "num_class_a": 2, "num_class_b": 2, **keys}
     )
+
+
+def fragments(run: str, **keys: Any) -> Change:
+    """Another algorithm, with what it knows of the demo's config."""
+
+    def change(spec: dict[str, Any]) -> None:
+        names = ("framework", "env_config", "model", "multiagent", "callbacks", "gamma", *STACK_FLAGS)
+        spec["config"] = {**{name: spec["config"][name] for name in names}, "num_gpus": 0, **keys}
+        spec["config"]["env_config"]["backend"] = "auto"
+        spec["run"] = run
+
+    return change
 
 
 CASES: list[tuple[Change, str]] = [
@@ -138,6 +150,20 @@ CASES: list[tuple[Change, str]] = [
         )
         for run in ("DQN", "SAC", "BC", "MARWIL", "CQL", "IQL", "DreamerV3")
     ),
+    *(
+        (
+            fragments("APPO", rollout_fragment_length=steps),
+            f"expected fragments that divide the 32 steps on which RLlib tries the loss of APPO, got {steps} steps",
+        )
+        for steps in (3, 5, 6, 7)
+    ),
+    (fragments("IMPALA", rollout_fragment_length="auto"), "rollout_fragment_length: expected an integer of at least 1"),
+    (fragments("IMPALA", train_batch_size=120), "expected fragments that divide the 120 steps on which RLlib tries"),
+    (
+        fragments("APPO", evaluation_interval=1, evaluation_duration=7, evaluation_duration_unit="timesteps"),
+        "evaluation_config: evaluation_duration: expected fragments that divide the 32 steps",
+    ),
+    *((fragments("APPO", rollout_fragment_length=steps), "") for steps in (1, 4, 9, 50)),
     (model(hidden_dim={"a": 1}), "hidden_dim: expected an integer"),
     (lambda spec: spec["config"]["model"].update(custom_model_config=3), "custom_model_config: expected a mapping"),
     (multiagent(policy_maping_fn=1), "Did you mean 'policy_mapping_fn'?"),

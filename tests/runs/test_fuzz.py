@@ -13,18 +13,22 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
+from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.rllib.models import ModelCatalog
+from ray.rllib.policy.policy import Policy
 
-from rllib_tag import CommModel, TagEnv
+from rllib_tag import TagEnv
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.weights import MANIFEST, load_exported
 from rllib_tag.plugin.mapping import acting_policies
 from rllib_tag.plugin.tag_vec import TagVec
+from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.runs.backend import why_plain
 from rllib_tag.runs.effective import View, views
 from rllib_tag.runs.experiment import check_experiments, check_shape, load_experiments
@@ -138,35 +142,32 @@ def build(spec: dict[str, Any]) -> None:
     for config in corners(spec["config"])[:2]:
         plain = why_plain(spec["run"], spec["env"], config)
         training, evaluation = views(spec["run"], spec["env"], config)
-        trained = built(training)
-        for name, model in built(evaluation).items():
-            model.load_state_dict(trained[name].state_dict())
+        trained = built(spec, training, plain is None)
+        for name, policy in built(spec, evaluation, plain is None).items():
+            policy.set_weights(trained[name].get_weights())
         if plain is None:
             for view in (training, evaluation):
                 TagVec(TagEnv(view.config.env_config).config, 2)
 
 
-def built(view: View) -> dict[str, CommModel]:
-    """The models of a view's policies, after they have acted in its game."""
+def built(spec: dict[str, Any], view: View, on_arrays: bool) -> dict[str, Policy]:
+    """A view's policies, after they have acted in its game."""
     env = view.env(view.config.env_config)
+    algorithm = TeamPPO if on_arrays else ALGORITHMS[spec["run"]]()[0]
+    policy_class = algorithm.get_default_policy_class(view.config)
     observations, _ = env.reset(seed=0)
-    models: dict[str, CommModel] = {}
-    for agent, policy in acting_policies(view.config, env).items():
-        config, action_space = view.policies[policy], env.action_spaces[agent]
+    policies: dict[str, Policy] = {}
+    for agent, name in acting_policies(view.config, env).items():
         preprocessor = ModelCatalog.get_preprocessor_for_space(env.observation_spaces[agent])
-        dist_class, num_outputs = ModelCatalog.get_action_dist(action_space, config.model, framework="torch")
-        if policy not in models:
-            models[policy] = ModelCatalog.get_model_v2(
-                preprocessor.observation_space, action_space, num_outputs, config.model, "torch"
-            )
-        row = torch.from_numpy(preprocessor.transform(observations[agent])[None])
-        outputs, _ = models[policy]({"obs": row})
-        assert outputs.shape == (1, num_outputs)
-        assert torch.isfinite(models[policy].value_function()).all()
-        assert dist_class(outputs, models[policy]).sample().shape[0] == 1
+        if name not in policies:
+            spaces = preprocessor.observation_space, env.action_spaces[agent]
+            policies[name] = policy_class(*spaces, view.policies[name])
+        action, _, extra = policies[name].compute_single_action(preprocessor.transform(observations[agent]))
+        assert np.isfinite(action).all()
+        assert all(np.isfinite(value).all() for value in extra.values())
     env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
     env.close()
-    return models
+    return policies
 
 
 @given(
