@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ from rllib_tag.nn.network import AdversaryNet, GoodNet
 from rllib_tag.world.roster import GOOD_POLICY, POLICIES
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # from 2 on, a mapping says which policy an agent acts by; where none does, 1 is written
+POLICY_NAME = re.compile(r"\w[\w.-]*")
 ADVICE = "Export the checkpoint again with `rllib export`"
 Net = AdversaryNet | GoodNet
 
@@ -33,20 +35,29 @@ class Exported:
     """Networks by policy, with what is needed to build them and the game that they were trained on.
 
     Args:
-        nets: Networks by policy name (`class_a`, `class_b`, `good`).
+        nets: Networks by policy name.
         env_config: The keys of `TagEnv` that the training run set.
         seed: The training run's seed; None if it had none or it is not known. Default: None.
         env_steps: Environment steps of training; None if not known. Default: None.
+        acting: The policy of each agent of the trained game; None if policies are called as the classes are
+            (`class_a`, `class_b`, `good`) and move these. Default: None.
     """
 
     nets: Mapping[str, Net]
     env_config: Mapping[str, Any]
     seed: int | None = None
     env_steps: int | None = None
+    acting: Mapping[str, str] | None = None
+
+    def prey(self) -> set[str]:
+        """The policies that move good agents."""
+        if self.acting is None:
+            return {GOOD_POLICY} & self.nets.keys()
+        return {policy for agent, policy in self.acting.items() if agent.startswith("agent_")}
 
 
 def build_net(policy: str, config: CommConfig, continuous: bool) -> Net:
-    """A fresh network for a policy name."""
+    """A fresh network for a policy of that name: prey's for `good`, else an adversary's."""
     num_outputs = 10 if continuous else 5
     return (GoodNet if policy == GOOD_POLICY else AdversaryNet)(num_outputs, config, continuous)
 
@@ -67,9 +78,14 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder)
     if folder.exists():
         raise ConfigError(f"export: expected a folder that does not exist yet, got {folder}. Choose another one.")
+    for name in exported.nets:
+        if not POLICY_NAME.fullmatch(name):
+            raise ConfigError(
+                f"export: expected policies whose names can be file names, got {name!r}. Rename it, and train again."
+            )
     manifest: dict[str, Any] = {
         "format": "rllib_tag",
-        "version": FORMAT_VERSION,
+        "version": FORMAT_VERSION if exported.acting else 1,
         "env_config": {key: "inf" if value == math.inf else value for key, value in exported.env_config.items()},
         "training": {"seed": exported.seed, "env_steps": exported.env_steps},
         "policies": {
@@ -80,6 +96,7 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
             }
             for name, net in exported.nets.items()
         },
+        **({"acting": dict(exported.acting)} if exported.acting else {}),
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -120,7 +137,7 @@ def load_exported(folder: str | os.PathLike[str]) -> Exported:
     what = f"manifest {path}"
     if not isinstance(manifest, dict) or manifest.get("format") != "rllib_tag":
         raise ConfigError(f"{what}: expected format 'rllib_tag', got another file. {ADVICE}.")
-    check_keys(what, manifest, ["format", "version", "env_config", "training", "policies"])
+    check_keys(what, manifest, ["format", "version", "env_config", "training", "policies", "acting"])
     check_int(f"{what}: version", manifest.get("version"), 1)
     if manifest["version"] > FORMAT_VERSION:
         raise ConfigError(
@@ -129,7 +146,8 @@ def load_exported(folder: str | os.PathLike[str]) -> Exported:
     policies, env_config = manifest.get("policies"), manifest.get("env_config")
     if not isinstance(policies, dict) or not policies or not isinstance(env_config, dict):
         raise ConfigError(f"{what}: expected the mappings 'policies' and 'env_config'. {ADVICE}.")
-    check_keys(f"{what}: policies", policies, [*POLICIES, GOOD_POLICY])
+    acting = manifest.get("acting")
+    _check_acting(what, acting, policies)
     training = manifest.get("training", {})
     if not isinstance(training, dict):
         raise ConfigError(f"{what}: expected a mapping 'training', got {training!r}. {ADVICE}.")
@@ -137,18 +155,31 @@ def load_exported(folder: str | os.PathLike[str]) -> Exported:
     for key, value in training.items():
         if value is not None:
             check_int(f"{what}: training: {key}", value, 0)
-    nets = {name: _load_net(folder, name, entry, what) for name, entry in policies.items()}
-    return Exported(nets, env_config, **training)
+    prey = Exported(policies, env_config, acting=acting).prey()
+    nets = {
+        name: _load_net(folder, name, entry, what, GOOD_POLICY if name in prey else POLICIES[0])
+        for name, entry in policies.items()
+    }
+    return Exported(nets, env_config, **training, acting=acting)
 
 
-def _load_net(folder: Path, name: str, entry: Any, what: str) -> Net:
+def _check_acting(what: str, acting: Any, policies: Mapping[str, Any]) -> None:
+    """Checks which policy each agent acts by; without it, policies have the names of classes."""
+    if acting is None:
+        check_keys(f"{what}: policies", policies, [*POLICIES, GOOD_POLICY])
+        return
+    if not isinstance(acting, dict) or set(acting.values()) != policies.keys():
+        raise ConfigError(f"{what}: expected each agent's policy under 'acting', got {acting!r}. {ADVICE}.")
+
+
+def _load_net(folder: Path, name: str, entry: Any, what: str, kind: str) -> Net:
     if not isinstance(entry, dict) or not isinstance(entry.get("continuous"), bool):
         raise ConfigError(f"{what}: expected file, continuous and custom_model_config for {name}. {ADVICE}.")
     check_keys(f"{what}: {name}", entry, ["file", "continuous", "custom_model_config"])
     file = entry.get("file")
     if not isinstance(file, str) or Path(file).name != file:
         raise ConfigError(f"{what}: expected a file name beside the manifest for {name}, got {file!r}. {ADVICE}.")
-    net = build_net(name, CommConfig.from_mapping(entry.get("custom_model_config", {})), entry["continuous"])
+    net = build_net(kind, CommConfig.from_mapping(entry.get("custom_model_config", {})), entry["continuous"])
     try:
         tensors = load_file(folder / file)
     except (OSError, SafetensorError) as error:

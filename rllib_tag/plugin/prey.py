@@ -10,7 +10,6 @@ import torch
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.weights import load_exported
-from rllib_tag.world.roster import GOOD_POLICY
 
 FrozenPrey = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
@@ -26,12 +25,16 @@ def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> Frozen
         A function from observations of good agents, (M, ...) by key, to their actions.
 
     Raises:
-        ConfigError: If the weights hold no policy `good` or act in the other kind of actions.
+        ConfigError: If the weights do not hold one policy that moves good agents, or act in the other kind of actions.
     """
-    nets = load_exported(folder).nets
-    if GOOD_POLICY not in nets:
-        raise ConfigError(f"good_policy: expected weights of a policy 'good' in {folder}, got {', '.join(nets)}.")
-    net = nets[GOOD_POLICY]
+    exported = load_exported(folder)
+    prey = exported.prey()
+    if len(prey) != 1:
+        raise ConfigError(
+            f"good_policy: expected weights of one policy that moves good agents in {folder}, got "
+            f"{', '.join(sorted(prey)) or 'none'} among {', '.join(exported.nets)}. Use another export."
+        )
+    net = exported.nets[prey.pop()]
     if net.continuous != continuous:
         kinds = {False: "discrete", True: "continuous"}
         raise ConfigError(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rllib_tag.runs.disturbances import Disturbance
-from rllib_tag.runs.games import Games
+from rllib_tag.runs.games import Games, rows_of
 from rllib_tag.runs.restore import TrainedTeam
 from rllib_tag.world.behaviours import chase_actions, random_actions
 from rllib_tag.world.roster import CLASS_A, GOOD_POLICY
@@ -24,28 +24,29 @@ YARDSTICKS = {
 
 
 def team_controller(
-    team: TrainedTeam, policies: Sequence[str], deterministic: bool = True, disturbance: Disturbance | None = None
+    team: TrainedTeam, classes: Sequence[str], deterministic: bool = True, disturbance: Disturbance | None = None
 ) -> Controller:
-    """Moves the agents of some policies by a trained team, one forward a policy for all games.
+    """Moves the agents of some classes by a trained team, one forward a policy and class for all games.
 
     Args:
         team: The trained team.
-        policies: Which policies to move.
+        classes: Whom to move: `class_a`, `class_b`, `good`.
         deterministic: Whether to take the likeliest actions. Default: True.
         disturbance: What happens to messages on their way. Default: nothing.
     """
 
     def act(games: Games, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
         out: dict[str, np.ndarray] = {}
-        for policy in policies:
-            agents = games.config.roster.members(policy)
-            rows = games.rows(policy)
-            if disturbance is not None and policy != GOOD_POLICY:
-                rows = disturbance.apply(policy, rows, games)
-            noise = None if deterministic else [rng for rng in rngs for _ in agents]
-            chosen = team.actions(policy, rows, noise)
-            chosen = chosen.reshape(len(games.seeds), len(agents), *chosen.shape[1:])
-            out |= {agent: chosen[:, i] for i, agent in enumerate(agents)}
+        for name in classes:
+            agents = games.config.roster.members(name)
+            rows = games.rows(name)
+            if disturbance is not None and name != GOOD_POLICY:
+                rows = disturbance.apply(name, rows, games)
+            for policy, places in team.parts(games.config.roster, name):
+                noise = None if deterministic else [rng for rng in rngs for _ in places]
+                chosen = team.actions(policy, rows_of(rows, places, len(agents)), noise)
+                chosen = chosen.reshape(len(games.seeds), len(places), *chosen.shape[1:])
+                out |= {agents[place]: chosen[:, i] for i, place in enumerate(places)}
         return out
 
     return act

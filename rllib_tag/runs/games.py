@@ -53,6 +53,13 @@ class Games(Protocol):
         ...
 
 
+def rows_of(rows: Rows, places: Sequence[int], count: int) -> Rows:
+    """The rows of some members of a class: (B * places, ...) of (B * count, ...)."""
+    if list(places) == list(range(count)):
+        return rows
+    return {key: value.unflatten(0, (-1, count))[:, list(places)].flatten(0, 1) for key, value in rows.items()}
+
+
 def start(config: TagEnvConfig, seeds: Sequence[int]) -> Games:
     """Games at their first step."""
     return (ArrayGames if mpe2_needed(config) is None else MpeGames)(config, seeds)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from torch.nn import functional
 
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.runs.disturbances import relinked
-from rllib_tag.runs.games import Games, Rows
+from rllib_tag.runs.games import Games, Rows, rows_of
 from rllib_tag.runs.restore import TrainedTeam
 from rllib_tag.world.roster import POLICIES
 
@@ -44,12 +45,13 @@ class Influence:
         """Looks at all games as they stand before a step."""
         running = np.array([not stats for stats in games.stats], float)  # wrappers may end episodes early
         self._steps = self._steps + running
-        for policy in games.config.policies:
-            net = self._team.nets[policy]
-            if isinstance(net, AdversaryNet):
-                sums = self._sums.setdefault(policy, {})
-                for key, value in _figures(net, policy, games).items():
-                    per_game = value.float().unflatten(0, (len(games.seeds), -1)).mean(1).numpy()
+        for name in POLICIES:
+            count = len(games.config.roster.members(name))
+            for net, places, rows in class_parts(self._team, name, games):
+                sums = self._sums.setdefault(name, {})
+                for key, value in _figures(net, name, rows, games).items():
+                    # Where several policies move a class, each counts by its members.
+                    per_game = value.float().unflatten(0, (len(games.seeds), -1)).mean(1).numpy() * len(places) / count
                     sums[key] = sums.get(key, 0) + running * per_game
 
     def rows(self, games: Games) -> list[dict[str, Any]]:
@@ -64,8 +66,18 @@ class Influence:
         ]
 
 
-def _figures(net: AdversaryNet, policy: str, games: Games) -> dict[str, Tensor]:
-    rows, roster = games.rows(policy), games.config.roster
+def class_parts(team: TrainedTeam, name: str, games: Games) -> Iterator[tuple[AdversaryNet, list[int], Rows]]:
+    """Each policy that moves members of an adversary class: its network, their places in the class, and their rows."""
+    members = games.config.roster.members(name)
+    rows = games.rows(name) if members else {}
+    for policy, places in team.parts(games.config.roster, name):
+        net = team.nets[policy]
+        assert isinstance(net, AdversaryNet)
+        yield net, places, rows_of(rows, places, len(members))
+
+
+def _figures(net: AdversaryNet, policy: str, rows: Rows, games: Games) -> dict[str, Tensor]:
+    roster = games.config.roster
     same = torch.from_numpy(roster.classes == POLICIES.index(policy))  # (N,)
     links = rows["links"] > 0
     deaf = relinked(rows, links & same & same[:, None], games.config.comm_hops)

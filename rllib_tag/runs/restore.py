@@ -21,8 +21,10 @@ from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.prey import greedy_actions
 from rllib_tag.runs.storage import RLLIB_MARK, is_uri, is_whole, local_copy
+from rllib_tag.world.roster import Roster
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"  # a team that ships with the package, exported
+COUNTS = [field.name for field in dataclasses.fields(Roster)]
 Observation = Mapping[str, np.ndarray | torch.Tensor]
 
 
@@ -36,6 +38,8 @@ class TrainedTeam:
         source: Where they were restored from.
         seed: The training run's seed; None if it had none or it is not known.
         env_steps: Environment steps of training; None if not known.
+        acting: The policy of each agent of the trained game, where a mapping of its own said so; None if the agents of
+            a class act by the policy of its name.
     """
 
     nets: Mapping[str, Net]
@@ -43,6 +47,7 @@ class TrainedTeam:
     source: Path | str
     seed: int | None = None
     env_steps: int | None = None
+    acting: Mapping[str, str] | None = None
 
     def env_config_for(self, **overrides: Any) -> TagEnvConfig:
         """The trained game with some keys changed, checked against the policies.
@@ -54,23 +59,53 @@ class TrainedTeam:
         self.check_plays(config, config.policies)
         return config
 
-    def check_plays(self, config: TagEnvConfig, policies: Sequence[str]) -> None:
-        """Checks that the team has some of a game's policies, for its kind of actions.
+    def check_plays(self, config: TagEnvConfig, classes: Sequence[str]) -> None:
+        """Checks that the team can move the agents of some classes in a game.
+
+        Args:
+            config: The game.
+            classes: Names of classes: `class_a`, `class_b`, `good`.
 
         Raises:
-            ConfigError: If not.
+            ConfigError: If a policy is missing or acts in the other kind of actions.
         """
-        for policy in policies:
-            if policy not in self.nets:
+        for name in classes:
+            for policy, _ in self.parts(config.roster, name):
+                if self.nets[policy].continuous != config.continuous_actions:
+                    raise ConfigError(
+                        f"continuous_actions: expected {str(self.nets[policy].continuous).lower()} as trained, "
+                        f"got {str(config.continuous_actions).lower()}."
+                    )
+
+    def parts(self, roster: Roster, name: str) -> list[tuple[str, list[int]]]:
+        """Which policies move the members of a class, and which of them each moves.
+
+        Where the trained members of a class shared a policy, all members of any team act by it. Where they did not, an
+        agent acts as the one of its name did.
+
+        Args:
+            roster: The team that plays.
+            name: The class: `class_a`, `class_b` or `good`.
+
+        Returns:
+            Each policy with places in `roster.members(name)`.
+
+        Raises:
+            ConfigError: If a member has no policy.
+        """
+        by_agent = {} if self.acting is None else self.acting
+        trained = {agent: by_agent[agent] for agent in roster_of(self.env_config).members(name) if agent in by_agent}
+        shared = {name} & self.nets.keys() if self.acting is None else set(trained.values())
+        parts: dict[str, list[int]] = {}
+        for place, agent in enumerate(roster.members(name)):
+            policy = next(iter(shared)) if len(shared) == 1 else trained.get(agent)
+            if policy is None:
                 raise ConfigError(
                     f"expected a game for the policies in {self.source} ({', '.join(self.nets)}), "
-                    f"got one that needs {policy!r}. Change the team."
+                    f"got one that needs {name!r} for {agent}. Change the team."
                 )
-            if self.nets[policy].continuous != config.continuous_actions:
-                raise ConfigError(
-                    f"continuous_actions: expected {str(self.nets[policy].continuous).lower()} as trained, "
-                    f"got {str(config.continuous_actions).lower()}."
-                )
+            parts.setdefault(policy, []).append(place)
+        return list(parts.items())
 
     def actions(
         self,
@@ -123,7 +158,9 @@ def restore(path: str | os.PathLike[str] = PRETRAINED) -> TrainedTeam:
 def _restore(folder: Path) -> TrainedTeam:
     if (folder / MANIFEST).exists():
         exported = load_exported(folder)
-        return TrainedTeam(exported.nets, exported.env_config, folder, exported.seed, exported.env_steps)
+        return TrainedTeam(
+            exported.nets, exported.env_config, folder, exported.seed, exported.env_steps, exported.acting
+        )
     policies = load_policies(folder)
     nets, steps = {}, [0]
     for name, policy in policies.items():
@@ -133,11 +170,21 @@ def _restore(folder: Path) -> TrainedTeam:
             )
         nets[name] = policy.model.net.cpu().eval()
         env_config, seed = dict(policy.config["env_config"]), policy.config["seed"]
+        mapping = policy.config["policy_mapping_fn"]
         if isinstance(policy, PPOTorchPolicy):  # which counts the steps of all agents together while it is trained
             steps.append(policy.global_timestep)
-    game: dict[str, Any] = {field.name: field.default for field in dataclasses.fields(TagEnvConfig)} | env_config
-    acting = game["num_class_a"] + game["num_class_b"] + (game["num_good"] if game["good_policy"] == "learned" else 0)
-    return TrainedTeam(nets, env_config, folder, seed, max(steps) // acting or None)
+    roster = roster_of(env_config)
+    agents = (*roster.adversaries, *(roster.good_agents if env_config.get("good_policy") == "learned" else ()))
+    acting = {agent: mapping(agent, None) for agent in agents}
+    as_usual = all(policy == roster.group(agent) for agent, policy in acting.items())
+    env_steps = max(steps) // len(agents) or None
+    return TrainedTeam(nets, env_config, folder, seed, env_steps, None if as_usual else acting)
+
+
+def roster_of(env_config: Mapping[str, Any]) -> Roster:
+    """The agents of a game, of which nothing else has to fit."""
+    counts = {field.name: field.default for field in dataclasses.fields(TagEnvConfig) if field.name in COUNTS}
+    return Roster(**{name: env_config.get(name, default) for name, default in counts.items()})
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
@@ -207,4 +254,4 @@ def export(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
         ConfigError: If the checkpoint cannot be restored or the folder not be written.
     """
     team = restore(path)
-    return save_exported(Exported(team.nets, team.env_config, team.seed, team.env_steps), out)
+    return save_exported(Exported(team.nets, team.env_config, team.seed, team.env_steps, team.acting), out)

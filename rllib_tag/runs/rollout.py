@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from rllib_tag.errors import check_int
-from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.runs.controllers import team_controller
 from rllib_tag.runs.evaluate import FIRST_SEED
 from rllib_tag.runs.files import provenance, write_json
 from rllib_tag.runs.games import Games, MpeGames
-from rllib_tag.runs.influence import receiver_attention
+from rllib_tag.runs.influence import class_parts, receiver_attention
 from rllib_tag.runs.restore import TrainedTeam, restore
+from rllib_tag.world.roster import POLICIES
 
 DIGITS = 5  # of recorded numbers; positions are of order 1
 
@@ -106,12 +105,14 @@ def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> 
 
 def last_attention(team: TrainedTeam, games: Games) -> np.ndarray:
     """What each adversary's own last graph layer gives to each sender: (B, N, N), 0 without `gnn`."""
-    parts = []
-    for policy in games.config.policies:
-        net = team.nets[policy]
-        if isinstance(net, AdversaryNet):
-            parts.append(receiver_attention(net, games.rows(policy)).unflatten(0, (len(games.seeds), -1)))
-    return torch.cat(parts, dim=1).numpy()  # class A stands before class B
+    roster = games.config.roster
+    out = np.zeros((len(games.seeds), roster.num_adversaries, roster.num_adversaries))
+    for name in POLICIES:
+        members = roster.members(name)
+        for net, places, rows in class_parts(team, name, games):
+            receivers = [roster.adversaries.index(members[place]) for place in places]
+            out[:, receivers] = receiver_attention(net, rows).unflatten(0, (len(games.seeds), -1)).numpy()
+    return out
 
 
 def _rounded(values: np.ndarray) -> Any:

@@ -64,7 +64,7 @@ def truncate(folder: Path) -> None:
         (lambda folder: (folder / "manifest.json").write_text("[]"), "expected format 'rllib_tag'"),
         (lambda folder: (folder / "class_b.safetensors").unlink(), "cannot read"),
         (truncate, "cannot read"),
-        (edit(lambda m: m.update(version=99)), "expected version up to 1, got 99"),
+        (edit(lambda m: m.update(version=99)), "expected version up to 2, got 99"),
         (edit(lambda m: m.update(extra=1)), "unknown key 'extra'"),
         (edit(lambda m: m.pop("policies")), "expected the mappings"),
         (edit(lambda m: m["policies"].update(class_c={})), "unknown key 'class_c'"),
