@@ -21,10 +21,12 @@ from torch import nn
 from rllib_tag.errors import ConfigError, check_int, check_keys
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.network import AdversaryNet, GoodNet
-from rllib_tag.world.roster import GOOD_POLICY, POLICIES
+from rllib_tag.world.roster import GOOD_POLICIES, GOOD_POLICY, POLICIES
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2  # from 2 on, a mapping says which policy an agent acts by; where none does, 1 is written
+PREY = "prey"  # the folder in an export that holds the export of a frozen prey
+INSIDE = "./"  # begins a path that is relative to the manifest
 POLICY_NAME = re.compile(r"\w[\w.-]*")
 ADVICE = "Export the checkpoint again with `rllib export`"
 Net = AdversaryNet | GoodNet
@@ -65,6 +67,8 @@ def build_net(policy: str, config: CommConfig, continuous: bool) -> Net:
 def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
     """Writes networks as `POLICY.safetensors` and `manifest.json`; the folder appears whole or not at all.
 
+    Where the team was trained against a frozen prey, the prey's export goes into the folder, too.
+
     Args:
         exported: What to write.
         folder: Where; it must not exist yet.
@@ -73,7 +77,7 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
         The folder.
 
     Raises:
-        ConfigError: If the folder exists or cannot be written.
+        ConfigError: If the folder exists or cannot be written, or if the frozen prey is gone.
     """
     folder = Path(folder)
     if folder.exists():
@@ -83,10 +87,13 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
             raise ConfigError(
                 f"export: expected policies whose names can be file names, got {name!r}. Rename it, and train again."
             )
+    frozen = frozen_prey(exported.env_config)
+    prey = load_exported(frozen) if frozen else None
     manifest: dict[str, Any] = {
         "format": "rllib_tag",
         "version": FORMAT_VERSION if exported.acting else 1,
-        "env_config": {key: "inf" if value == math.inf else value for key, value in exported.env_config.items()},
+        "env_config": {key: "inf" if value == math.inf else value for key, value in exported.env_config.items()}
+        | ({"good_policy": INSIDE + PREY} if frozen else {}),
         "training": {"seed": exported.seed, "env_steps": exported.env_steps},
         "policies": {
             name: {
@@ -106,11 +113,19 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
             for name, net in exported.nets.items():
                 weights = save({key: value.contiguous() for key, value in net.state_dict().items()})
                 (whole / f"{name}.safetensors").write_bytes(weights)  # `save_file` lets only its owner read it
+            if prey is not None:
+                save_exported(prey, whole / PREY)
             (whole / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
             shutil.move(str(whole), str(folder))
     except OSError as error:
         raise ConfigError(f"export: expected a writable place, got {folder} ({error.strerror}).") from error
     return folder
+
+
+def frozen_prey(env_config: Mapping[str, Any]) -> str | None:
+    """The folder of the exported weights that move the prey of a game; None where nothing frozen does."""
+    good_policy = env_config.get("good_policy", GOOD_POLICIES[0])
+    return None if good_policy in GOOD_POLICIES else good_policy
 
 
 def load_exported(folder: str | os.PathLike[str]) -> Exported:
@@ -146,6 +161,9 @@ def load_exported(folder: str | os.PathLike[str]) -> Exported:
     policies, env_config = manifest.get("policies"), manifest.get("env_config")
     if not isinstance(policies, dict) or not policies or not isinstance(env_config, dict):
         raise ConfigError(f"{what}: expected the mappings 'policies' and 'env_config'. {ADVICE}.")
+    good_policy = env_config.get("good_policy")
+    if isinstance(good_policy, str) and good_policy.startswith(INSIDE):
+        env_config = {**env_config, "good_policy": str((folder / good_policy).absolute())}
     acting = manifest.get("acting")
     _check_acting(what, acting, policies)
     training = manifest.get("training", {})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
 import os
+import shutil
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,7 @@ from ray.rllib.policy.policy import Policy
 from ray.rllib.utils.checkpoints import get_checkpoint_info
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.nn.weights import MANIFEST, Exported, Net, load_exported, save_exported
+from rllib_tag.nn.weights import MANIFEST, PREY, Exported, Net, frozen_prey, load_exported, save_exported
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.prey import greedy_actions
@@ -152,7 +155,19 @@ def restore(path: str | os.PathLike[str] = PRETRAINED) -> TrainedTeam:
     whole = whole.removesuffix(f"/{MANIFEST}") if is_uri(whole) else whole  # a manifest stands for its folder
     with local_copy(whole, checkpoints=True) as folder:
         team = _restore(find_checkpoint(folder))
-    return dataclasses.replace(team, source=str(path)) if is_uri(str(path)) else team
+        if not is_uri(whole):
+            return team
+        return dataclasses.replace(team, source=str(path), env_config=_with_prey_kept(team.env_config, folder))
+
+
+def _with_prey_kept(env_config: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """The game with a frozen prey that lies in a temporary folder copied to where it stays until the process ends."""
+    frozen = frozen_prey(env_config)
+    if frozen is None or not Path(frozen).is_relative_to(folder.absolute()):
+        return env_config
+    kept = tempfile.mkdtemp(prefix="rllib_tag_")
+    atexit.register(shutil.rmtree, kept, ignore_errors=True)
+    return {**env_config, "good_policy": str(shutil.copytree(frozen, Path(kept, PREY)))}
 
 
 def _restore(folder: Path) -> TrainedTeam:

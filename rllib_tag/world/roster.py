@@ -12,6 +12,7 @@ from rllib_tag.errors import ConfigError, check_int
 CLASS_A, CLASS_B = 0, 1
 POLICIES = ("class_a", "class_b")
 GOOD_POLICY = "good"
+GOOD_POLICIES = ("random", "evasive", "learned")  # who moves good agents, besides exported weights
 
 
 @dataclasses.dataclass(frozen=True)
