@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
+import glob
 import os
 import shutil
 import tempfile
@@ -215,7 +216,10 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         raise ConfigError(f"checkpoint: expected a folder, got {path}, which is not there. Give a checkpoint's path.")
     if (folder / MANIFEST).exists() or (folder / RLLIB_MARK).exists():
         return folder
-    below = sorted(found for found in folder.glob("**/checkpoint_*") if found.is_dir())
+    # Unlike Path.glob, this follows links to folders; what several paths lead to counts once.
+    found = map(Path, sorted(glob.glob(f"{glob.escape(str(folder))}/**/checkpoint_*", recursive=True), key=len))
+    unlike = {path.resolve(): path for path in reversed(list(found)) if path.is_dir()}
+    below = sorted(unlike.values())
     trials = sorted({found.parent for found in below})
     if not trials:
         raise ConfigError(

@@ -87,6 +87,13 @@ def test_teams_and_curves_are_read_from_a_uri(trained: TrialEnd, tmp_path: Path)
     assert result.exit_code == 0, result.output
 
 
+def test_a_linked_trial_is_found_once(trained: TrialEnd, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(trained.folder)
+    (tmp_path / "again").symlink_to(trained.folder)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert find_checkpoint(tmp_path).resolve() == find_checkpoint(trained.folder).resolve()
+
+
 def test_of_a_trial_in_a_store_the_newest_whole_checkpoint_is_fetched(trained: TrialEnd, tmp_path: Path) -> None:
     source = find_checkpoint(trained.folder)
     for number in (3, 4, 5):
