@@ -7,7 +7,6 @@ import json
 import math
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -116,7 +115,7 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
             if prey is not None:
                 save_exported(prey, whole / PREY)
             (whole / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
-            shutil.move(str(whole), str(folder))
+            whole.rename(folder)  # fails where something has appeared there meanwhile
     except OSError as error:
         raise ConfigError(f"export: expected a writable place, got {folder} ({error.strerror}).") from error
     return folder

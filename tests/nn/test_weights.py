@@ -85,3 +85,20 @@ def test_an_unwritable_place_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a writable place"):
         save_exported(Exported({"class_a": build_net("class_a", SMALL, False)}, {}), tmp_path / "file" / "export")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+def test_an_export_never_lands_in_a_folder_that_appears_meanwhile(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, rename = tmp_path / "target", Path.rename
+
+    def late(self: Path, to: Path) -> Path:
+        target.mkdir()
+        (target / "theirs").touch()
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", late)
+    with pytest.raises(ConfigError, match="export: expected a writable place"):
+        save_exported(load_exported(folder), target)
+    assert [path.name for path in target.iterdir()] == ["theirs"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "target"]
