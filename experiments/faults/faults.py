@@ -33,7 +33,7 @@ from rllib_tag import restore
 from rllib_tag.cli_output import run_command
 from rllib_tag.errors import check_keys
 from rllib_tag.plugin.ray_internals import on_each_runner
-from rllib_tag.plugin.runner import TagRunner
+from rllib_tag.plugin.runner import RunnerError, TagRunner
 from rllib_tag.plugin.sampler import BatchedSampler
 from rllib_tag.plugin.team_ppo import TeamPPOConfig
 from rllib_tag.results import ITERATION, RETURN, read_results, result_files
@@ -195,7 +195,7 @@ def not_finite(count: int, work: Path, rng: random.Random) -> Row:
             on_each_runner(algo, spoil, local_env_runner=not remote)
             try:
                 algo.train()
-            except FloatingPointError as error:
+            except RunnerError as error:
                 named += "expected finite numbers, got" in str(error)
             spoilt += any(not np.array_equal(a, b) for a, b in zip(before, weights(algo), strict=True))
             algo.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -36,7 +37,7 @@ try:
 except ImportError:  # before Ray 2.43
     from ray.air import CheckpointConfig
 
-EXCEPTION = re.compile(r"[\w.]*(Error|Exception|Exit|Interrupt)\b")
+FRAME = re.compile(r' +File ".*", line \d+')  # of a traceback
 
 __all__ = [
     "LEARNER_STATS_KEY",
@@ -206,12 +207,16 @@ def without_decisions(state: str) -> str:
 
 
 def trial_error(trial: Trial) -> str | None:
-    """The line that says what ended a trial, if an error did: the last one that begins with an exception's name."""
+    """What ended a trial, if an error did: the last exception's name and whole message on one line."""
     if not trial.error_file or not Path(trial.error_file).exists():
         return None
-    lines = [line for line in Path(trial.error_file).read_text().splitlines() if line.strip()]
-    named = [line for line in lines if EXCEPTION.match(line)]
-    return (named or lines)[-1] if lines else None
+    lines = Path(trial.error_file).read_text().splitlines()
+    last = max((number for number, line in enumerate(lines) if line.startswith("Failure #")), default=-1)
+    lines = lines[last + 1 :]
+    frames = [number for number, line in enumerate(lines) if FRAME.match(line)]
+    told = lines[frames[-1] + 1 :] if frames else lines
+    told = list(itertools.dropwhile(lambda line: line.startswith(" "), told)) or lines[-1:]  # a frame's code
+    return " ".join(" ".join(told).split()) or None
 
 
 class SchedulerState(Callback):

@@ -1,25 +1,30 @@
-"""RLlib's rollout worker, which tells the driver of numbers that are not finite instead of dying of them."""
+"""RLlib's rollout worker, which tells the driver what was raised in it instead of dying of it."""
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from ray.exceptions import RayError, RayTaskError
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.evaluation.rollout_worker import RolloutWorker
 from ray.rllib.policy.policy import Policy, PolicySpec
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 
+from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.class_paths import resolve
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.mapping import acting_policies
 
 
 class TagRunner(RolloutWorker):
-    """A rollout worker whose `FloatingPointError` ends the run.
+    """A rollout worker whose own exceptions end the run, and whose restored state leaves the run's config alone.
 
-    RLlib ends and restarts a remote worker at any exception, a hundred times in a row by default: right for a machine
-    that went away, wrong for an environment that gives NaN.
+    RLlib ends and restarts a remote worker at any exception, time after time: right for a machine that went away, wrong
+    for an environment, a wrapper or a callback that raises. Here the worker stays, and answers whatever it is asked
+    from then on by what was raised, with its place. Left to RLlib are parts that died, such as an environment's own
+    actor, what `ignore_env_runner_failures` lets pass, and what `restart_failed_sub_environments` restarts.
 
     In evaluation it has only the policies that agents act by there, which may be fewer than are trained: of the others
     RLlib could not say what they observe.
@@ -30,27 +35,64 @@ class TagRunner(RolloutWorker):
     _keeps_mapping = False
 
     def __init__(self, **kwargs: Any) -> None:
-        config = kwargs["config"]
-        here = _evaluated(config) if config.in_evaluation else config
-        self._not_here = set(config.policies) - set(here.policies)
-        super().__init__(**{**kwargs, "config": here})
+        self.config = kwargs["config"]
+        self.worker_index = kwargs.get("worker_index", 0)
+        self._error: RunnerError | None = None
+        try:
+            here = _evaluated(self.config) if self.config.in_evaluation else self.config
+            self._not_here = set(self.config.policies) - set(here.policies)
+            super().__init__(**{**kwargs, "config": here})
+            self.prepare()
+        except Exception as error:  # an environment or a callback may raise anything
+            if isinstance(error, ConfigError) and self.worker_index == 0:
+                raise
+            self._error = self._told(error)
+            if self.worker_index == 0:
+                raise self._error from error
+
+    def prepare(self) -> None:
+        """What a subclass sets up once RLlib has built the worker. Default: nothing."""
+
+    def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """What a function gives on this worker, which RLlib asks so from afar; `ErrorBatch` once it has failed."""
+
+        def told(_: TagRunner) -> Any:
+            try:
+                return func(self, *args, **kwargs)
+            except Exception as error:
+                self._error = self._told(error)
+                return ErrorBatch(self._error)
+
+        return super().apply(told) if self._error is None else ErrorBatch(self._error)
 
     def sample(self, **kwargs: Any) -> MultiAgentBatch:
-        """A sample batch; one that raises the error on the driver, if the environment's numbers are not finite."""
-        try:
-            return self.sample_finite(**kwargs)
-        except FloatingPointError as error:
-            if self.worker_index == 0:
-                raise
-            return ErrorBatch(f"{error} (env runner {self.worker_index})")
-
-    def sample_finite(self, **kwargs: Any) -> MultiAgentBatch:
         """A sample batch.
 
         Raises:
-            FloatingPointError: If the environment's numbers are not finite.
+            RunnerError: If the environment, its wrappers or the callbacks raise, or numbers are not finite.
         """
+        try:
+            return self.sample_or_raise(**kwargs)
+        except Exception as error:
+            raise self._told(error) from error
+
+    def sample_or_raise(self, **kwargs: Any) -> MultiAgentBatch:
+        """A sample batch; raises whatever the environment, its wrappers or the callbacks raise."""
         return super().sample(**kwargs)
+
+    def _told(self, error: Exception) -> RunnerError:
+        """An exception of this worker with its place; raises again what is left to RLlib."""
+        if isinstance(error, RunnerError):
+            return error
+        died = isinstance(error, RayError) and not isinstance(error, RayTaskError)
+        finite = not isinstance(error, FloatingPointError)
+        if died or (self.config.ignore_env_runner_failures and finite):
+            raise error
+        *_, frame = traceback.extract_tb(error.__traceback__)
+        cause = error.cause if isinstance(error, RayTaskError) else error  # of an actor of the environment's own
+        place = f" ({frame.filename}:{frame.lineno}, in {frame.name})" if finite else ""  # which says its own
+        name = f"{'evaluation ' if self.config.in_evaluation else ''}env runner {self.worker_index}"
+        return RunnerError(f"{name}: {type(cause).__name__}: {' '.join(str(cause).split())}{place}")
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores weights, optimizers' moments, filters and counters; the rest stays what this run's config says.
@@ -110,15 +152,23 @@ def _evaluated(config: AlgorithmConfig) -> AlgorithmConfig:
     return config.copy(copy_frozen=False).multi_agent(policies=kept)
 
 
-class ErrorBatch(MultiAgentBatch):
-    """What travels to the driver in place of a batch, and raises when it is counted or copied there."""
+class RunnerError(RuntimeError):
+    """What was raised in an env runner, with the runner and the place."""
 
-    def __init__(self, message: str) -> None:
+
+class ErrorBatch(MultiAgentBatch):
+    """What travels to the driver in place of a batch or any other answer, and raises when it is used there.
+
+    Args:
+        error: What it raises.
+    """
+
+    def __init__(self, error: RunnerError) -> None:
         super().__init__({}, 0)
-        self.message = message
+        self.error = error
 
     def env_steps(self) -> NoReturn:
-        """Raises `FloatingPointError`."""
-        raise FloatingPointError(self.message)
+        """Raises the error."""
+        raise self.error
 
-    agent_steps = copy = decompress_if_needed = env_steps
+    agent_steps = copy = decompress_if_needed = __iter__ = env_steps

@@ -50,8 +50,12 @@ class BatchedSampler(TagRunner):
     For `TeamPPO`: the batches' rows are those of `TeamPolicy`.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def prepare(self) -> None:
+        """Starts the games.
+
+        Raises:
+            ConfigError: If the environment is not `TagEnv`.
+        """
         if self.seed is not None:
             # A seed makes RLlib ask torch for deterministic algorithms, which on a CPU also fills all fresh memory
             # with NaN, a fifth of the time; only code that reads memory before it writes it would show a difference.
@@ -93,7 +97,7 @@ class BatchedSampler(TagRunner):
         limit = min(STRETCH, max(1, (config.minibatch_size or STRETCH * largest) // largest))
         return max(size for size in range(1, limit + 1) if length % size == 0)
 
-    def sample_finite(self, **kwargs: Any) -> MultiAgentBatch:
+    def sample_or_raise(self, **kwargs: Any) -> MultiAgentBatch:
         """One fragment of every game: `rollout_fragment_length` steps, or whole episodes.
 
         Where evaluation counts episodes, one episode a call.

@@ -22,6 +22,7 @@ PLAIN_ONLY = (
     "count_steps_by", "sample_collector", "postprocess_inputs", "compress_observations", "remote_worker_envs",
     "output", "clip_rewards", "off_policy_estimation_methods", "use_gae", "use_critic", "fake_sampler", "render_env",
     "torch_compile_learner", "torch_compile_worker", "policy_states_are_swappable",
+    "restart_failed_sub_environments",
 )  # fmt: skip
 # Callbacks that would see nothing, or batches of another form.
 HOOKS = (

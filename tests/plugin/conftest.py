@@ -48,5 +48,5 @@ def build(
         train_batch_size=NUM_ENVS * FRAGMENT, minibatch_size=12, num_epochs=2, explore=False,
     )  # fmt: skip
     config.update(copy.deepcopy(options))
-    built = (TeamPPOConfig if batched else kind)().update_from_dict({**config, "env": "rllib_tag.TagEnv"})
+    built = (TeamPPOConfig if batched else kind)().update_from_dict({"env": "rllib_tag.TagEnv", **config})
     return getattr(built, "build_algo", built.build)()

@@ -11,7 +11,7 @@ import torch
 
 from rllib_tag import TagEnv
 from rllib_tag.plugin.finite import check_finite, first_not_finite
-from rllib_tag.plugin.runner import ErrorBatch
+from rllib_tag.plugin.runner import ErrorBatch, RunnerError
 
 
 @pytest.mark.parametrize(
@@ -32,10 +32,10 @@ def test_finite_numbers_pass() -> None:
         check_finite("here", {"seen": [np.ones(2), np.array([0.0, -np.inf])]})
 
 
-@pytest.mark.parametrize("use", ["env_steps", "agent_steps", "copy", "decompress_if_needed"])
+@pytest.mark.parametrize("use", ["env_steps", "agent_steps", "copy", "decompress_if_needed", "__iter__"])
 def test_a_batch_that_stands_for_an_error_raises_however_it_is_used(use: str) -> None:
-    batch = pickle.loads(pickle.dumps(ErrorBatch("here")))
-    with pytest.raises(FloatingPointError, match="here"):
+    batch = pickle.loads(pickle.dumps(ErrorBatch(RunnerError("here"))))
+    with pytest.raises(RunnerError, match="here"):
         getattr(batch, use)()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import traceback
 from pathlib import Path
 from unittest.mock import MagicMock, Mock
 
@@ -62,6 +63,28 @@ def test_the_worker_being_built_is_known(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_trials_tell_how_they_ended() -> None:
     assert isinstance(Trial.error_file, property)
+
+
+def test_the_whole_message_of_the_last_exception_is_what_ended_a_trial(tmp_path: Path) -> None:
+    def fail(message: str) -> None:
+        try:
+            int("x")
+        except ValueError as error:
+            raise LookupError(message) from error
+
+    file = tmp_path / "error.txt"
+    trial = Mock(error_file=str(file))
+    assert ray_internals.trial_error(trial) is None
+    for number, message in enumerate(("one line", "first,\nKeyError: second,\n  third."), start=1):
+        try:
+            fail(message)
+        except LookupError:
+            with file.open("a") as opened:  # as Tune does
+                opened.write(f"Failure # {number} (occurred at 2026-11-25_06-30-04)\n{traceback.format_exc()}\n")
+    assert ray_internals.trial_error(trial) == "LookupError: first, KeyError: second, third."
+    with file.open("a") as opened:
+        opened.write("Failure # 3 (occurred at 2026-11-25_06-30-04)\nThe actor died.\n\tpid: 7\nIts node is gone.\n")
+    assert ray_internals.trial_error(trial) == "The actor died. pid: 7 Its node is gone."
 
 
 def test_decisions_that_wait_are_kept_in_tunes_state() -> None:

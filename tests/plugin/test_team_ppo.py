@@ -22,7 +22,7 @@ from rllib_tag.plugin.sampler import STRETCH, BatchedSampler, generalized_advant
 from rllib_tag.plugin.team_policy import unpack
 from rllib_tag.plugin.team_ppo import SAMPLING, TeamPPO
 
-from .conftest import CYCLES, FRAGMENT, NUM_ENVS, RUNNERS, build
+from .conftest import CYCLES, FRAGMENT, NUM_ENVS, build
 
 COLUMNS = (
     SampleBatch.ACTIONS, SampleBatch.REWARDS, SampleBatch.ACTION_LOGP, SampleBatch.ACTION_DIST_INPUTS,
@@ -348,32 +348,6 @@ def test_a_batch_grows_with_the_team_and_not_with_its_square(ray_session: None) 
         ]
     assert sizes[16][0] > 3 * sizes[4][0]
     assert sizes[16][1] < 1.3 * sizes[4][1]
-
-
-@pytest.mark.parametrize(
-    ("batched", "message"),
-    [
-        (True, r"TagVec.step: expected finite numbers, got team\[1, 2, 0\] = nan\. \(env runner 1\)"),
-        (False, r"TagEnv.step: expected finite numbers, got observations/\w+\[\d+\] = nan\. \(env runner 1\)"),
-    ],
-)
-def test_numbers_that_are_not_finite_end_the_run_from_a_remote_runner(
-    batched: bool, message: str, ray_session: None
-) -> None:
-    def spoil(worker: Any) -> None:
-        if isinstance(worker, BatchedSampler):
-            worker._games._world.positions[1, 2, 0] = np.nan
-        else:
-            worker.async_env.get_sub_environments()[1].par_env.unwrapped.world.agents[2].state.p_pos[0] = np.nan
-
-    algo = build(batched, {}, num_env_runners=1, env_runner_cls=RUNNERS[batched])
-    algo.train()
-    before = copy.deepcopy(algo.get_policy("class_a").get_weights())
-    on_each_runner(algo, spoil, local_env_runner=False)
-    with pytest.raises(FloatingPointError, match=message):
-        algo.train()
-    for key, value in algo.get_policy("class_a").get_weights().items():
-        np.testing.assert_array_equal(value, before[key])
 
 
 def curve(algo: TeamPPO, iterations: int) -> list[tuple[Any, ...]]:
