@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,7 +14,8 @@ import typer
 from rllib_tag import cli_options as opt
 from rllib_tag.cli_example import example_app
 from rllib_tag.cli_output import Progress, Results, console, errors, run_command, tell_best
-from rllib_tag.errors import ConfigError
+from rllib_tag.errors import ConfigError, check_choice
+from rllib_tag.files import check_files, write_files
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Train, evaluate and roll out teams of unlike agents that learn to talk (RLlib).")  # fmt: skip
@@ -30,7 +33,7 @@ def _print_version(asked: bool) -> None:
     if asked:
         from rllib_tag import __version__
 
-        console.print(__version__, highlight=False)
+        console.print(__version__)
         raise typer.Exit
 
 
@@ -110,11 +113,11 @@ def evaluate(
     """Play seeded episodes with restored policies, on any team; print a table, write JSON and CSV."""
     from rllib_tag.report.table import conditions_table, influence_table, read_summary, summary_table
     from rllib_tag.runs.disturbances import read_conditions
+    from rllib_tag.runs.evaluate import FILES
     from rllib_tag.runs.evaluate import evaluate as run
-    from rllib_tag.runs.storage import check_output
 
     overrides = _overrides(locals())
-    check_output(out)
+    _check_output(out, FILES)
     others, yardsticks, conditions = _named("--beside", beside or []), yardstick or [], messages or []
     team = _restore(checkpoint)
     played = read_conditions(conditions, team.env_config_for(**overrides))
@@ -145,25 +148,22 @@ def transfer(
     largest: Annotated[int, typer.Option("--largest", help="Members of a class at most.")] = 6,
 ) -> None:
     """Play one team, without training, on all teams of 0 to 6 of each class; write a CSV and draw a heat map."""
-    from rllib_tag.report.heat_map import draw_heat_map, read_transfer
-    from rllib_tag.runs.files import write_csv
-    from rllib_tag.runs.storage import check_output
+    from rllib_tag.report.figures import IMAGES, image
+    from rllib_tag.report.heat_map import draw_heat_map
+    from rllib_tag.runs.files import as_csv
     from rllib_tag.runs.transfer import transfer as run
     from rllib_tag.runs.transfer import transfer_games
 
-    check_output(out)
-    team, table = _restore(checkpoint), Path(out) / "transfer.csv"
-    rows: list[dict[str, Any]] = []
+    _check_output(out, ["transfer.csv", *(f"transfer{suffix}" for suffix in IMAGES)])
+    team = _restore(checkpoint)
     with Progress("games", len(transfer_games(team.env_config_for(), largest))) as advance:
-
-        def keep(found: list[dict[str, Any]]) -> None:
-            rows.extend(found)
-            write_csv(table, rows)
-            advance(1)
-
-        run(team, natives=native or [], largest=largest, episodes=episodes, first_seed=seed, on_game=keep)
-    drawn = draw_heat_map(read_transfer(table), Path(out) / "transfer")
-    console.print(f"wrote {_join([table, *drawn])}")
+        rows = run(
+            team, natives=native or [], largest=largest, episodes=episodes, first_seed=seed,
+            on_game=lambda _: advance(1),
+        )  # fmt: skip
+    drawn = draw_heat_map(rows)
+    images = {f"transfer{suffix}": image(drawn, suffix) for suffix in IMAGES}
+    console.print(f"wrote {_join(write_files(out, {'transfer.csv': as_csv(rows), **images}))}")
 
 
 @app.command()
@@ -180,26 +180,22 @@ def rollout(
     num_obstacles: opt.Obstacles = None, comm_range: opt.Range = None, good_policy: opt.GoodPolicy = None,
 ) -> None:  # fmt: skip
     """Record episodes step by step, as JSON and as video with the communication graph drawn in."""
-    from rllib_tag.errors import check_choice
-    from rllib_tag.report.replay import write_replay
-    from rllib_tag.report.video import FORMATS, draw_video, read_episode
+    from rllib_tag.report.replay import replay_page
+    from rllib_tag.report.video import FORMATS
+    from rllib_tag.report.video import video as draw
     from rllib_tag.runs.rollout import rollout as run
-    from rllib_tag.runs.storage import check_output
 
-    formats = video or ["gif"]
-    for name in formats:
-        check_choice("--video", name, [*FORMATS, "html", "none"])
+    kinds: dict[str, Any] = {**{form: partial(draw, form=form) for form in FORMATS}, "html": replay_page}
+    wanted = video or ["gif"]
+    for name in wanted:
+        check_choice("--video", name, [*kinds, "none"])
     overrides = _overrides(locals())
-    check_output(out)
-
-    def draw(path: Path) -> None:
-        console.print(f"wrote {path}")
-        for name in formats:
-            if name != "none":
-                write = write_replay if name == "html" else draw_video
-                console.print(f"wrote {write(read_episode(path), path.with_suffix('.' + name))}")
-
-    run(_restore(checkpoint), out, episodes=episodes, first_seed=seed, on_episode=draw, **overrides)
+    _check_output(out, [f"episode_{seed + i}.{kind}" for i in range(episodes) for kind in ("json", *kinds)])
+    run(
+        _restore(checkpoint), out, episodes=episodes, first_seed=seed,
+        views={kind: view if kind in wanted else None for kind, view in kinds.items()},
+        on_episode=lambda written: console.print(f"wrote {_join(written)}"), **overrides,
+    )  # fmt: skip
 
 
 @app.command()
@@ -226,11 +222,11 @@ def plot(
 ) -> None:
     """Draw learning curves: return per adversary over environment steps."""
     from rllib_tag.report.curve import draw_curves, read_curve
-    from rllib_tag.report.figures import LEVEL_LABELS
+    from rllib_tag.report.figures import LEVEL_LABELS, image_paths
     from rllib_tag.report.table import read_summary
-    from rllib_tag.runs.storage import check_output, local_copy
+    from rllib_tag.runs.storage import local_copy
 
-    check_output(out, is_file=True)
+    _check_output(out, [path.name for path in image_paths(out)], is_file=True)
     if label and len(label) != len(runs):
         raise ConfigError(f"--label: expected one for each of the {len(runs)} runs, got {len(label)}. Give all.")
     names = label or [Path(run).name for run in runs]
@@ -263,16 +259,37 @@ def sweep_report(
     ] = "sweep.csv",
 ) -> None:
     """Print a sweep's best trials, write one row a trial and draw the metric over what was varied."""
+    from rllib_tag.report.figures import IMAGES, image
     from rllib_tag.report.sweep import draw_sweep, read_sweep, sweep_table
-    from rllib_tag.runs.files import write_csv
-    from rllib_tag.runs.storage import check_output, local_copy
+    from rllib_tag.runs.files import as_csv
+    from rllib_tag.runs.storage import local_copy
 
-    check_output(out, is_file=True)
+    table = Path(out)
+    if table.suffix in IMAGES:
+        raise ConfigError(f"--out: expected a CSV, beside which the plot goes, got {out}. Name it {table.stem}.csv.")
+    plots = {suffix: table.name.removesuffix(".csv") + suffix for suffix in IMAGES}
+    _check_output(out, [table.name, *plots.values()], is_file=True)
     with local_copy(experiment, checkpoints=False) as folder:
-        sweep, table = read_sweep(folder, metric, mode), Path(out)
+        sweep = read_sweep(folder, metric, mode)
+    figure = draw_sweep(sweep) if sweep.varied else None
+    images = {name: image(figure, suffix) if figure else None for suffix, name in plots.items()}
+    written = write_files(table.parent, {table.name: as_csv(sweep.rows), **images})
     console.print(sweep_table(sweep))
-    write_csv(table, sweep.rows)
-    console.print(f"wrote {_join([table, *(draw_sweep(sweep, table.with_suffix('')) if sweep.varied else [])])}")
+    console.print(f"wrote {_join(written)}")
+
+
+def _check_output(out: str, names: Iterable[str], is_file: bool = False) -> None:
+    """Checks, before the work, that files of these names can be written to a folder, or beside a file.
+
+    Raises:
+        ConfigError: If not.
+    """
+    from rllib_tag.runs.storage import check_output
+
+    if is_file and os.path.basename(out) in ("", ".", ".."):
+        raise ConfigError(f"--out: expected a file, got {out!r}. Name one.")
+    check_output(out, is_file)
+    check_files(Path(out).parent if is_file else out, names)
 
 
 def _overrides(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -292,8 +309,7 @@ def _restore(checkpoint: str | None) -> Any:
     config = team.env_config_for()
     console.print(
         f"the team that ships with rllib_tag: {config.num_class_a}A + {config.num_class_b}B, "
-        f"{config.good_policy} prey, trained for {team.env_steps:,} steps",
-        highlight=False,
+        f"{config.good_policy} prey, trained for {team.env_steps:,} steps"
     )
     return team
 
@@ -325,12 +341,7 @@ def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
             console.print(f"done: {end.place.location}{told}")
         elif end.status == "ERROR":
             failed = True
-            errors.print(
-                f"error: {end.place.location}: {end.error or 'see the folder'}",
-                style="red",
-                highlight=False,
-                markup=False,
-            )
+            errors.print(f"error: {end.place.location}: {end.error or 'see the folder'}", style="red")
         else:
             interrupted = True
             console.print(f"interrupted: {end.place.location}; go on with --resume")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from io import TextIOWrapper
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -20,32 +23,83 @@ if TYPE_CHECKING:
     from rllib_tag.report.sweep import Sweep
     from rllib_tag.runs.storage import Place
 
-console, errors = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+LEGIBLE = "rllib_tag.legible"  # the name of `_legible` among the ways of encoding
+PLAIN = {"±": "+-", "…": "..."}
+
+
+class LiteralConsole(Console):
+    """A console that shows text as it was given, whatever the stream can encode and whether or not anybody reads it.
+
+    Nothing in a path or a name is taken for Rich's markup, emoji codes or highlighting. When a pipe's reader has gone,
+    as after `| head -1`, the work goes on in silence.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(soft_wrap=True, markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text in characters that the stream has, before it is measured and laid out."""
+        return super().render_str(
+            text.encode(self.encoding, LEGIBLE).decode(self.encoding, "surrogateescape"), **options
+        )
+
+    def on_broken_pipe(self) -> None:
+        """Falls silent."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+
+
+def _legible(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What is written in place of characters that a stream lacks; file names that are no text keep their bytes."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    bad = error.object[error.start : error.end]
+    if all("\udc80" <= char <= "\udcff" for char in bad):
+        return bad.encode("utf-8", "surrogateescape"), error.end
+    return "".join(PLAIN.get(char) or char.encode("ascii", "backslashreplace").decode() for char in bad), error.end
+
+
+codecs.register_error(LEGIBLE, _legible)
+console, errors = LiteralConsole(), LiteralConsole(stderr=True)
 
 
 def run_command(command: Callable[[], object]) -> None:
     """Runs a command; what a user gave wrong ends in one line and exit status 2.
 
-    SIGTERM interrupts it as Ctrl-C does, and the exit status is 143 then.
+    Ctrl-C ends it with exit status 130, and SIGTERM, which interrupts it as Ctrl-C does, with 143.
     """
-    terminated = False
+    ended_by, midway = 0, False
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        nonlocal ended_by, midway
+        ended_by, midway = ended_by or number, True
+        raise KeyboardInterrupt
 
     def terminate(number: int, frame: FrameType | None) -> None:
-        nonlocal terminated
-        terminated = True
-        interrupt = signal.getsignal(signal.SIGINT)
-        if not callable(interrupt):  # in the background, a shell lets Ctrl-C be ignored
-            raise KeyboardInterrupt
-        interrupt(signal.SIGINT, frame)
+        nonlocal ended_by
+        ended_by = number
+        handler = signal.getsignal(signal.SIGINT)  # Tune has one of its own while it trains
+        (handler if callable(handler) else interrupt)(signal.SIGINT, frame)
 
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, terminate)
+    if before[signal.SIGINT] is signal.default_int_handler:  # in the background, a shell has it ignored
+        signal.signal(signal.SIGINT, interrupt)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=LEGIBLE)
     try:
         command()
     except SystemExit as end:
-        sys.exit(128 + signal.SIGTERM if terminated and end.code else end.code)
+        if midway:
+            errors.print("interrupted", style="red")
+        sys.exit(128 + ended_by if ended_by and end.code else end.code)
     except ConfigError as error:
-        errors.print(f"error: {error}", style="red", highlight=False, markup=False)
+        errors.print(f"error: {error}", style="red")
         sys.exit(2)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def tell_best(sweep: Sweep, best: Place) -> None:
@@ -73,19 +127,19 @@ class Results:
         """Says how the next experiment begins."""
         self._live.stop()
         self._lines.clear()
-        console.print(note, highlight=False)
+        console.print(note)
 
     def show(self, trial: str, result: Mapping[str, Any], stop: Mapping[str, float]) -> None:
         """Shows a trial's newest result."""
         line, (number, _, varied) = _result_line(result, stop), trial.partition("_")
         if not varied:
-            console.print(line, highlight=False)
+            console.print(line)
         elif console.is_terminal:
             self._lines[number] = f"{line}  {varied}"
             self._live.start()
             self._live.update(Text("\n".join(self._lines.values()), no_wrap=True, overflow="ellipsis"), refresh=True)
         else:
-            console.print(f"{line}  {varied}", highlight=False)
+            console.print(f"{line}  {varied}")
 
     def __exit__(self, *exc: object) -> None:
         self._live.stop()
@@ -135,7 +189,7 @@ class Progress:
         before, self._done = self._done, self._done + count
         self._bar.advance(self._task, count)
         if not errors.is_terminal and 10 * self._done // self._total > 10 * before // self._total:
-            errors.print(f"{self._done} of {self._total} {self._what}", highlight=False)
+            errors.print(f"{self._done} of {self._total} {self._what}")
 
     def __exit__(self, *exc: object) -> None:
         if errors.is_terminal:

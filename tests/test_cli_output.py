@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+
 import pytest
 
-from rllib_tag.cli_output import Results
+from rllib_tag.cli_output import LiteralConsole, Results
 
 
 @pytest.mark.parametrize(
@@ -16,3 +21,69 @@ def test_steps_are_environment_steps_and_agents_steps_are_named(
     result = {"timesteps_total": agent_steps, "num_env_steps_sampled": 400, "time_total_s": 3.0}
     Results().show("0", result, {"timesteps_total": 4000})
     assert capsys.readouterr().out.strip().startswith(shown)
+
+
+@pytest.mark.parametrize("path", ["o/run[/b]/ex", "[a]", "a:x:b", "[red]"])
+def test_paths_are_shown_as_they_were_given(path: str, capfd: pytest.CaptureFixture) -> None:
+    LiteralConsole().print(f"wrote {path}")
+    assert capfd.readouterr().out == f"wrote {path}\n"
+
+
+SHOW = """
+import os
+from rich.table import Table
+from rllib_tag.cli_output import console, errors, run_command
+def show():
+    table = Table("[name]", "return")
+    table.add_row("a:x:b", "1.0 ± 0.5")
+    console.print(table)
+    errors.print("--config '{…}' é")
+run_command(show)
+"""
+
+
+def test_ascii_streams_get_legible_text() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", SHOW], env={**os.environ, "PYTHONIOENCODING": "ascii"}, capture_output=True
+    )
+    out, err = done.stdout.decode("ascii"), done.stderr.decode("ascii")
+    assert done.returncode == 0, err
+    assert "1.0 +- 0.5" in out
+    assert "[name]" in out
+    assert "a:x:b" in out
+    assert err == "--config '{...}' \\xe9\n"
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    script = (
+        "from rllib_tag.cli_output import console, run_command\n"
+        "run_command(lambda: [console.print('x' * 99) for _ in range(9999)])"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0
+
+
+WORK = """
+import time
+import typer
+from rllib_tag.cli_output import run_command
+app = typer.Typer()
+@app.command()
+def work():
+    print("begun", flush=True)
+    time.sleep(99)
+run_command(app)
+"""
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_command_ends_in_one_line(number: int, status: int) -> None:
+    with subprocess.Popen([sys.executable, "-c", WORK], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.send_signal(number)
+        said = process.stderr.read().decode().split()
+        assert said in (["interrupted"], ["Aborted.", "interrupted"])  # an older typer says the first, too
+        assert process.wait() == status

@@ -15,7 +15,7 @@ import rllib_tag
 
 ROOT = Path(rllib_tag.__file__).parent
 # Who may import whom, besides itself and the ground floor.
-GROUND_FLOOR = {"errors", "results"}
+GROUND_FLOOR = {"errors", "files", "results"}
 ARROWS = {
     "world": set(),
     "nn": {"world"},
@@ -29,6 +29,7 @@ ARROWS = {
     "cli_output": {"report", "runs"},
     "errors": set(),
     "results": set(),
+    "files": set(),
 }
 OUTSIDE = {"world": {"ray", "torch", "torch_geometric"}, "nn": {"ray"}, "report": {"ray", "torch", "torch_geometric"}}
 

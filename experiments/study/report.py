@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from rllib_tag.cli_output import run_command
+from rllib_tag.report.figures import save_figure
 from rllib_tag.report.heat_map import GAME, VALUE, Row, draw_heat_map
 from rllib_tag.report.study import (
     Study,
@@ -134,7 +135,7 @@ def main(
                 tell("  difference", difference(scores[arm], scores[PARTS[0]]), "{:+.1f}")
     if "comm" in study.arms:
         grid = study.transfers("comm")
-        drawn += draw_heat_map(grid, out / "transfer")
+        drawn += save_figure(draw_heat_map(grid), out / "transfer")
         console.print("\nzero-shot return on other teams over that of teams trained on them")
         for arm, team in NATIVES.items():
             if arm in study.arms:

@@ -6,18 +6,22 @@ import math
 import os
 import textwrap
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
-from rllib_tag.errors import ConfigError
+from rllib_tag.errors import check_choice
+from rllib_tag.files import write_files
 
 # Okabe & Ito 2008: told apart by the colour-blind.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
+IMAGES = (".png", ".svg")  # what is written where no suffix says it
 
 LEVEL_LABELS = {
     "random": "random",
@@ -82,7 +86,7 @@ def draw_levels(axes: Axes, levels: Mapping[str, float], upright: bool = False, 
 
 
 def save_figure(figure: Figure, out: str | os.PathLike[str]) -> list[Path]:
-    """Writes a figure, each file whole or not at all.
+    """Writes a figure, all of its files or none.
 
     Args:
         figure: The figure.
@@ -91,18 +95,26 @@ def save_figure(figure: Figure, out: str | os.PathLike[str]) -> list[Path]:
     Raises:
         ConfigError: If it cannot be written.
     """
+    paths = image_paths(out)
+    return write_files(paths[0].parent, {path.name: image(figure, path.suffix) for path in paths})
+
+
+def image_paths(out: str | os.PathLike[str]) -> list[Path]:
+    """The files that `save_figure` writes.
+
+    Raises:
+        ConfigError: If the suffix is of no image.
+    """
     path = Path(out)
-    paths = [path] if path.suffix else [path.with_suffix(suffix) for suffix in (".png", ".svg")]
-    for each in paths:
-        aside = each.with_name(f".{each.name}{each.suffix}")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            # Without a date and with names by content, the same data give the same file.
-            with matplotlib.rc_context({"svg.hashsalt": "rllib_tag"}):
-                figure.savefig(aside, dpi=150, metadata={"Date": None} if each.suffix == ".svg" else None)
-            aside.replace(each)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"figure: expected a writable image, got {path}: {error}. Choose another.") from error
-        finally:
-            aside.unlink(missing_ok=True)
-    return paths
+    if path.suffix:
+        check_choice("figure: suffix", path.suffix, [f".{name}" for name in FigureCanvasBase.filetypes])
+    return [path] if path.suffix else [path.parent / f"{path.name}{suffix}" for suffix in IMAGES]
+
+
+def image(figure: Figure, suffix: str) -> bytes:
+    """A figure as an image of the format that a suffix such as `.svg` names; the same data give the same bytes."""
+    buffer = BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "rllib_tag"}):  # names by content
+        metadata = {"Date": None} if suffix == ".svg" else None
+        figure.savefig(buffer, format=suffix.removeprefix("."), dpi=150, metadata=metadata)
+    return buffer.getvalue()

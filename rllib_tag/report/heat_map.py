@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.report.figures import new_figure, save_figure
+from rllib_tag.report.figures import new_figure
 
 GAME = ("num_class_a", "num_class_b", "num_good", "num_obstacles")
 VALUE = "return_adversary_mean"
@@ -60,7 +61,7 @@ def grid(rows: Sequence[Row], controller: str) -> np.ndarray:
     return out
 
 
-def draw_heat_map(rows: Sequence[Row], out: str | os.PathLike[str]) -> list[Path]:
+def draw_heat_map(rows: Sequence[Row]) -> Figure:
     """Draws, for every team, its return and where that stands between random play and a chase by script.
 
     Colour: 0 is random play on the same game, 1 all adversaries chasing by script with full information; none where the
@@ -68,10 +69,9 @@ def draw_heat_map(rows: Sequence[Row], out: str | os.PathLike[str]) -> list[Path
 
     Args:
         rows: What `read_transfer` gives.
-        out: The image; see `save_figure`.
 
     Raises:
-        ConfigError: If a controller is missing or the image cannot be written.
+        ConfigError: If a controller is missing.
     """
     team, low, high = (grid(rows, name) for name in ("team", "random", "all_chase"))
     share = np.divide(team - low, high - low, out=np.full_like(team, np.nan), where=high > low)
@@ -85,4 +85,4 @@ def draw_heat_map(rows: Sequence[Row], out: str | os.PathLike[str]) -> list[Path
     axes.set(xticks=range(team.shape[1]), yticks=range(team.shape[0]))
     bar = figure.colorbar(image, ax=axes)
     bar.set_label("0: random, 1: all chase by script with full information")
-    return save_figure(figure, out)
+    return figure

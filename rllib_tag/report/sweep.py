@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from rich.table import Table
 
 from rllib_tag.errors import ConfigError, check_choice, check_keys
-from rllib_tag.report.figures import COLOURS, new_figure, save_figure
+from rllib_tag.report.figures import COLOURS, new_figure
 from rllib_tag.results import (
     CUSTOM,
     EPISODE_REWARD,
@@ -145,17 +146,16 @@ def sweep_table(sweep: Sweep, most: int = 10) -> Table:
     return table
 
 
-def draw_sweep(sweep: Sweep, out: str | os.PathLike[str]) -> list[Path]:
+def draw_sweep(sweep: Sweep) -> Figure:
     """Draws the metric over each varied key, a panel each and a dot a trial.
 
     The best trial is filled. A dot's area grows with the trial's environment steps, since some end early.
 
     Args:
         sweep: The sweep.
-        out: The image; see `save_figure`.
 
     Raises:
-        ConfigError: If no key varies, or the image cannot be written.
+        ConfigError: If no key varies.
     """
     if not sweep.varied:
         raise ConfigError("sweep: expected trials that differ in their config, got none that do. Nothing to draw.")
@@ -176,7 +176,7 @@ def draw_sweep(sweep: Sweep, out: str | os.PathLike[str]) -> list[Path]:
         axes.set_visible(False)
     figure.supylabel(sweep.metric.rsplit("/", 1)[-1], fontsize="medium")
     figure.legend(*panels[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=2, frameon=False)
-    return save_figure(figure, out)
+    return figure
 
 
 def _places(axes: Any, values: list[Any]) -> list[float]:

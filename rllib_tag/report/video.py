@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -40,34 +41,25 @@ def read_episode(path: str | os.PathLike[str]) -> dict[str, Any]:
     return episode
 
 
-def draw_video(episode: dict[str, Any], out: str | os.PathLike[str]) -> Path:
-    """Draws every step: agents in class colours, links as lines as thick as the attention on them, returns.
+def video(episode: dict[str, Any], form: str) -> bytes:
+    """Every step drawn: agents in class colours, links as lines as thick as the attention on them, returns.
 
     Args:
         episode: What `read_episode` gives.
-        out: A path that ends in `.gif` or `.mp4`.
+        form: One of `FORMATS`.
 
     Raises:
-        ConfigError: If the suffix is another or the file cannot be written.
+        ConfigError: If the form is another.
     """
-    path = Path(out)
-    check_choice("video: suffix", path.suffix.lstrip("."), FORMATS)
-    aside = path.with_name(f".{path.name}{path.suffix}")
+    check_choice("video", form, FORMATS)
     extra = (
         {"loop": 0, "duration": 1000 / FRAMES_PER_S, "bits": 5}  # 32 colours halve the file and look the same
-        if path.suffix == ".gif"
+        if form == "gif"
         else {"fps": FRAMES_PER_S, "macro_block_size": 2}
     )
-    canvas = _Canvas(episode)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        imageio.mimwrite(aside, [canvas.frame(step) for step in range(len(episode["positions"]))], **extra)
-        aside.replace(path)
-    except OSError as error:
-        raise ConfigError(f"video: expected a writable place, got {path} ({error.strerror}).") from error
-    finally:
-        aside.unlink(missing_ok=True)
-    return path
+    canvas, out = _Canvas(episode), BytesIO()
+    imageio.mimwrite(out, [canvas.frame(step) for step in range(len(episode["positions"]))], format=form, **extra)
+    return out.getvalue()
 
 
 class _Canvas:

@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from rllib_tag.errors import ConfigError, check_int, check_keys
+from rllib_tag.files import write_files
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.tag_vec import mpe2_needed
 from rllib_tag.runs.controllers import YARDSTICKS, Controller, scripted_controller, team_controller, with_prey
 from rllib_tag.runs.disturbances import Condition, Disturbance, read_conditions
-from rllib_tag.runs.files import provenance, write_csv, write_json
+from rllib_tag.runs.files import as_csv, as_json, provenance
 from rllib_tag.runs.games import Games, start
 from rllib_tag.runs.influence import Influence
 from rllib_tag.runs.marl_eval import marl_eval_layout
@@ -27,6 +28,7 @@ FIRST_SEED = 1_000_000
 AT_ONCE = 128  # games that are played side by side on arrays
 AT_ONCE_ON_MPE2 = 32
 TEAM = "team"
+FILES = ("episodes.csv", "summary.json", "marl_eval.json", "influence.csv")
 # What belongs to a team's senses and not to the game that is played.
 SENSES = ("full_observation", "comm_range", "comm_hops", "history_length")
 
@@ -93,7 +95,7 @@ class Evaluation:
         }
 
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Writes what was found into a folder.
+        """Writes what was found into a folder, in place of what another evaluation wrote there.
 
         Returns:
             The paths of `episodes.csv`, one row an episode; `summary.json`; `marl_eval.json`, the layout that
@@ -102,15 +104,13 @@ class Evaluation:
         Raises:
             ConfigError: If the folder cannot be written.
         """
-        out = Path(folder)
-        write_csv(out / "episodes.csv", self.rows)
-        write_json(out / "summary.json", self.as_json())
-        write_json(out / "marl_eval.json", marl_eval_layout(self.rows, self.env_config, self.training))
-        paths = [out / "episodes.csv", out / "summary.json", out / "marl_eval.json"]
-        if self.influence:
-            write_csv(out / "influence.csv", self.influence)
-            paths.append(out / "influence.csv")
-        return paths
+        contents = (
+            as_csv(self.rows),
+            as_json(self.as_json()),
+            as_json(marl_eval_layout(self.rows, self.env_config, self.training)),
+            as_csv(self.influence) if self.influence else None,
+        )
+        return write_files(folder, dict(zip(FILES, contents, strict=True)))
 
 
 def _means(rows: Sequence[Mapping[str, float]], keys: Sequence[str]) -> dict[str, dict[str, float | None]]:

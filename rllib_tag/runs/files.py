@@ -1,48 +1,31 @@
-"""Writing results: a file is whole or absent."""
+"""Results as JSON and CSV, and what they came from."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
-import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from rllib_tag.errors import ConfigError
+from rllib_tag.files import write_files
 
 PACKAGES = ("rllib_tag", "ray", "torch", "torch-geometric", "pettingzoo", "mpe2", "SuperSuit", "gymnasium", "numpy")
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file aside and renames it into place.
-
-    Raises:
-        ConfigError: If the place cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(text)
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise ConfigError(f"output: expected a writable place, got {path} ({error.strerror}).") from error
-
-
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON, whole or not at all, as `as_json` has it."""
-    write_text(path, as_json(value) + "\n")
+    write_files(path.parent, {path.name: as_json(value)})
 
 
 def as_json(value: Any) -> str:
-    """JSON of a value; infinity, which JSON lacks, becomes "inf"."""
-    return json.dumps(_finite(value), indent=2, default=str, allow_nan=False)
+    """A value as JSON text that ends with a line break; infinity, which JSON lacks, becomes "inf"."""
+    return json.dumps(_finite(value), indent=2, default=str, allow_nan=False) + "\n"
 
 
 def _finite(value: Any) -> Any:
@@ -53,13 +36,18 @@ def _finite(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def write_csv(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows with the same keys as CSV, whole or not at all."""
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes CSV, whole or not at all, as `as_csv` has it."""
+    write_files(path.parent, {path.name: as_csv(rows)})
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV text, a column for each key that any row has; cells of rows without it are empty."""
     buffer = StringIO()
-    writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")
+    writer = csv.DictWriter(buffer, dict.fromkeys(key for row in rows for key in row), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_text(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def provenance() -> dict[str, Any]:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rllib_tag.errors import check_int
+from rllib_tag.files import write_files
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.runs.controllers import team_controller
 from rllib_tag.runs.evaluate import FIRST_SEED
-from rllib_tag.runs.files import provenance, write_json
+from rllib_tag.runs.files import as_json, provenance
 from rllib_tag.runs.games import Games, MpeGames
 from rllib_tag.runs.influence import class_parts, receiver_attention
 from rllib_tag.runs.restore import TrainedTeam, restore
 from rllib_tag.world.roster import POLICIES
 
+View = Callable[[dict[str, Any]], str | bytes]
 DIGITS = 5  # of recorded numbers; positions are of order 1
 
 
@@ -28,21 +30,24 @@ def rollout(
     *,
     episodes: int = 1,
     first_seed: int = FIRST_SEED,
-    on_episode: Callable[[Path], None] | None = None,
+    views: Mapping[str, View | None] | None = None,
+    on_episode: Callable[[list[Path]], None] | None = None,
     **env_overrides: Any,
 ) -> list[Path]:
-    """Records seeded episodes as `episode_SEED.json`.
+    """Records seeded episodes as `episode_SEED.json`, each together with its views.
 
     Args:
         team: A restored team, or a path for `restore`.
         out: The folder to write to.
         episodes: How many. Default: 1.
         first_seed: Seed of the first episode; the others follow. Default: 1,000,000.
-        on_episode: Called with each path as it is written. Default: nothing.
+        views: By suffix, such as `gif`, what makes a view of an episode; None removes one that an earlier recording
+            of the seed has left there. Default: no views, and none is removed.
+        on_episode: Called with the paths of each episode's files as they are written. Default: nothing.
         **env_overrides: Keys of `TagEnv` that differ from training.
 
     Returns:
-        The paths.
+        The paths of the recordings.
 
     Raises:
         ConfigError: If the team cannot be restored, cannot play that game, or the folder not be written.
@@ -53,11 +58,13 @@ def rollout(
     team.env_config_for(**env_overrides)
     paths = []
     for seed in range(first_seed, first_seed + episodes):
-        path = Path(out) / f"episode_{seed}.json"
-        write_json(path, {**record_episode(team, seed, {**team.env_config, **env_overrides}), **provenance()})
-        paths.append(path)
+        episode = {**record_episode(team, seed, {**team.env_config, **env_overrides}), **provenance()}
+        contents = {f".{suffix}": view and view(episode) for suffix, view in (views or {}).items()}
+        contents = {".json": as_json(episode), **contents}
+        written = write_files(out, {f"episode_{seed}{suffix}": content for suffix, content in contents.items()})
+        paths.append(written[0])
         if on_episode:
-            on_episode(path)
+            on_episode(written)
     return paths
 
 

@@ -49,7 +49,7 @@ def test_what_is_not_a_curve_is_named(tmp_path: Path) -> None:
     (tmp_path / "progress.csv").write_text(f"{COLUMNS}\n1,100,done\n")
     with pytest.raises(ConfigError, match="expected steps and returns in"):
         read_curve(tmp_path)
-    with pytest.raises(ConfigError, match="expected a writable image"):
+    with pytest.raises(ConfigError, match="suffix: expected one of"):
         draw_curves({"a": ([1], [1.0])}, {}, tmp_path / "curve.nonsense")
     with pytest.raises(ConfigError, match=r"expected a summary\.json"):
         read_summary(tmp_path)

@@ -10,6 +10,7 @@ import matplotlib.image as mpimg
 import pytest
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.report.figures import save_figure
 from rllib_tag.report.sweep import draw_sweep, read_sweep, sweep_table
 from rllib_tag.results import EPISODE_REWARD, RETURN
 
@@ -83,21 +84,18 @@ def test_the_table_and_the_figure_show_every_trial(folder: Path) -> None:
     assert (table.row_count, table.title) == (3, "3 trials, 1 unfinished")
     best = sweep_table(sweep, most=2)
     assert (best.row_count, best.title) == (2, "the best 2 of 3 trials, 1 unfinished")
-    png, svg = draw_sweep(sweep, folder / "sweep")
+    png, svg = save_figure(draw_sweep(sweep), folder / "sweep")
     assert mpimg.imread(png)[..., :3].std() > 0
     assert svg.read_text().count("<use") >= 6  # a dot a trial in both panels, beside the ticks
 
 
-def test_a_trial_at_infinity_has_its_dot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_at_infinity_has_its_dot(tmp_path: Path) -> None:
     values = [0.5, math.inf, 2, None, 11]
     for i, value in enumerate(values):
         write_trial(tmp_path, f"t{i}", {"range": value}, [3.0 + 10 * (value == math.inf)])
     sweep = read_sweep(tmp_path)
     assert sweep.rows[0]["range"] == math.inf
-    figures = []
-    monkeypatch.setattr("rllib_tag.report.sweep.save_figure", lambda figure, out: figures.append(figure))
-    draw_sweep(sweep, tmp_path)
-    axes = figures[0].axes[0]
+    axes = draw_sweep(sweep).axes[0]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0.5", "2", "11", "inf", "None"]
     (best,), others = (collection.get_offsets().tolist() for collection in axes.collections)
     assert best == [3, 13.0]
@@ -121,4 +119,4 @@ def test_what_cannot_be_reported_is_said(folder: Path) -> None:
 def test_a_sweep_of_one_has_nothing_to_draw(tmp_path: Path) -> None:
     write_trial(tmp_path, "t", {"lr": 0.1}, [1.0])
     with pytest.raises(ConfigError, match="Nothing to draw"):
-        draw_sweep(read_sweep(tmp_path), tmp_path / "sweep")
+        draw_sweep(read_sweep(tmp_path))

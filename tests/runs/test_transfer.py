@@ -11,6 +11,7 @@ import pytest
 from rllib_tag import evaluate
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.report.figures import save_figure
 from rllib_tag.report.heat_map import draw_heat_map, grid, read_transfer
 from rllib_tag.runs.files import write_csv
 from rllib_tag.runs.restore import TrainedTeam
@@ -46,7 +47,7 @@ def test_a_team_plays_the_grid_beside_yardsticks_and_natives(team: TrainedTeam, 
     assert np.isnan(values[0, 0])
     assert not np.isnan(values[2, 2])
     assert values[0, 1] == pytest.approx(expected["mean"])
-    images = draw_heat_map(read, tmp_path / "map")
+    images = save_figure(draw_heat_map(read), tmp_path / "map")
     assert [image.name for image in images] == ["map.png", "map.svg"]
     with pytest.raises(ConfigError, match="expected games of 'nobody'"):
         grid(read, "nobody")
