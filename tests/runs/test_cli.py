@@ -138,7 +138,10 @@ def test_checkpoints_that_cannot_be_used_are_named(folder: Path, tmp_path: Path)
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
     for arguments, message in (
         (["evaluate", truncated], "expected a whole RLlib checkpoint"),
-        (["train", "file", tmp_path / "other.yaml", "--restore", source], "configured architecture (hidden_dim: 32)"),
+        (
+            ["train", "file", tmp_path / "other.yaml", "--restore", source],
+            "configured architecture of class_a (hidden_dim: 32)",
+        ),
     ):
         done = subprocess.run([RLLIB, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
         assert done.returncode == 2
