@@ -24,7 +24,7 @@ Score = Annotated[
     str | None,
     typer.Option("--checkpoint-score-attr", help="Metric by which to keep; 'min-' in front keeps the lowest."),
 ]
-Restore = Annotated[str | None, typer.Option("--restore", help="Checkpoint to start from.")]
+Restore = Annotated[str | None, typer.Option("--restore", help="Checkpoint, or exported weights, to start from.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted experiment of the same name.")]
 Scheduler = Annotated[str | None, typer.Option("--scheduler", help="fifo, asha, median_stopping or pbt.")]
 SchedulerConfig = Annotated[str, typer.Option("--scheduler-config", help="The scheduler's arguments as JSON.")]

@@ -24,6 +24,7 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
 )
 
+from rllib_tag.plugin.from_exported import FromExported
 from rllib_tag.plugin.ray_internals import (
     LEARNER_STATS_KEY,
     LearnerInfoBuilder,
@@ -50,7 +51,7 @@ class TeamPPOConfig(PPOConfig):
         self.env_runner_cls = BatchedSampler
 
 
-class TeamPPO(PPO):
+class TeamPPO(FromExported, PPO):
     """RLlib's PPO on rows that hold team states (`TeamPolicy`), sampled by `BatchedSampler`.
 
     The same objective, hyperparameters, counters and checkpoints; PPO's warnings of badly scaled losses are left

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.nn.weights import Net
 from rllib_tag.plugin.ray_internals import is_cluster, running_cluster
 from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.effective import View, views
 from rllib_tag.runs.files import as_json
-from rllib_tag.runs.restore import load_policies
+from rllib_tag.runs.restore import restore
 from rllib_tag.runs.storage import TUNE_STATE, Place
 from rllib_tag.runs.team_check import comm_config
 
@@ -150,26 +151,23 @@ def check_resumable(place: Place, spec: Mapping[str, Any]) -> None:
 
 
 def check_architecture(checkpoint: Path, spec: Mapping[str, Any], configs: Sequence[Mapping[str, Any]]) -> None:
-    """Raises where a checkpoint is of another model or team than a config asks for.
+    """Raises where a checkpoint, or exported weights, are of another model or team than a config asks for.
 
     Raises:
-        ConfigError: If it is, or if it is not whole.
+        ConfigError: If they are, or are not whole.
     """
-    policies = load_policies(checkpoint)
+    nets = restore(checkpoint).nets
     for config in configs:
         training, _ = views(spec["run"], spec["env"], config)
-        _check_architecture(training, policies, str(checkpoint))
+        _check_architecture(training, nets, str(checkpoint))
 
 
-def _check_architecture(view: View, policies: Mapping[str, Any], source: str) -> None:
-    if set(view.policies) != set(policies):
+def _check_architecture(view: View, nets: Mapping[str, Net], source: str) -> None:
+    if set(view.policies) != set(nets):
         raise ConfigError(
-            f"{source}: expected policies {sorted(view.policies)}, got {sorted(policies)}. Use another checkpoint."
+            f"{source}: expected policies {sorted(view.policies)}, got {sorted(nets)}. Use another checkpoint."
         )
-    for name, policy in policies.items():
-        net = getattr(policy.model, "net", None)
-        if net is None:
-            raise ConfigError(f"{source}: expected policies with rllib_tag.CommModel, got another model. Use another.")
+    for name, net in nets.items():
         comm = comm_config(f"config: multiagent: policies: {name}", view.policies[name])
         for field in dataclasses.fields(comm):
             trained, asked = getattr(net.config, field.name), getattr(comm, field.name)

@@ -22,7 +22,9 @@ from ray.tune import ResumeConfig
 from ray.tune.experiment import Trial
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.nn.weights import MANIFEST
 from rllib_tag.plugin.env_config import GOOD_POLICIES
+from rllib_tag.plugin.from_exported import ALGORITHMS as FROM_EXPORTED
 from rllib_tag.plugin.ray_internals import (
     CheckpointConfig,
     SchedulerState,
@@ -78,7 +80,7 @@ class TrainOptions:
         checkpoint_at_end: Whether to keep a checkpoint of the end.
         keep_checkpoints_num: Checkpoints to keep.
         checkpoint_score_attr: Metric by which to keep checkpoints; `min-` in front keeps the lowest.
-        restore: Checkpoint to start from.
+        restore: Checkpoint, or exported weights, to start from.
         resume: Whether to go on with an interrupted experiment of the same name.
         scheduler: Type of a scheduler, as `scheduler: {type: …}` in a file.
         scheduler_config: Its arguments; `metric` and `mode` may be among them.
@@ -247,6 +249,10 @@ def _run(
     reason = _why_plain(spec)
     sampling = "on arrays" if reason is None else f"plainly, because of {reason}"
     on_note(f"{name}: samples {sampling}")
+    exported = bool(spec.get("restore")) and (Path(spec["restore"]) / MANIFEST).exists()
+    if exported and not options.resume:
+        on_note(f"{name}: starts with exported weights; optimizers and counters begin anew")
+    algorithm = (FROM_EXPORTED if exported else {}).get(spec["run"], spec["run"])
     record = _place(name, spec) / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
     record.write_text(as_json({"experiment": spec, "sampling": sampling, **provenance()}))
     storage, ours = Place.at(spec["storage_path"]), ("run", "env", "storage_path", "loggers", *SWEEP_KEYS)
@@ -269,7 +275,7 @@ def _run(
         state.write_text(without_decisions(state.read_text()))
     with logger_callbacks(spec.get("loggers", {})) as loggers:
         analysis = tune.run(
-            TeamPPO if reason is None else spec["run"],
+            TeamPPO if reason is None else algorithm,
             name=name,
             scheduler=scheduler,
             search_alg=search_of(spec),

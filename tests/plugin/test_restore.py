@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from ray.rllib.algorithms.ppo import PPOConfig
 from ray.rllib.policy.policy import Policy
 
 from rllib_tag import ClassPolicyMapping
+from rllib_tag.nn.weights import Exported, save_exported
+from rllib_tag.plugin.from_exported import ALGORITHMS
 from rllib_tag.plugin.ray_internals import on_each_runner
 
 from .conftest import FRAGMENT, NUM_ENVS, RUNNERS, build
@@ -136,3 +139,32 @@ def test_a_policy_that_was_added_while_a_run_was_trained_comes_back_with_its_map
     taker.restore(str(tmp_path))
     assert taker.env_runner.policy_mapping_fn("adversary_0", None, worker=taker.env_runner) == "rival"
     assert taker.get_policy("rival") is not None
+
+
+@pytest.mark.parametrize(("batched", "kind"), WAYS)
+def test_a_run_starts_with_exported_weights(batched: bool, kind: type, ray_session: None, tmp_path: Path) -> None:
+    donor = build(batched, {}, kind, env_runner_cls=RUNNERS[batched])
+    nets = {name: donor.get_policy(name).model.net for name in ("class_a", "class_b")}
+    save_exported(Exported(nets, {"num_class_a": 2, "num_class_b": 2}), tmp_path / "exported")
+    donor.stop()
+    starting = functools.partial(kind, algo_class=ALGORITHMS[kind().algo_class.__name__])
+    taker = build(
+        batched, {"num_class_a": 3}, starting, env_runner_cls=RUNNERS[batched], num_env_runners=1,
+        num_cpus_per_env_runner=0.5,
+    )  # fmt: skip
+    try:
+        taker.restore(str(tmp_path / "exported"))
+        for name, net in nets.items():
+            for worker in on_each_runner(taker, lambda worker: worker.policy_map[name].get_weights()):  # noqa: B023
+                for key, value in net.state_dict().items():
+                    np.testing.assert_array_equal(worker[f"net.{key}"], value)
+            policy = taker.get_policy(name)
+            for target in getattr(policy, "target_models", {}).values():
+                for key, value in net.state_dict().items():
+                    np.testing.assert_array_equal(target.net.state_dict()[key], value)
+            assert not moments(policy)
+        assert taker.iteration == 0
+        taker.save(str(tmp_path / "checkpoint"))
+        taker.restore(str(tmp_path / "checkpoint"))
+    finally:
+        taker.stop()
