@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -272,18 +271,3 @@ def test_divergence_is_that_of_torch_and_finite_where_probabilities_vanish() -> 
     torch.testing.assert_close(
         divergence(first, second, continuous=True), torch.distributions.kl_divergence(*normals).sum(-1)
     )
-
-
-def test_an_evaluation_replaces_another_as_a_set(tmp_path: Path) -> None:
-    (tmp_path / "curve.png").touch()
-    mixed = {"class_a": CommConfig(hidden_dim=16, gnn="none"), "class_b": CommConfig(hidden_dim=16)}
-    nets = {name: build_net(name, config, False).eval() for name, config in mixed.items()}
-    team = TrainedTeam(nets, {**TEAM, "max_cycles": 3}, Path("untrained"))
-    evaluate(team, episodes=2, messages=["cut"]).write(tmp_path)
-    with (tmp_path / "influence.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert {row["policy"]: bool(row["attention_entropy"]) for row in rows} == {"class_a": False, "class_b": True}
-    evaluate(team, episodes=2).write(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "curve.png", "episodes.csv", "marl_eval.json", "summary.json",
-    }  # fmt: skip

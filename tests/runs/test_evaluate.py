@@ -9,6 +9,7 @@ import math
 import re
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from ray import cloudpickle
 
 from rllib_tag import TagEnv, evaluate, restore
 from rllib_tag.errors import ConfigError
+from rllib_tag.nn.weights import build_net
 from rllib_tag.plugin.episode_stats import METRICS
-from rllib_tag.report.replay import write_replay
+from rllib_tag.report.replay import replay_page
 from rllib_tag.report.table import read_summary, summary_table
-from rllib_tag.report.video import SHOWN, draw_video, read_episode
-from rllib_tag.runs.evaluate import parse_overrides
+from rllib_tag.report.video import SHOWN, read_episode, video
+from rllib_tag.runs.evaluate import FILES, parse_overrides
 from rllib_tag.runs.marl_eval import marl_eval_layout, task_name
 from rllib_tag.runs.restore import TrainedTeam, export
 from rllib_tag.runs.rollout import rollout
@@ -111,6 +113,32 @@ def test_files_hold_one_row_an_episode(team: TrainedTeam, tmp_path: Path) -> Non
     table = summary_table(content)
     assert [column.header for column in table.columns] == ["", "team", "random"]
     assert table.row_count == len(METRICS)
+
+
+def test_an_evaluation_replaces_an_earlier_one_and_nothing_else(team: TrainedTeam, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    evaluate(team, episodes=2, messages=("cut",)).write(tmp_path)
+    assert (tmp_path / "influence.csv").exists()
+    evaluate(team, episodes=2).write(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*FILES[:3], "notes.txt"])
+
+
+def test_a_class_without_graph_layers_has_fewer_figures(team: TrainedTeam, tmp_path: Path) -> None:
+    deaf = build_net("class_a", dataclasses.replace(team.nets["class_a"].config, gnn="none"), False).eval()
+    mixed = dataclasses.replace(team, nets={**team.nets, "class_a": deaf})
+    evaluate(mixed, episodes=2, messages=("cut",)).write(tmp_path)
+    with (tmp_path / "influence.csv").open(newline="") as file:
+        entropies = {row["policy"]: row["attention_entropy"] for row in csv.DictReader(file)}
+    assert entropies["class_a"] == ""
+    assert float(entropies["class_b"]) >= 0
+
+
+def test_a_rollout_leaves_no_view_of_an_earlier_episode(team: TrainedTeam, tmp_path: Path) -> None:
+    rollout(team, tmp_path, episodes=2, max_cycles=3, views={"html": replay_page, "gif": None})
+    rollout(team, tmp_path, max_cycles=3, views={"html": None, "gif": partial(video, form="gif")})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "episode_1000000.gif", "episode_1000000.json", "episode_1000001.html", "episode_1000001.json",
+    ]  # fmt: skip
 
 
 def test_one_episode_has_no_standard_error(team: TrainedTeam) -> None:
@@ -246,9 +274,9 @@ def test_several_trials_must_be_told_apart(trained: TrialEnd, tmp_path: Path) ->
 
 
 def test_a_rollout_records_what_happened(team: TrainedTeam, tmp_path: Path) -> None:
-    told: list[Path] = []
+    told: list[list[Path]] = []
     paths = rollout(team, tmp_path, episodes=2, num_class_a=3, max_cycles=7, on_episode=told.append)
-    assert told == paths
+    assert told == [[path] for path in paths]
     episode = read_episode(paths[0])
     assert np.shape(episode["positions"]) == (8, 6, 2)
     assert np.shape(episode["links"]) == np.shape(episode["attention"]) == (8, 5, 5)
@@ -266,9 +294,8 @@ def test_a_rollout_records_what_happened(team: TrainedTeam, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("suffix", ["gif", "mp4"])
 def test_a_video_shows_every_step(team: TrainedTeam, tmp_path: Path, suffix: str) -> None:
-    (path,) = rollout(team, tmp_path, max_cycles=5)
-    video = draw_video(read_episode(path), path.with_suffix(f".{suffix}"))
-    with imageio.get_reader(video) as reader:
+    rollout(team, tmp_path, max_cycles=5, views={suffix: partial(video, form=suffix)})
+    with imageio.get_reader(tmp_path / f"episode_1000000.{suffix}") as reader:
         frames = [frame for frame in reader.iter_data()]
     assert len(frames) == 6
     assert frames[0].std() > 10
@@ -279,7 +306,7 @@ def test_a_video_shows_every_step(team: TrainedTeam, tmp_path: Path, suffix: str
 def test_a_page_holds_the_whole_episode_and_asks_for_nothing_else(team: TrainedTeam, tmp_path: Path) -> None:
     (path,) = rollout(team, tmp_path, max_cycles=5)
     episode = {**read_episode(path), "source": "</script><b>x</b>"}
-    page = write_replay(episode, tmp_path / "page.html").read_text()
+    page = replay_page(episode)
     (data,) = re.findall(r'<script type="application/json" id="episode">(.*?)</script>', page, re.DOTALL)
     assert json.loads(data) == {key: episode[key] for key in SHOWN}
     assert not re.findall(r"""(?:src|href)=|url\(|https?:|import """, page)
@@ -302,8 +329,7 @@ BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 def test_a_browser_replays_the_page(team: TrainedTeam, tmp_path: Path) -> None:
     (path,) = rollout(team, tmp_path, max_cycles=5)
     episode = read_episode(path)
-    page = write_replay(episode, tmp_path / "page.html")
-    text = page.read_text()
+    page, text = tmp_path / "page.html", replay_page(episode)
     move = """slider.value = 3; slider.dispatchEvent(new Event("input"));
         const drawn = arena.getContext("2d").getImageData(0, 0, arena.width, arena.height).data;
         document.title = drawn.some((value) => value > 0) ? "drawn" : "empty";"""
