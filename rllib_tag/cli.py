@@ -154,15 +154,20 @@ def transfer(
     from rllib_tag.runs.transfer import transfer as run
     from rllib_tag.runs.transfer import transfer_games
 
-    _check_output(out, ["transfer.csv", *(f"transfer{suffix}" for suffix in IMAGES)])
+    plots = {f"transfer{suffix}": suffix for suffix in IMAGES}
+    _check_output(out, ["transfer.csv", *plots])
     team = _restore(checkpoint)
+    rows: list[dict[str, Any]] = []
     with Progress("games", len(transfer_games(team.env_config_for(), largest))) as advance:
-        rows = run(
-            team, natives=native or [], largest=largest, episodes=episodes, first_seed=seed,
-            on_game=lambda _: advance(1),
-        )  # fmt: skip
+
+        def keep(found: list[dict[str, Any]]) -> None:
+            rows.extend(found)
+            write_files(out, {"transfer.csv": as_csv(rows), **dict.fromkeys(plots)})  # an old map is of other rows
+            advance(1)
+
+        run(team, natives=native or [], largest=largest, episodes=episodes, first_seed=seed, on_game=keep)
     drawn = draw_heat_map(rows)
-    images = {f"transfer{suffix}": image(drawn, suffix) for suffix in IMAGES}
+    images = {name: image(drawn, suffix) for name, suffix in plots.items()}
     console.print(f"wrote {_join(write_files(out, {'transfer.csv': as_csv(rows), **images}))}")
 
 
@@ -326,7 +331,7 @@ def _train_options(given: Mapping[str, Any]) -> Any:
 
 
 def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
-    from rllib_tag.report.sweep import read_sweep
+    from rllib_tag.report.sweep import IncomparableError, read_sweep
     from rllib_tag.runs.storage import local_copy
     from rllib_tag.runs.train import train
 
@@ -353,8 +358,8 @@ def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
             try:
                 with local_copy(location, checkpoints=False) as folder:
                     sweep = read_sweep(folder)
-            except ConfigError as error:  # the trials are done whether or not they can be compared
-                console.print(f"no table of the trials: {error}", highlight=False, markup=False)
+            except IncomparableError as error:  # the trials are done all the same
+                console.print(f"no table of the trials: {error}")
                 continue
             tell_best(sweep, swept[0].place.parent / sweep.rows[0]["trial"])
     if failed or interrupted:

@@ -35,7 +35,7 @@ class LiteralConsole(Console):
     """
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(soft_wrap=True, markup=False, emoji=False, **options)
+        super().__init__(soft_wrap=True, markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """The text in characters that the stream has, before it is measured and laid out."""

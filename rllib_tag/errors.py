@@ -74,7 +74,7 @@ def dataclass_from_mapping(cls: type, what: str, mapping: Mapping[str, Any]) -> 
 
 @contextlib.contextmanager
 def under(what: str) -> Iterator[None]:
-    """Puts in front of an error's message what it is about."""
+    """Prefixes an error's message with its subject."""
     try:
         yield
     except ConfigError as error:

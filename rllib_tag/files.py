@@ -34,10 +34,13 @@ def write_files(folder: str | os.PathLike[str], contents: Mapping[str, str | byt
         with tempfile.TemporaryDirectory(dir=folder, prefix=".rllib_tag.") as aside:
             written = {name: content for name, content in contents.items() if content is not None}
             for name, content in written.items():
-                Path(aside, name).write_bytes(content.encode() if isinstance(content, str) else content)
+                Path(aside, name).write_bytes(
+                    content.encode(errors="surrogateescape") if isinstance(content, str) else content
+                )
+            paths = [Path(aside, name).replace(folder / name) for name in written]
             for name in contents.keys() - written.keys():
                 (folder / name).unlink(missing_ok=True)
-            return [Path(aside, name).replace(folder / name) for name in written]
+            return paths
     except OSError as error:
         raise ConfigError(f"output: expected a writable place, got {folder} ({error.strerror}).") from error
 

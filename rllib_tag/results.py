@@ -31,7 +31,7 @@ def env_steps(result: Mapping[str, Any]) -> int:
     `timesteps_total` and `num_env_steps_sampled_lifetime` are not always that: with `count_steps_by: agent_steps`,
     RLlib counts the steps of each agent there.
     """
-    return int(result.get("num_env_steps_sampled", result["timesteps_total"]))
+    return int(result["num_env_steps_sampled" if "num_env_steps_sampled" in result else "timesteps_total"])
 
 
 def result_files(path: str | os.PathLike[str]) -> list[Path]:
@@ -73,9 +73,11 @@ def parse_results(text: str) -> list[Result]:
     rows, lines = [], text.splitlines()
     for line in lines:
         with contextlib.suppress(json.JSONDecodeError):
-            rows.append(flat({key: value for key, value in json.loads(line).items() if key != "config"}))
+            result = json.loads(line)
+            if isinstance(result, dict) and ITERATION in result:
+                rows.append(flat({key: value for key, value in result.items() if key != "config"}))
     if lines and not rows:
-        raise ValueError("no line with a JSON object")
+        raise ValueError("no line with a result")
     return _in_order(rows)
 
 

@@ -17,5 +17,5 @@ class OnePolicy(ClassPolicyMapping):
 class OnePerAgent(ClassPolicyMapping):
     """Everybody has a policy of their own."""
 
-    def __call__(self, agent_id: str, *args: Any, **kwargs: Any) -> str:
+    def __call__(self, agent_id: str, episode: Any, worker: Any, **kwargs: Any) -> str:  # type: ignore[override]
         return agent_id

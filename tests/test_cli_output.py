@@ -25,8 +25,8 @@ def test_steps_are_environment_steps_and_agents_steps_are_named(
 
 @pytest.mark.parametrize("path", ["o/run[/b]/ex", "[a]", "a:x:b", "[red]"])
 def test_paths_are_shown_as_they_were_given(path: str, capfd: pytest.CaptureFixture) -> None:
-    LiteralConsole().print(f"wrote {path}")
-    assert capfd.readouterr().out == f"wrote {path}\n"
+    LiteralConsole(force_terminal=True).print(f"wrote {path} 12 'x' True")
+    assert capfd.readouterr().out == f"wrote {path} 12 'x' True\n"
 
 
 SHOW = """

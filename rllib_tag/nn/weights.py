@@ -23,7 +23,7 @@ from rllib_tag.nn.network import AdversaryNet, GoodNet
 from rllib_tag.world.roster import GOOD_POLICIES, GOOD_POLICY, POLICIES
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 2  # from 2 on, a mapping says which policy an agent acts by; where none does, 1 is written
+FORMAT_VERSION = 2  # from 2 on, with agents' own policies and a frozen prey; without both, 1 is written
 PREY = "prey"  # the folder in an export that holds the export of a frozen prey
 INSIDE = "./"  # begins a path that is relative to the manifest
 POLICY_NAME = re.compile(r"\w[\w.-]*")
@@ -90,7 +90,7 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
     prey = load_exported(frozen) if frozen else None
     manifest: dict[str, Any] = {
         "format": "rllib_tag",
-        "version": FORMAT_VERSION if exported.acting else 1,
+        "version": FORMAT_VERSION if exported.acting or prey else 1,
         "env_config": {key: "inf" if value == math.inf else value for key, value in exported.env_config.items()}
         | ({"good_policy": INSIDE + PREY} if frozen else {}),
         "training": {"seed": exported.seed, "env_steps": exported.env_steps},
@@ -115,7 +115,7 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
             if prey is not None:
                 save_exported(prey, whole / PREY)
             (whole / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
-            whole.rename(folder)  # fails where something has appeared there meanwhile
+            whole.rename(folder)  # fails where files have appeared there meanwhile
     except OSError as error:
         raise ConfigError(f"export: expected a writable place, got {folder} ({error.strerror}).") from error
     return folder
@@ -185,7 +185,11 @@ def _check_acting(what: str, acting: Any, policies: Mapping[str, Any]) -> None:
     if acting is None:
         check_keys(f"{what}: policies", policies, [*POLICIES, GOOD_POLICY])
         return
-    if not isinstance(acting, dict) or set(acting.values()) != policies.keys():
+    if (
+        not isinstance(acting, dict)
+        or not all(isinstance(policy, str) for policy in acting.values())
+        or set(acting.values()) != policies.keys()
+    ):
         raise ConfigError(f"{what}: expected each agent's policy under 'acting', got {acting!r}. {ADVICE}.")
 
 

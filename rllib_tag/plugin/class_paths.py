@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import importlib.util
 import os
 import sys
@@ -18,7 +19,7 @@ def resolve(what: str, path: Any) -> Any:
 
     A module is run when it is imported, before it can be known what it holds. So a path must begin with a package that
     the user chose to have: one that is installed, is on PYTHONPATH, lies beside the script that is run, or has been
-    imported already. Python's own modules are never imported, nor is what merely lies in the current folder. What an
+    imported already. Python's own modules are never imported, nor is what is only in the current folder. What an
     installed package does when it is imported is not looked into.
 
     Args:
@@ -35,9 +36,9 @@ def resolve(what: str, path: Any) -> Any:
         raise ConfigError(
             f"{what}: expected a class of an installed package, got {path!r} of Python's own library. Name another."
         )
-    if package not in sys.modules and not _in_actor() and _lies_about(package):
+    if package not in sys.modules and not _in_actor() and _is_only_here(package):
         raise ConfigError(
-            f"{what}: expected a class of an installed package, got {path!r}, which only lies in the current folder. "
+            f"{what}: expected a class of an installed package, got {path!r}, which is only in the current folder. "
             "Install it, or put the folder on PYTHONPATH."
         )
     module, _, name = path.rpartition(".")
@@ -67,8 +68,12 @@ def _in_actor() -> bool:
     return ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
 
 
-def _lies_about(package: str) -> bool:
-    """Whether Python would import a package from the current folder only because `python -m` or `-c` looks there."""
+def _is_only_here(package: str) -> bool:
+    """Whether Python finds a package in the current folder only because `python -m` or `-c` makes it look there."""
+    main = sys.modules["__main__"]
+    added = getattr(main, "__spec__", None) is not None or not hasattr(main, "__file__")
+    if not added or getattr(sys.flags, "safe_path", False):
+        return False
     spec = importlib.util.find_spec(package)
     if spec is None:
         return False  # importing says so better
@@ -76,7 +81,5 @@ def _lies_about(package: str) -> bool:
     files = list(spec.submodule_search_locations or []) or [spec.origin or ""]
     if here not in {os.path.realpath(os.path.dirname(file)) for file in files}:
         return False
-    script = getattr(sys.modules["__main__"], "__file__", None)
-    beside_script = script is not None and os.path.realpath(os.path.dirname(script)) == here
-    looked_in = [os.path.realpath(entry) for entry in sys.path].count(here)  # `python -m` and `-c` add one of them
-    return not beside_script and looked_in <= 1 - int(getattr(sys.flags, "safe_path", False))
+    chosen = [os.path.realpath(entry) for entry in sys.path].count(here) > 1  # on PYTHONPATH, too
+    return not chosen and package not in importlib.metadata.packages_distributions()

@@ -58,7 +58,12 @@ class ClassPolicyMapping:
         return roster if isinstance(roster, Roster) else self.roster
 
 
-def acting_policies(config: AlgorithmConfig, env: MultiAgentEnv) -> dict[str, str]:
-    """Which policy each agent of a game acts by, as a worker with this config and this game maps them."""
+def acting_policies(config: AlgorithmConfig | SimpleNamespace, env: MultiAgentEnv | SimpleNamespace) -> dict[str, str]:
+    """Which policy each agent of a game acts by, as a worker with this config and this game maps them.
+
+    Args:
+        config: Its `policy_mapping_fn` is what maps.
+        env: The game, or a stand-in with its `possible_agents` and its `roster`.
+    """
     worker = SimpleNamespace(config=config, env=env)
     return {agent: config.policy_mapping_fn(agent, None, worker=worker) for agent in env.possible_agents}

@@ -16,6 +16,7 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.class_paths import resolve
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.mapping import acting_policies
+from rllib_tag.plugin.ray_internals import env_is_registered
 
 
 class TagRunner(RolloutWorker):
@@ -143,7 +144,8 @@ def _groups(policy: Policy) -> list[dict[str, Any]]:
 
 def _evaluated(config: AlgorithmConfig) -> AlgorithmConfig:
     """A config for evaluation with the policies that agents of its `TagEnv` act by; another environment's as it is."""
-    env_class = resolve("env", config.env) if "." in str(config.env) else None
+    path = config.env
+    env_class = resolve("env", path) if isinstance(path, str) and "." in path and not env_is_registered(path) else path
     if not isinstance(env_class, type) or not issubclass(env_class, TagEnv):
         return config
     acting = set(acting_policies(config, env_class(config.env_config)).values())

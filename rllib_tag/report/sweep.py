@@ -34,6 +34,10 @@ Mode = Literal["max", "min"]
 LAST = 5  # iterations whose mean counts: one alone is as noisy as its episodes
 
 
+class IncomparableError(ConfigError):
+    """Trials have nothing by which they could be compared, or not yet."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Sweep:
     """The trials of a sweep.
@@ -77,11 +81,15 @@ def read_sweep(folder: str | os.PathLike[str], metric: str | None = None, mode: 
             configs.append(config)
             trials[path.parent] = results
     if not trials:
-        raise ConfigError(f"sweep: expected trials with results in {folder}, found none. Name an experiment's folder.")
+        raise IncomparableError(
+            f"sweep: expected trials with results in {folder}, found none. Name an experiment's folder."
+        )
     metric = _metric(metric, said.get("metric"), [result for results in trials.values() for result in results])
     rows = [_row(trial, results, metric) for trial, results in trials.items()]
     if all(math.isnan(row[metric]) for row in rows):
-        raise ConfigError(f"sweep: expected numbers under {metric} in {folder}, found none: no episode has ended.")
+        raise IncomparableError(
+            f"sweep: expected numbers under {metric} in {folder}, found none: no episode has ended."
+        )
     keys = dict.fromkeys(key for config in configs for key in config)
     varied = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
     for row, config in zip(rows, configs, strict=True):
@@ -109,7 +117,12 @@ def _metric(asked: str | None, said: str | None, results: list[Result]) -> str:
         return RETURN if RETURN in known else EPISODE_REWARD
     metric = asked or said or ""
     metric = CUSTOM + metric if CUSTOM + metric in known else metric
-    check_keys("--metric" if asked else "metric", [metric], known, f"{JSON} in a trial's folder names all")
+    if asked is None and metric not in known:  # the name was checked before the run
+        raise IncomparableError(
+            f"metric: expected results with {metric}, found none: no episode has ended, or callbacks put no such metric "
+            "there."
+        )
+    check_keys("--metric", [metric], known, f"{JSON} in a trial's folder names all")
     return metric
 
 

@@ -179,7 +179,8 @@ def _check_fragments(run: str, view: View) -> None:
         if tried % length:
             raise ConfigError(
                 f"{what}: expected fragments that divide the {tried} steps on which RLlib tries the loss of {run}, got "
-                f"{length} steps. Take 8, or 9 and more, with a train_batch_size of at least 4 of them."
+                f"{length} steps. Take 1, 2, 4 or 8, or any length from 9 on with a train_batch_size of at least "
+                "four fragments."
             )
 
 
@@ -265,4 +266,9 @@ def _check_mapping(what: str, entry: Any, kind: Any) -> None:
         raise ConfigError(
             f"{what}: {path}: expected the arguments {inspect.signature(found)}, got: {error}. Use these."
         ) from error
-    found(**arguments)
+    try:
+        found(**arguments)
+    except ConfigError:
+        raise
+    except Exception as error:  # a lab's own mapping may raise anything
+        raise ConfigError(f"{what}: expected one that can be built, got {type(error).__name__}: {error}.") from error

@@ -46,13 +46,13 @@ class Influence:
         running = np.array([not stats for stats in games.stats], float)  # wrappers may end episodes early
         self._steps = self._steps + running
         for name in POLICIES:
-            count = len(games.config.roster.members(name))
-            for net, places, rows in class_parts(self._team, name, games):
-                sums = self._sums.setdefault(name, {})
+            found: dict[str, list[Tensor]] = {}  # by figure, (B, members) of each policy that has it
+            for net, _, rows in class_parts(self._team, name, games):
                 for key, value in _figures(net, name, rows, games).items():
-                    # Where several policies move a class, each counts by its members.
-                    per_game = value.float().unflatten(0, (len(games.seeds), -1)).mean(1).numpy() * len(places) / count
-                    sums[key] = sums.get(key, 0) + running * per_game
+                    found.setdefault(key, []).append(value.float().unflatten(0, (len(games.seeds), -1)))
+            sums = self._sums.setdefault(name, {}) if found else {}
+            for key, values in found.items():
+                sums[key] = sums.get(key, 0) + running * torch.cat(values, dim=1).mean(1).numpy()
 
     def rows(self, games: Games) -> list[dict[str, Any]]:
         """One row a game and class, each figure its mean over the steps watched."""

@@ -27,7 +27,7 @@ SETTLE_S = 2.0  # in which whoever found no lock at the same time has written it
 
 @contextlib.contextmanager
 def locked(place: Place) -> Iterator[None]:
-    """Holds an experiment's folder; what is empty and was made for that is gone afterwards.
+    """Holds an experiment's folder; empty folders made for the lock are removed afterwards.
 
     On a file system, the kernel holds the lock and gives it up when the process ends, however it does; on a store, and
     where a file system has no such locks, a file there says who holds it, and is written anew every few seconds.
@@ -79,8 +79,10 @@ def _held_by_kernel(file: Path, location: str) -> Iterator[bool]:
         os.write(descriptor, _note(uuid.uuid4().hex, 0).encode())
         yield True
     finally:
-        file.unlink()
-        os.close(descriptor)
+        try:
+            file.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

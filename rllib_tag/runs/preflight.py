@@ -23,7 +23,7 @@ from rllib_tag.runs.restore import restore
 from rllib_tag.runs.storage import TUNE_STATE, Place
 from rllib_tag.runs.team_check import comm_config
 
-CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 5.0, 12.0
+CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 4.0, 11.0
 CLIENT_PORT = "10001"
 SETTINGS = b"\x04"
 # How a connection of HTTP/2, which Ray's gRPC speaks, begins: after it, the other side says its settings.

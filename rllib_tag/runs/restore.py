@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ray.rllib.utils.checkpoints import get_checkpoint_info
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.weights import MANIFEST, PREY, Exported, Net, frozen_prey, load_exported, save_exported
 from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.mapping import acting_policies
 from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.prey import greedy_actions
 from rllib_tag.runs.storage import RLLIB_MARK, is_uri, is_whole, local_copy
@@ -191,7 +193,14 @@ def _restore(folder: Path) -> TrainedTeam:
             steps.append(policy.global_timestep)
     roster = roster_of(env_config)
     agents = (*roster.adversaries, *(roster.good_agents if env_config.get("good_policy") == "learned" else ()))
-    acting = {agent: mapping(agent, None) for agent in agents}
+    game = SimpleNamespace(possible_agents=agents, roster=roster)
+    try:
+        acting = acting_policies(SimpleNamespace(policy_mapping_fn=mapping), game)
+    except Exception as error:  # a lab's own mapping may raise anything
+        raise ConfigError(
+            f"checkpoint {folder}: expected a policy for each of {', '.join(agents)} from its policy_mapping_fn, got "
+            f"{type(error).__name__}: {error}. Correct the mapping."
+        ) from error
     as_usual = all(policy == roster.group(agent) for agent, policy in acting.items())
     env_steps = max(steps) // len(agents) or None
     return TrainedTeam(nets, env_config, folder, seed, env_steps, None if as_usual else acting)

@@ -232,7 +232,9 @@ def _as_long_as(kind: str, given: dict[str, Any], stop: Mapping[str, float]) -> 
                 f"scheduler: {kind}: expected max_t, or {' or '.join(times or TIMES)} in stop to take it from, got "
                 "neither. Give max_t."
             )
-        return {**given, "time_attr": times[0], "max_t": stop[times[0]]}
+        longest = stop[times[0]]
+        # Tune's own grace_period is 1 of 100; of time steps or seconds, 1 would end trials at their first result.
+        return {"grace_period": min(longest, max(1, longest // 100)), **given, "time_attr": times[0], "max_t": longest}
     key = AGES.get(kind, "")
     longest = stop.get(given.get("time_attr", "time_total_s"), math.inf)
     if key and key not in given and longest <= 60:

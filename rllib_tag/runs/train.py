@@ -400,6 +400,6 @@ def _last_written(file: Place) -> int:
     """The last iteration in a trial's file of results; 0 if it is not there."""
     try:
         results = parse_results(file.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # ValueError: a full disk left no whole line
         return 0
     return int(results[-1][ITERATION]) if results else 0

@@ -1,4 +1,4 @@
-"""What is told of a run while Tune is at it."""
+"""Progress messages while Tune runs."""
 
 from __future__ import annotations
 

@@ -48,11 +48,12 @@ def test_a_class_must_be_of_its_kind() -> None:
         (["-c", f"import lab; {CODE}"], [], True),
         (["script.py"], [], True),
         (["-m", "other.script"], [], False),
+        (["other/script.py"], ["."], True),
     ],
-    ids=["current folder", "PYTHONPATH", "imported", "beside the script", "python -m"],
+    ids=["current folder", "PYTHONPATH", "imported", "beside the script", "python -m", "command on PYTHONPATH"],
 )
 @pytest.mark.parametrize("package", [True, False])
-def test_what_lies_in_the_current_folder_is_not_imported(
+def test_what_is_only_in_the_current_folder_is_not_imported(
     arguments: list[str], path: list[str], imported: bool, package: bool, tmp_path: Path
 ) -> None:
     (tmp_path / "lab").mkdir()
@@ -73,6 +74,14 @@ def test_what_lies_in_the_current_folder_is_not_imported(
     )
     assert (tmp_path / "ran").exists() == imported
     assert (ran.returncode == 0) == imported, ran.stderr
-    assert (
-        imported or "which only lies in the current folder. Install it, or put the folder on PYTHONPATH" in ran.stderr
-    )
+    assert imported or "which is only in the current folder. Install it, or put the folder on PYTHONPATH" in ran.stderr
+
+
+def test_an_editable_install_may_lie_in_the_current_folder(tmp_path: Path) -> None:
+    (tmp_path / "lab.py").write_text(MODULE.format(mark=tmp_path / "ran"))
+    (tmp_path / "site" / "lab-1.dist-info").mkdir(parents=True)
+    (tmp_path / "site" / "lab-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: lab\nVersion: 1\n")
+    (tmp_path / "site" / "lab-1.dist-info" / "top_level.txt").write_text("lab\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path / 'site'}:{ROOT}"}
+    ran = subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr

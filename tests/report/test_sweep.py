@@ -74,7 +74,9 @@ def test_without_callbacks_trials_are_compared_by_rllibs_reward(tmp_path: Path) 
     sweep = read_sweep(tmp_path)
     assert [(row["trial"], row[EPISODE_REWARD]) for row in sweep.rows] == [("long", 6.0), ("short", 3.0)]
     (tmp_path / "run_1.json").write_text('{"experiment": {"metric": "captured_mean"}}')
-    with pytest.raises(ConfigError, match=r"^metric: unknown key 'captured_mean'"):  # nobody gave --metric
+    with pytest.raises(
+        ConfigError, match=r"^metric: expected results with captured_mean, found none"
+    ):  # nobody gave --metric
         read_sweep(tmp_path)
 
 

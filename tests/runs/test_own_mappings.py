@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mappings
 import numpy as np
@@ -13,8 +16,8 @@ import torch
 
 from rllib_tag import TagEnv, evaluate, restore
 from rllib_tag.errors import ConfigError
-from rllib_tag.nn.weights import MANIFEST
-from rllib_tag.runs.restore import TrainedTeam, export
+from rllib_tag.nn.weights import MANIFEST, build_net
+from rllib_tag.runs.restore import export
 from rllib_tag.runs.rollout import rollout
 from rllib_tag.runs.transfer import transfer
 
@@ -95,8 +98,25 @@ def test_trained_prey_of_any_name_is_good_policy(own: Path) -> None:
     assert TagEnv({"good_policy": str(own)}).reset(seed=0)
 
 
-def test_a_manifest_that_forgets_a_policy_is_refused(own: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("acting", [{}, {"adversary_0": ["x"]}, {"adversary_0": "nobody"}, 3])
+def test_a_manifest_that_does_not_say_who_acts_is_refused(own: Path, acting: Any, tmp_path: Path) -> None:
+    copy = shutil.copytree(own, tmp_path / "copy")
+    manifest = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps({**manifest, "acting": acting}))
+    with pytest.raises(ConfigError, match="expected each agent's policy under 'acting'"):
+        restore(copy)
+
+
+def test_figures_of_a_class_are_means_over_those_that_have_them(own: Path) -> None:
     team = restore(own)
-    forgetful = TrainedTeam(team.nets, team.env_config, tmp_path, acting={"adversary_0": next(iter(team.nets))})
-    with pytest.raises(ConfigError, match="needs 'class_a' for adversary_1"):
-        forgetful.env_config_for()
+    first = next(iter(team.nets))
+    deaf = build_net("class_a", dataclasses.replace(team.nets[first].config, gnn="none"), False).eval()
+    mixed = dataclasses.replace(team, nets={**team.nets, first: deaf})
+    rows = evaluate(mixed, episodes=1, messages=["cut"], max_cycles=1).influence
+    whole = evaluate(team, episodes=1, messages=["cut"], max_cycles=1).influence
+    if first == "hunters":
+        assert all("attention_entropy" not in row for row in rows)
+    else:  # of adversary_0 and adversary_1, only the second has graph layers
+        assert rows[0]["attention_entropy_uniform"] > 0
+        assert rows[0]["heard"] == whole[0]["heard"]
+        assert rows[1] == whole[1]

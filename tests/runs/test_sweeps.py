@@ -200,6 +200,8 @@ def test_schedulers() -> None:
 def test_asha_lets_trials_run_as_long_as_stop_says(given: Any, stop: Any, time: str, end: float) -> None:
     scheduler = scheduler_of({"scheduler": {"type": "asha", **given}, "stop": stop})
     assert (scheduler._time_attr, scheduler._max_t) == (time, end)
+    lowest = min(rung[0] for bracket in scheduler._brackets for rung in bracket._rungs)
+    assert lowest == max(1, end // 100)  # as Tune's own defaults, 1 of 100
 
 
 @pytest.mark.parametrize(
