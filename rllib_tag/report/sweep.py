@@ -119,8 +119,8 @@ def _metric(asked: str | None, said: str | None, results: list[Result]) -> str:
     metric = CUSTOM + metric if CUSTOM + metric in known else metric
     if asked is None and metric not in known:  # the name was checked before the run
         raise IncomparableError(
-            f"metric: expected results with {metric}, found none: no episode has ended, or callbacks put no such metric "
-            "there."
+            f"metric: expected results with {metric}, found none: no episode has ended, or callbacks put no "
+            "such metric there."
         )
     check_keys("--metric", [metric], known, f"{JSON} in a trial's folder names all")
     return metric
