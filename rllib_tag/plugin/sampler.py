@@ -138,13 +138,25 @@ class BatchedSampler(TagRunner):
         games = {key: value for key, value in vars(self).items() if key in RUNNING}
         return pickle.dumps({"kind": self._kind(), "games": games, "random": random_states()})
 
-    def set_sampling_state(self, state: bytes) -> None:
-        """Goes on from what `sampling_state` gave; of other games, nothing is taken."""
+    def set_sampling_state(self, state: bytes | None) -> str | None:
+        """Goes on from what `sampling_state` gave; of other games, nothing is taken.
+
+        Args:
+            state: The state; None where there is none.
+
+        Returns:
+            Why it does not go on exactly; None if it does.
+        """
+        if state is None:
+            return "was down when the checkpoint was written; its games begin anew"
         loaded = pickle.loads(state)
-        if loaded.get("kind", self._kind()) == self._kind():
-            for key, value in loaded["games"].items():
-                setattr(self, key, value)
-            set_random_states(loaded["random"])
+        if loaded.get("kind", self._kind()) != self._kind():
+            return "plays other games than when the checkpoint was written; they begin anew"
+        for key, value in loaded["games"].items():
+            setattr(self, key, value)
+        if not set_random_states(loaded["random"]):
+            return "has another number of GPUs than when the checkpoint was written; their random numbers begin anew"
+        return None
 
     def _kind(self) -> Any:
         return None if self.env is None else (self._games.config, self._games.num_envs)
@@ -267,13 +279,15 @@ def random_states() -> dict[str, Any]:
     }
 
 
-def set_random_states(states: Mapping[str, Any]) -> None:
-    """Puts the generators back to what `random_states` gave; those of GPUs only where as many are there now."""
+def set_random_states(states: Mapping[str, Any]) -> bool:
+    """Puts the generators back to what `random_states` gave; those of GPUs, and True, only where as many are there."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
-    if len(states["cuda"]) == torch.cuda.device_count():
+    as_many = len(states["cuda"]) == torch.cuda.device_count()
+    if as_many:
         torch.cuda.set_rng_state_all(states["cuda"])
+    return as_many
 
 
 def _rows(steps: list[np.ndarray], stretch: int) -> np.ndarray:

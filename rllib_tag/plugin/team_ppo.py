@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from rllib_tag.plugin.ray_internals import (
 from rllib_tag.plugin.sampler import BatchedSampler, TeamBatch
 from rllib_tag.plugin.team_policy import TeamPolicy
 
+NOTE = "note"  # in a result: what is to be told
 SAMPLING = "sampling_state.pkl"  # beside RLlib's own files of a checkpoint
 
 
@@ -58,6 +60,8 @@ class TeamPPO(FromExported, PPO):
     out. The minibatches of an epoch are equal parts, of whole rows and about `minibatch_size` agent steps each, drawn
     anew. Policies without common weights learn side by side, a thread each.
     """
+
+    _notes: Sequence[str] = ()
 
     @classmethod
     def get_default_config(cls) -> AlgorithmConfig:
@@ -88,9 +92,17 @@ class TeamPPO(FromExported, PPO):
             return
         episode_history(self)[:] = kept["episodes"]
         states = kept["runners"]
-        on_each_runner(
-            self, lambda w: w.set_sampling_state(states[w.worker_index]) if w.worker_index in states else None
-        )
+        told = dict(on_each_runner(self, lambda w: (w.worker_index, w.set_sampling_state(states.get(w.worker_index)))))
+        expected = {*states, *range(self.config.num_env_runners + 1)}
+        inexact = {index: told.get(index, "does not answer; its games begin anew") for index in sorted(expected)}
+        self._notes = [f"env runner {index} {reason}" for index, reason in inexact.items() if reason is not None]
+
+    def step(self) -> dict[str, Any]:
+        """One iteration's result; the first one after a checkpoint has a `note`, if the run did not go on exactly."""
+        result = super().step()
+        if self._notes:
+            result[NOTE], self._notes = "; ".join(self._notes), []
+        return result
 
     def training_step(self) -> dict[str, Any]:
         """Samples a train batch, learns from it, and sends the weights to the workers."""

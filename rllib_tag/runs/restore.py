@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import torch
 from ray import cloudpickle as pickle
-from ray.rllib.algorithms.ppo.ppo_torch_policy import PPOTorchPolicy
 from ray.rllib.policy.policy import Policy
 from ray.rllib.utils.checkpoints import get_checkpoint_info
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.weights import MANIFEST, PREY, Exported, Net, frozen_prey, load_exported, save_exported
@@ -180,7 +180,7 @@ def _restore(folder: Path) -> TrainedTeam:
             exported.nets, exported.env_config, folder, exported.seed, exported.env_steps, exported.acting
         )
     policies = load_policies(folder)
-    nets, steps = {}, [0]
+    nets = {}
     for name, policy in policies.items():
         if not isinstance(policy.model, CommModel):
             raise ConfigError(
@@ -189,8 +189,6 @@ def _restore(folder: Path) -> TrainedTeam:
         nets[name] = policy.model.net.cpu().eval()
         env_config, seed = dict(policy.config["env_config"]), policy.config["seed"]
         mapping = policy.config["policy_mapping_fn"]
-        if isinstance(policy, PPOTorchPolicy):  # which counts the steps of all agents together while it is trained
-            steps.append(policy.global_timestep)
     roster = roster_of(env_config)
     agents = (*roster.adversaries, *(roster.good_agents if env_config.get("good_policy") == "learned" else ()))
     game = SimpleNamespace(possible_agents=agents, roster=roster)
@@ -202,8 +200,20 @@ def _restore(folder: Path) -> TrainedTeam:
             f"{type(error).__name__}: {error}. Correct the mapping."
         ) from error
     as_usual = all(policy == roster.group(agent) for agent, policy in acting.items())
-    env_steps = max(steps) // len(agents) or None
-    return TrainedTeam(nets, env_config, folder, seed, env_steps, None if as_usual else acting)
+    return TrainedTeam(nets, env_config, folder, seed, _env_steps(folder), None if as_usual else acting)
+
+
+def _env_steps(folder: Path) -> int | None:
+    """The environment steps that a checkpoint's training has sampled, by RLlib's own count; None if it has none.
+
+    Raises:
+        ConfigError: If the checkpoint is truncated.
+    """
+    try:
+        with open(get_checkpoint_info(str(folder))["state_file"], "rb") as file:
+            return int(pickle.load(file)["counters"][NUM_ENV_STEPS_SAMPLED]) or None
+    except Exception as error:  # a damaged pickle may raise anything
+        raise _not_whole(folder, error) from error
 
 
 def roster_of(env_config: Mapping[str, Any]) -> Roster:
@@ -262,13 +272,17 @@ def load_policies(folder: Path) -> dict[str, Policy]:
             state["policy_spec"]["config"].update(num_gpus=0, num_gpus_per_env_runner=0)
             policies[name] = Policy.from_state(state)
     except Exception as error:  # a damaged pickle may raise anything
-        raise ConfigError(
-            f"checkpoint {folder}: expected a whole RLlib checkpoint, got {type(error).__name__}: {error}. "
-            "It is truncated, damaged or of another version; use another one."
-        ) from error
+        raise _not_whole(folder, error) from error
     if not policies:
         raise ConfigError(f"checkpoint {folder}: expected policies in it, got none. It was not written whole.")
     return policies
+
+
+def _not_whole(folder: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"checkpoint {folder}: expected a whole RLlib checkpoint, got {type(error).__name__}: {error}. "
+        "It is truncated, damaged or of another version; use another one."
+    )
 
 
 def export(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:

@@ -34,7 +34,7 @@ from rllib_tag.plugin.ray_internals import (
 )
 from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.team_ppo import TeamPPO
-from rllib_tag.results import ITERATION, JSON, parse_results
+from rllib_tag.results import ITERATION, JSON, env_steps, parse_results
 from rllib_tag.runs.backend import why_plain
 from rllib_tag.runs.config_check import check_resources, resources_of
 from rllib_tag.runs.experiment import Experiments, check_experiments, check_shape
@@ -65,6 +65,10 @@ from rllib_tag.runs.watch import OnResult, Watch
 DEFAULT_STORAGE = "~/ray_results"
 PATHS, NO_PATHS = ("good_policy", "input"), (*GOOD_POLICIES, "sampler")  # keys of paths, and their other values
 INTERRUPTED = "INTERRUPTED"
+NOTHING_PLAYED = (
+    "env runners: expected environment steps, got none: whenever they played, their processes died. "
+    "Look at --verbose 1 for what they print, and at this machine's memory."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -384,6 +388,8 @@ def _trial_end(trial: Trial, storage: Place) -> TrialEnd:
     status, error = trial.status, trial_error(trial)
     if status != Trial.ERROR and not result.get("done"):
         status = INTERRUPTED  # Tune calls a trial that it stopped at Ctrl-C terminated, too
+    if status == Trial.TERMINATED and not env_steps(result):
+        status, error = Trial.ERROR, NOTHING_PLAYED
     here = Path(trial.local_path, JSON)  # what Tune's logger writes, and Tune then copies to the trial's folder
     if status == Trial.TERMINATED and here.exists():
         written, iteration = _last_written(place / JSON), result[ITERATION]

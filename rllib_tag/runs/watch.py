@@ -11,6 +11,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from rllib_tag.plugin.ray_internals import asked_for, is_waiting
+from rllib_tag.plugin.team_ppo import NOTE
 
 OnResult = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
 PATIENCE_S = 10.0  # after which it is said that no trial has begun
@@ -21,7 +22,7 @@ class Watch(Callback):
 
     Args:
         on_result: Called with a trial's number and what it varies, its result and its stop criteria.
-        on_note: Called with what the trials wait for.
+        on_note: Called with what the trials wait for, and with what a result notes.
     """
 
     def __init__(self, on_result: OnResult, on_note: Callable[[str], None]) -> None:
@@ -32,7 +33,9 @@ class Watch(Callback):
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        """Hands a result on."""
+        """Hands a result on, and before it what it notes."""
+        if NOTE in result:
+            self._on_note(f"{trial.experiment_tag}: {result[NOTE]}")
         self._on_result(trial.experiment_tag, result, trial.stopping_criterion)
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:

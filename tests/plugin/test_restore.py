@@ -18,6 +18,7 @@ from rllib_tag import ClassPolicyMapping
 from rllib_tag.nn.weights import Exported, save_exported
 from rllib_tag.plugin.from_exported import ALGORITHMS
 from rllib_tag.plugin.ray_internals import on_each_runner
+from rllib_tag.runs.restore import restore
 
 from .conftest import FRAGMENT, NUM_ENVS, RUNNERS, build
 
@@ -168,3 +169,24 @@ def test_a_run_starts_with_exported_weights(batched: bool, kind: type, ray_sessi
         taker.restore(str(tmp_path / "checkpoint"))
     finally:
         taker.stop()
+
+
+def test_a_restored_team_knows_the_environment_steps_it_was_trained_for(ray_session: None, tmp_path: Path) -> None:
+    """Whatever counts steps of each agent, and however large the team was at first."""
+    multiagent = {"policies": ["class_a", "class_b"], "count_steps_by": "agent_steps"}
+    first = build(
+        False, {"num_class_a": 3},
+        multiagent=multiagent | {"policy_mapping_fn": ClassPolicyMapping(3, 2)},
+    )  # fmt: skip
+    first.train()
+    first.save(str(tmp_path / "first"))
+    steps = first._counters["num_env_steps_sampled"]
+    assert 0 < steps < first._counters["num_agent_steps_sampled"]
+    assert restore(tmp_path / "first").env_steps == steps
+    again = build(
+        False, {}, env_runner_cls=RUNNERS[False],
+        multiagent=multiagent | {"policy_mapping_fn": ClassPolicyMapping(2, 2)},
+    )  # fmt: skip
+    again.restore(str(tmp_path / "first"))
+    again.save(str(tmp_path / "again"))
+    assert restore(tmp_path / "again").env_steps == steps

@@ -18,9 +18,9 @@ from ray.rllib.policy.sample_batch import SampleBatch, concat_samples
 
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.ray_internals import on_each_runner
-from rllib_tag.plugin.sampler import STRETCH, BatchedSampler, generalized_advantages
+from rllib_tag.plugin.sampler import STRETCH, BatchedSampler, generalized_advantages, random_states, set_random_states
 from rllib_tag.plugin.team_policy import unpack
-from rllib_tag.plugin.team_ppo import SAMPLING, TeamPPO
+from rllib_tag.plugin.team_ppo import NOTE, SAMPLING, TeamPPO
 
 from .conftest import CYCLES, FRAGMENT, NUM_ENVS, build
 
@@ -352,14 +352,14 @@ def test_a_batch_grows_with_the_team_and_not_with_its_square(ray_session: None) 
 
 def curve(algo: TeamPPO, iterations: int) -> list[tuple[Any, ...]]:
     """What each of some iterations tells of play and learning."""
-    results = [algo.train() for _ in range(iterations)]
-    return [
-        (
-            result["training_iteration"], result["timesteps_total"], result["env_runners"]["custom_metrics"],
-            result["info"]["learner"]["class_a"]["learner_stats"],
-        )
-        for result in results
-    ]  # fmt: skip
+    return [told(algo.train()) for _ in range(iterations)]
+
+
+def told(result: dict[str, Any]) -> tuple[Any, ...]:
+    return (
+        result["training_iteration"], result["timesteps_total"], result["env_runners"]["custom_metrics"],
+        result["info"]["learner"]["class_a"]["learner_stats"],
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("runners", [0, 2])
@@ -375,12 +375,36 @@ def test_a_restored_trial_goes_on_exactly_as_it_would_have(runners: int, ray_ses
     again = build(True, {"comm_range": 1.0}, **options)
     curve(again, 1)
     again.restore(str(tmp_path / "checkpoint"))
-    assert curve(again, 3) == expected
+    first = again.train()
+    assert NOTE not in first
+    assert [told(first), *curve(again, 2)] == expected
     for name in ("class_a", "class_b"):
         for key, value in whole.get_policy(name).get_weights().items():
             np.testing.assert_array_equal(again.get_policy(name).get_weights()[key], value)
     whole.stop()
     again.stop()
+
+
+def test_a_restored_trial_that_does_not_go_on_exactly_says_so(ray_session: None, tmp_path: Any) -> None:
+    options = {
+        "num_env_runners": 2, "num_cpus_per_env_runner": 0.5, "train_batch_size": 2 * NUM_ENVS * FRAGMENT,
+    }  # fmt: skip
+    whole = build(True, {}, **options)
+    on_each_runner(whole, lambda worker: os._exit(1) if worker.worker_index == 2 else None, local_env_runner=False)
+    whole.save(str(tmp_path))
+    whole.stop()
+    again = build(True, {"max_cycles": 2 * CYCLES}, **options)
+    again.restore(str(tmp_path))
+    other = "plays other games than when the checkpoint was written; they begin anew"
+    assert again.train()[NOTE] == (
+        f"env runner 0 {other}; env runner 1 {other}; "
+        "env runner 2 was down when the checkpoint was written; its games begin anew"
+    )
+    assert NOTE not in again.train()
+    again.stop()
+    states = random_states()
+    assert set_random_states(states)
+    assert not set_random_states({**states, "cuda": [*states["cuda"], torch.get_rng_state()]})
 
 
 def test_another_trials_checkpoint_leaves_the_random_states(ray_session: None, tmp_path: Any) -> None:
