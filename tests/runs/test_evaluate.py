@@ -231,9 +231,6 @@ def test_damaged_checkpoints_are_named(trained: TrialEnd, tmp_path: Path, harm: 
         file.unlink()
     else:
         file.write_bytes(file.read_bytes()[: 50 if how == "truncated" else 0])
-    if harm == "algorithm_state.pkl" and how != "missing":
-        assert restore(copy).nets.keys() == {"class_a", "class_b"}  # policies are whole; nothing else is read
-        return
     with pytest.raises(ConfigError, match="checkpoint"):
         restore(copy)
 
@@ -246,7 +243,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_before_training(
         train(small("tag_quick", hidden_dim=32), options, lambda *_: None)
     with pytest.raises(ConfigError, match="expected policies"):
         train(small("tag_selfplay", hidden_dim=64, num_layers=1), options, lambda *_: None)
-    with pytest.raises(ConfigError, match=r"configured architecture \(critic: shared\), got class"):
+    with pytest.raises(ConfigError, match=r"configured architecture of class_a \(critic: shared\), got class"):
         train(small("tag_quick", critic="shared"), options, lambda *_: None)
     assert list(tmp_path.iterdir()) == []
 
