@@ -164,15 +164,13 @@ def test_class_critics_differ(trained: TrialEnd) -> None:
     assert any((a[key] != b[key]).any() for key in a)
 
 
-@pytest.mark.parametrize(
-    ("options", "address"),
-    [({}, None), ({"ray_address": "auto"}, "auto"), ({"ray_num_cpus": 3}, "local"), ({"ray_num_gpus": 0}, "local")],
-)
-def test_sizes_are_those_of_a_ray_of_its_own(
-    options: dict[str, Any], address: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("sizes", [{"ray_num_cpus": 3}, {"ray_num_gpus": 0}, {"ray_object_store_memory": 10**9}])
+def test_sizes_are_those_of_a_ray_of_its_own(sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where another Ray runs on this machine, to which `ray.init` would connect by itself."""
     given: dict[str, Any] = {}
     monkeypatch.setattr(training.ray, "init", lambda **arguments: given.update(arguments))
-    training._start_ray(TrainOptions(**options))
-    assert given["address"] == address
+    monkeypatch.setattr(training, "cluster_address", lambda asked: "127.0.0.1:6379")
+    options = TrainOptions(**sizes)
+    training._start_ray(options, training._address(options))
+    assert given["address"] == "local"
+    assert {given["num_cpus"], given["num_gpus"], given["object_store_memory"]} == {None, *sizes.values()}
