@@ -181,7 +181,7 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
     ]
 
     out = rllib("rollout", "weights", "--seed", "5", cwd=folder)
-    assert out == "wrote rollout/episode_5.json\nwrote rollout/episode_5.gif\n"
+    assert out == "wrote rollout/episode_5.json and rollout/episode_5.gif\n"
 
     out = rllib(
         "evaluate", "weights", "--beside", "trained=results/tag_quick", "--messages", "all", "--episodes", "3",
