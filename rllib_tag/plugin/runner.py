@@ -40,6 +40,8 @@ class TagRunner(RolloutWorker):
         self.worker_index = kwargs.get("worker_index", 0)
         self._error: RunnerError | None = None
         try:
+            if isinstance(kwargs.get("spaces"), ErrorBatch):  # of the worker asked what policies observe
+                raise kwargs["spaces"].error
             here = _evaluated(self.config) if self.config.in_evaluation else self.config
             self._not_here = set(self.config.policies) - set(here.policies)
             super().__init__(**{**kwargs, "config": here})
