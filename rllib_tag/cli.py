@@ -157,15 +157,11 @@ def transfer(
     plots = {f"transfer{suffix}": suffix for suffix in IMAGES}
     _check_output(out, ["transfer.csv", *plots])
     team = _restore(checkpoint)
-    rows: list[dict[str, Any]] = []
     with Progress("games", len(transfer_games(team.env_config_for(), largest))) as advance:
-
-        def keep(found: list[dict[str, Any]]) -> None:
-            rows.extend(found)
-            write_files(out, {"transfer.csv": as_csv(rows), **dict.fromkeys(plots)})  # an old map is of other rows
-            advance(1)
-
-        run(team, natives=native or [], largest=largest, episodes=episodes, first_seed=seed, on_game=keep)
+        rows = run(
+            team, natives=native or [], largest=largest, episodes=episodes, first_seed=seed,
+            on_game=lambda _: advance(1),
+        )  # fmt: skip
     drawn = draw_heat_map(rows)
     images = {name: image(drawn, suffix) for name, suffix in plots.items()}
     console.print(f"wrote {_join(write_files(out, {'transfer.csv': as_csv(rows), **images}))}")
@@ -206,7 +202,7 @@ def rollout(
 @app.command()
 def export(
     checkpoint: opt.Checkpoint,
-    out: Annotated[str, typer.Option("--out", help="Folder to write; it must not exist yet.")] = "exported",
+    out: Annotated[str, typer.Option("--out", help="Folder to write: a new one, or an earlier export.")] = "exported",
 ) -> None:
     """Write per-class weights as safetensors and a JSON manifest, which open without unpickling anything."""
     from rllib_tag.runs.restore import export as run
@@ -393,4 +389,4 @@ def _json(option: str, text: str) -> dict[str, Any]:
 
 def main() -> None:
     """Runs the command."""
-    run_command(app)
+    run_command(lambda: app(prog_name="rllib"))

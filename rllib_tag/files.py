@@ -1,10 +1,13 @@
-"""Writing files such that each is whole or absent, and what belongs together changes together."""
+"""Writing files such that each is whole or absent, and what belongs together changes together; finding folders."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import stat
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from rllib_tag.errors import ConfigError
@@ -46,11 +49,33 @@ def write_files(folder: str | os.PathLike[str], contents: Mapping[str, str | byt
 
 
 def check_files(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
-    """Checks that no folder stands where `write_files` is to write a file.
+    """Checks that files of these names can stand in a folder: that none is too long, or a folder's own.
 
     Raises:
-        ConfigError: If one does.
+        ConfigError: If one cannot.
     """
-    for name in names:
-        if Path(folder, name).is_dir():
-            raise ConfigError(f"output: expected a place for a file, got the folder {Path(folder, name)}. Move it.")
+    for path in (Path(folder, name) for name in names):
+        try:
+            if stat.S_ISDIR(path.stat().st_mode):
+                raise ConfigError(f"output: expected a place for a file, got the folder {path}. Move it.")
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise ConfigError(f"output: expected a writable place, got {path} ({error.strerror}).") from error
+
+
+def folders(top: str | os.PathLike[str]) -> Iterator[Path]:
+    """A folder and all below it that can be read, the nearest first.
+
+    Links to folders are followed; what several paths lead to comes once.
+    """
+    seen, waiting = set(), deque([Path(top)])
+    while waiting:
+        folder = waiting.popleft()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        yield folder
+        with contextlib.suppress(OSError):
+            waiting.extend(sorted(below for below in folder.iterdir() if below.is_dir()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import glob
 import json
 import math
 import os
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.files import folders
 
 # Tune writes every result to both, but to the CSV only the columns that the first result has.
 JSON, CSV = "result.json", "progress.csv"
@@ -38,12 +38,8 @@ def result_files(path: str | os.PathLike[str]) -> list[Path]:
     """The files of results at or below a path, one for each trial: `result.json`, or else `progress.csv`."""
     if Path(path).is_file():
         return [Path(path)]
-    found: dict[str, Path] = {}
-    for name in (JSON, CSV):
-        # Unlike pathlib's, this glob also looks into folders that are symbolic links.
-        for file in glob.glob(f"{glob.escape(os.fspath(path))}/**/{name}", recursive=True):
-            found.setdefault(os.path.realpath(os.path.dirname(file)), Path(file))
-    return [found[folder] for folder in sorted(found)]
+    found = ([folder / name for name in (JSON, CSV) if (folder / name).is_file()] for folder in folders(path))
+    return sorted(files[0] for files in found if files)
 
 
 def read_results(file: Path) -> list[Result]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.files import write_files
+from rllib_tag.files import check_files, folders, write_files
 from rllib_tag.runs.files import as_csv
 
 
@@ -43,6 +43,22 @@ def test_a_folder_in_the_place_of_a_file_is_named_first(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a place for a file, got the folder"):
         write_files(tmp_path, {"a": "1", "b": "2"})
     assert contents(tmp_path) == {}
+
+
+def test_a_name_that_is_too_long_is_said_before_the_work(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="File name too long"):
+        check_files(tmp_path, ["a", "x" * 300])
+
+
+def test_links_are_followed_and_each_folder_comes_once(tmp_path: Path) -> None:
+    (tmp_path / "top" / "b").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "c").mkdir(parents=True)
+    (tmp_path / "top" / "a").symlink_to(tmp_path / "elsewhere")
+    for name in ("loop", "again"):  # paths through both would be without number
+        (tmp_path / "top" / name).symlink_to(tmp_path / "top")
+        (tmp_path / "elsewhere" / name).symlink_to(tmp_path / "top" / "b")
+    found = [str(folder.relative_to(tmp_path / "top")) for folder in folders(tmp_path / "top")]
+    assert found == [".", "a", "b", "a/c"]
 
 
 def test_rows_of_other_keys_share_a_csv() -> None:

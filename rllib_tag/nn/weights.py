@@ -64,23 +64,22 @@ def build_net(policy: str, config: CommConfig, continuous: bool) -> Net:
 
 
 def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
-    """Writes networks as `POLICY.safetensors` and `manifest.json`; the folder appears whole or not at all.
+    """Writes networks as `POLICY.safetensors` and `manifest.json`; the folder changes whole or not at all.
 
     Where the team was trained against a frozen prey, the prey's export goes into the folder, too.
 
     Args:
         exported: What to write.
-        folder: Where; it must not exist yet.
+        folder: Where: a new folder, or that of an earlier export, which is replaced.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: If the folder exists or cannot be written, or if the frozen prey is gone.
+        ConfigError: If the folder holds anything else or cannot be written, or if the frozen prey is gone.
     """
     folder = Path(folder)
-    if folder.exists():
-        raise ConfigError(f"export: expected a folder that does not exist yet, got {folder}. Choose another one.")
+    check_replaceable(folder)
     for name in exported.nets:
         if not POLICY_NAME.fullmatch(name):
             raise ConfigError(
@@ -115,10 +114,49 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
             if prey is not None:
                 save_exported(prey, whole / PREY)
             (whole / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
-            whole.rename(folder)  # fails where files have appeared there meanwhile
+            _put(whole, folder, Path(aside) / "earlier")
     except OSError as error:
         raise ConfigError(f"export: expected a writable place, got {folder} ({error.strerror}).") from error
     return folder
+
+
+def _put(whole: Path, folder: Path, earlier: Path) -> None:
+    """Renames a folder into place, and what stood there to another; renaming, unlike moving, never nests them."""
+    try:
+        if folder.exists():
+            folder.rename(earlier)
+        whole.rename(folder)
+    except BaseException:
+        if earlier.exists() and not folder.exists():
+            earlier.rename(folder)
+        raise
+
+
+def check_replaceable(folder: str | os.PathLike[str]) -> None:
+    """Checks that there is nothing in the place of a folder but an empty folder or an earlier export.
+
+    Raises:
+        ConfigError: If there is something else.
+    """
+    if os.path.lexists(folder) and not _is_export(Path(folder)):
+        raise ConfigError(
+            f"export: expected a folder that does not exist yet or is an earlier export, got {folder}, which holds "
+            "something else. Choose another one."
+        )
+
+
+def _is_export(folder: Path) -> bool:
+    """Whether a folder holds an export and nothing else, or nothing at all."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+        if not names:
+            return True
+        manifest = json.loads((folder / MANIFEST).read_text())
+        files = {entry["file"] for entry in manifest["policies"].values()}
+        own = manifest["format"] == "rllib_tag" and names <= {MANIFEST, PREY, *files}
+        return own and (PREY not in names or _is_export(folder / PREY))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def frozen_prey(env_config: Mapping[str, Any]) -> str | None:

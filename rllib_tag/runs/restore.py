@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import dataclasses
-import glob
 import os
 import shutil
 import tempfile
@@ -21,7 +20,17 @@ from ray.rllib.utils.checkpoints import get_checkpoint_info
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.nn.weights import MANIFEST, PREY, Exported, Net, frozen_prey, load_exported, save_exported
+from rllib_tag.files import folders
+from rllib_tag.nn.weights import (
+    MANIFEST,
+    PREY,
+    Exported,
+    Net,
+    check_replaceable,
+    frozen_prey,
+    load_exported,
+    save_exported,
+)
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.mapping import acting_policies
 from rllib_tag.plugin.model import CommModel
@@ -199,6 +208,7 @@ def _restore(folder: Path) -> TrainedTeam:
             f"checkpoint {folder}: expected a policy for each of {', '.join(agents)} from its policy_mapping_fn, got "
             f"{type(error).__name__}: {error}. Correct the mapping."
         ) from error
+    nets = {name: net for name, net in nets.items() if name in acting.values()}  # others, such as old opponents, rest
     as_usual = all(policy == roster.group(agent) for agent, policy in acting.items())
     return TrainedTeam(nets, env_config, folder, seed, _env_steps(folder), None if as_usual else acting)
 
@@ -235,10 +245,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         raise ConfigError(f"checkpoint: expected a folder, got {path}, which is not there. Give a checkpoint's path.")
     if (folder / MANIFEST).exists() or (folder / RLLIB_MARK).exists():
         return folder
-    # Unlike Path.glob, this follows links to folders; what several paths lead to counts once.
-    found = map(Path, sorted(glob.glob(f"{glob.escape(str(folder))}/**/checkpoint_*", recursive=True), key=len))
-    unlike = {path.resolve(): path for path in reversed(list(found)) if path.is_dir()}
-    below = sorted(unlike.values())
+    below = sorted(found for found in folders(folder) if found.name.startswith("checkpoint_"))
     trials = sorted({found.parent for found in below})
     if not trials:
         raise ConfigError(
@@ -290,10 +297,11 @@ def export(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
 
     Args:
         path: As for `restore`.
-        out: The folder to write; it must not exist yet.
+        out: The folder to write: a new one, or that of an earlier export, which is replaced.
 
     Raises:
         ConfigError: If the checkpoint cannot be restored or the folder not be written.
     """
+    check_replaceable(out)
     team = restore(path)
     return save_exported(Exported(team.nets, team.env_config, team.seed, team.env_steps, team.acting), out)

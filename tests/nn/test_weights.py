@@ -35,11 +35,45 @@ def test_who_may_read_the_manifest_may_read_the_weights(folder: Path) -> None:
     assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
 
 
-def test_nothing_is_overwritten(folder: Path) -> None:
-    before = (folder / "manifest.json").read_text()
-    with pytest.raises(ConfigError, match="does not exist yet"):
+def test_an_earlier_export_is_replaced_as_a_whole(folder: Path) -> None:
+    save_exported(Exported({"class_a": build_net("class_a", SMALL, True)}, {}), folder)
+    assert sorted(path.name for path in folder.iterdir()) == ["class_a.safetensors", "manifest.json"]
+    assert [path.name for path in folder.parent.iterdir()] == ["export"]
+
+
+@pytest.mark.parametrize("beside", ["notes.txt", "prey/notes.txt", "class_c.safetensors"])
+def test_nothing_else_is_overwritten(folder: Path, beside: str) -> None:
+    (folder / beside).parent.mkdir(exist_ok=True)
+    (folder / beside).write_text("mine")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(ConfigError, match="which holds something else"):
         save_exported(Exported({"class_a": build_net("class_a", SMALL, True)}, {}), folder)
-    assert (folder / "manifest.json").read_text() == before
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_an_empty_folder_is_taken_and_a_file_is_not(tmp_path: Path) -> None:
+    exported = Exported({"class_a": build_net("class_a", SMALL, True)}, {})
+    (tmp_path / "empty").mkdir()
+    assert save_exported(exported, tmp_path / "empty")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ConfigError, match="which holds something else"):
+        save_exported(exported, tmp_path / "file")
+
+
+def test_where_the_new_export_cannot_go_the_earlier_one_stays(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename = Path.rename
+
+    def interrupted(self: Path, target: Path) -> Path:
+        if self.parent.name.startswith(".export.") and self.name == "export":
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        save_exported(Exported({"class_a": build_net("class_a", SMALL, True)}, {}), folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in folder.parent.iterdir()] == ["export"]
 
 
 def edit(change: Callable[[dict], object]) -> Callable[[Path], object]:

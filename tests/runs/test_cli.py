@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -196,6 +197,57 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
 
     rllib("plot", "results/tag_quick", "--levels", "evaluation", "--out", "curve.png", cwd=folder)
     assert (folder / "curve.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--out", "file"], "expected a writable folder, got"),
+        (["transfer", "--out", "taken"], "expected a place for a file, got the folder taken/transfer.csv"),
+        (["rollout", "--seed", "7", "--out", "taken"], "got the folder taken/episode_7.gif"),
+        (["export", "nowhere", "--out", "taken"], "expected a folder that does not exist yet or is an earlier export"),
+        (["plot", "nowhere", "--out", "curve.v2"], "got '.v2'"),
+        (["plot", "nowhere", "--out", "."], "--out: expected a file, got '.'"),
+        (["sweep", "report", "nowhere", "--out", "a.png"], "expected a CSV, beside which the plot goes, got a.png"),
+        (["sweep", "report", "nowhere", "--out", "taken/"], "--out: expected a file, got 'taken/'"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_said_before_the_work(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    for name in ("transfer.csv", "episode_7.gif"):
+        (tmp_path / "taken" / name).mkdir(parents=True)
+    error = CliRunner().invoke(app, arguments).exception
+    assert isinstance(error, ConfigError)
+    assert message in str(error)
+
+
+def test_an_interrupted_transfer_leaves_an_earlier_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, on_game: Callable[[list[dict]], None], **options: object) -> None:
+        on_game([{"num_class_a": 1}])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rllib_tag.runs.transfer.transfer", interrupted)
+    for name in ("transfer.csv", "transfer.png", "transfer.svg"):
+        (tmp_path / name).write_text("earlier")
+    assert CliRunner().invoke(app, ["transfer", "--out", str(tmp_path)]).exit_code != 0
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"earlier"}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+COMMANDS = (
+    "train", "train file", "evaluate", "transfer", "rollout", "export", "plot", "sweep report", "example",
+    "example run",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_in_characters_that_every_terminal_has(command: str) -> None:
+    said = CliRunner().invoke(app, [*command.split(), "--help"]).output
+    assert "Usage: " in said
+    assert said.isascii()
 
 
 def test_help_and_version(folder: Path) -> None:

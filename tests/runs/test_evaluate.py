@@ -29,7 +29,7 @@ from rllib_tag.report.table import read_summary, summary_table
 from rllib_tag.report.video import SHOWN, read_episode, video
 from rllib_tag.runs.evaluate import FILES, parse_overrides
 from rllib_tag.runs.marl_eval import marl_eval_layout, task_name
-from rllib_tag.runs.restore import TrainedTeam, export
+from rllib_tag.runs.restore import TrainedTeam, export, find_checkpoint
 from rllib_tag.runs.rollout import rollout
 from rllib_tag.runs.train import TrainOptions, TrialEnd, train
 
@@ -217,8 +217,10 @@ def test_exported_weights_act_alike(team: TrainedTeam, trained: TrialEnd, tmp_pa
     exported = restore(folder)
     assert (exported.seed, exported.env_steps) == (team.seed, team.env_steps)
     assert evaluate(folder, episodes=3).rows == evaluate(team, episodes=3).rows
-    with pytest.raises(ConfigError, match="does not exist yet"):
-        export(trained.folder, folder)
+    assert export(folder, folder) == folder  # in place of itself
+    assert evaluate(folder, episodes=3).rows == evaluate(team, episodes=3).rows
+    with pytest.raises(ConfigError, match="which holds something else"):
+        export(tmp_path / "nowhere", trained.folder)
 
 
 @pytest.mark.parametrize("harm", ["policies/class_a/policy_state.pkl", "algorithm_state.pkl", "rllib_checkpoint.json"])
@@ -260,6 +262,15 @@ def test_evaluation_asks_for_no_gpu_because_training_did(
         file.write_bytes(cloudpickle.dumps(state))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     assert evaluate(copy, episodes=1).rows == evaluate(team, episodes=1).rows
+
+
+def test_policies_that_nobody_acts_by_are_left_out(trained: TrialEnd, tmp_path: Path) -> None:
+    copy = shutil.copytree(find_checkpoint(trained.folder), tmp_path / "checkpoint")
+    shutil.copytree(copy / "policies" / "class_a", copy / "policies" / "old_opponent")
+    info = json.loads((copy / "rllib_checkpoint.json").read_text())
+    info["policy_ids"] = [*info["policy_ids"], "old_opponent"]
+    (copy / "rllib_checkpoint.json").write_text(json.dumps(info))
+    assert restore(export(copy, tmp_path / "export")).nets.keys() == restore(copy).nets.keys() == {"class_a", "class_b"}
 
 
 def test_several_trials_must_be_told_apart(trained: TrialEnd, tmp_path: Path) -> None:
