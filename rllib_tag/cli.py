@@ -316,7 +316,7 @@ def _restore(checkpoint: str | None) -> Any:
 
 
 def _train_options(given: Mapping[str, Any]) -> Any:
-    from rllib_tag.runs.train import TrainOptions
+    from rllib_tag.runs.options import TrainOptions
 
     names = {field: given[field] for field in TrainOptions.__dataclass_fields__ if given.get(field) is not None}
     if "stop" in names:

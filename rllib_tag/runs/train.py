@@ -23,7 +23,6 @@ from ray.tune.experiment import Trial
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.weights import MANIFEST
-from rllib_tag.plugin.env_config import GOOD_POLICIES
 from rllib_tag.plugin.from_exported import ALGORITHMS as FROM_EXPORTED
 from rllib_tag.plugin.ray_internals import (
     CheckpointConfig,
@@ -42,6 +41,7 @@ from rllib_tag.runs.files import as_json, provenance
 from rllib_tag.runs.lock import locked
 from rllib_tag.runs.loggers import logger_callbacks
 from rllib_tag.runs.metrics import whole_name
+from rllib_tag.runs.options import TrainOptions, apply_options
 from rllib_tag.runs.preflight import (
     check_architecture,
     check_gpus_here,
@@ -50,8 +50,7 @@ from rllib_tag.runs.preflight import (
     check_surroundings,
     cluster_address,
 )
-from rllib_tag.runs.restore import find_checkpoint
-from rllib_tag.runs.storage import TUNE_STATE, Place, is_uri
+from rllib_tag.runs.storage import TUNE_STATE, Place
 from rllib_tag.runs.sweeps import (
     SWEEP_KEYS,
     check_population,
@@ -62,56 +61,11 @@ from rllib_tag.runs.sweeps import (
 )
 from rllib_tag.runs.watch import OnResult, Watch
 
-DEFAULT_STORAGE = "~/ray_results"
-PATHS, NO_PATHS = ("good_policy", "input"), (*GOOD_POLICIES, "sampler")  # keys of paths, and their other values
 INTERRUPTED = "INTERRUPTED"
 NOTHING_PLAYED = (
     "env runners: expected environment steps, got none: whenever they played, their processes died. "
     "Look at --verbose 1 for what they print, and at this machine's memory."
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainOptions:
-    """What the command line may set; None leaves what the file says.
-
-    Args:
-        stop: Stop criteria by metric.
-        storage_path: Folder for results.
-        experiment_name: Name of the folder in it; only with one experiment.
-        num_samples: Trials of each variant.
-        checkpoint_freq: Iterations between checkpoints.
-        checkpoint_at_end: Whether to keep a checkpoint of the end.
-        keep_checkpoints_num: Checkpoints to keep.
-        checkpoint_score_attr: Metric by which to keep checkpoints; `min-` in front keeps the lowest.
-        restore: Checkpoint, or exported weights, to start from.
-        resume: Whether to go on with an interrupted experiment of the same name.
-        scheduler: Type of a scheduler, as `scheduler: {type: …}` in a file.
-        scheduler_config: Its arguments; `metric` and `mode` may be among them.
-        ray_address: Cluster to connect to.
-        ray_num_cpus: CPUs of a local cluster.
-        ray_num_gpus: GPUs of a local cluster.
-        ray_object_store_memory: Bytes of a local cluster's object store.
-        verbose: 0 shows progress, 1 Ray's information too, 2 its debugging.
-    """
-
-    stop: Mapping[str, float] | None = None
-    storage_path: str | None = None
-    experiment_name: str | None = None
-    num_samples: int | None = None
-    checkpoint_freq: int | None = None
-    checkpoint_at_end: bool | None = None
-    keep_checkpoints_num: int | None = None
-    checkpoint_score_attr: str | None = None
-    restore: str | None = None
-    resume: bool = False
-    scheduler: str | None = None
-    scheduler_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    ray_address: str | None = None
-    ray_num_cpus: int | None = None
-    ray_num_gpus: int | None = None
-    ray_object_store_memory: int | None = None
-    verbose: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +117,7 @@ def train(
     check_experiments(experiments)
     check_surroundings()
     address = _address(options)
+    reasons: dict[str, str | None] = {}  # why an experiment is not sampled on arrays
     for name, spec in experiments.items():
         configs = corners(spec.get("config", {}))
         if address == "local":
@@ -170,7 +125,7 @@ def train(
         if spec.get("restore"):
             check_architecture(Path(spec["restore"]), spec, configs)
         check_population(spec)
-        _why_plain(spec)
+        reasons[name] = _why_plain(spec)
         _place(name, spec).check_writable()
     _quiet(options.verbose)
     with contextlib.ExitStack() as held:
@@ -180,11 +135,12 @@ def train(
                 check_resumable(_place(name, spec), spec)
             else:
                 check_new(_place(name, spec))
-        return _train(experiments, options, address, on_result, on_note)
+        return _train(experiments, reasons, options, address, on_result, on_note)
 
 
 def _train(
     experiments: Experiments,
+    reasons: Mapping[str, str | None],
     options: TrainOptions,
     address: str | None,
     on_result: OnResult,
@@ -201,7 +157,7 @@ def _train(
                 check_resources(resources_of(spec["run"], spec["env"], config), available)
         ends: list[TrialEnd] = []
         for name, spec in experiments.items():  # one by one: side by side, all would go into the first one's folder
-            ends += _run(name, spec, options, on_result, on_note)
+            ends += _run(name, spec, reasons[name], options, on_result, on_note)
             if any(end.status == INTERRUPTED for end in ends):
                 break
         return ends
@@ -248,9 +204,13 @@ def _start_ray(options: TrainOptions, address: str | None) -> None:
 
 
 def _run(
-    name: str, spec: Mapping[str, Any], options: TrainOptions, on_result: OnResult, on_note: Callable[[str], None]
+    name: str,
+    spec: Mapping[str, Any],
+    reason: str | None,
+    options: TrainOptions,
+    on_result: OnResult,
+    on_note: Callable[[str], None],
 ) -> list[TrialEnd]:
-    reason = _why_plain(spec)
     sampling = "on arrays" if reason is None else f"plainly, because of {reason}"
     on_note(f"{name}: samples {sampling}")
     exported = bool(spec.get("restore")) and (Path(spec["restore"]) / MANIFEST).exists()
@@ -310,57 +270,6 @@ def _why_plain(spec: Mapping[str, Any]) -> str | None:
             "An experiment's variants sample alike: put them into two experiments."
         )
     return reason
-
-
-def apply_options(experiments: Experiments, options: TrainOptions) -> Experiments:
-    """The experiments with what the command line gives put over what the file says."""
-    if options.experiment_name is not None:
-        if len(experiments) != 1:
-            raise ConfigError(
-                f"--experiment-name: expected a file with one experiment, got {len(experiments)}. Leave it out."
-            )
-        experiments = {options.experiment_name: next(iter(experiments.values()))}
-    if options.scheduler_config and options.scheduler is None:
-        raise ConfigError("--scheduler-config: expected --scheduler beside it, got none. Name the scheduler, too.")
-    out = {}
-    for name, spec in experiments.items():
-        spec = copy.deepcopy(spec)
-        for key in ("stop", "storage_path", "num_samples", "restore"):
-            value = getattr(options, key)
-            if value is not None:
-                spec[key] = {**spec.get("stop", {}), **value} if key == "stop" else value
-        if options.scheduler is not None:
-            arguments = dict(options.scheduler_config)
-            spec |= {key: arguments.pop(key) for key in ("metric", "mode") if key in arguments}
-            spec["scheduler"] = {"type": options.scheduler, **arguments}
-        if spec.get("restore"):
-            spec["restore"] = str(find_checkpoint(spec["restore"]))
-        spec["config"] = _with_absolute_paths(spec.get("config", {}))
-        storage = spec.get("storage_path", DEFAULT_STORAGE)
-        spec["storage_path"] = storage if is_uri(storage) else os.path.abspath(os.path.expanduser(storage))
-        checkpoint: dict[str, Any] = {
-            "checkpoint_frequency": options.checkpoint_freq,
-            "checkpoint_at_end": options.checkpoint_at_end,
-            "num_to_keep": options.keep_checkpoints_num,
-        }
-        if options.checkpoint_score_attr is not None:
-            checkpoint["checkpoint_score_attribute"] = options.checkpoint_score_attr.removeprefix("min-")
-            checkpoint["checkpoint_score_order"] = "min" if options.checkpoint_score_attr.startswith("min-") else "max"
-        given = {key: value for key, value in checkpoint.items() if value is not None}
-        if given:
-            spec["checkpoint_config"] = {**(spec.get("checkpoint_config") or {}), **given}
-        out[name] = spec
-    return out
-
-
-def _with_absolute_paths(value: Any, is_path: bool = False) -> Any:
-    """A config whose files and folders are found by workers, which run elsewhere, wherever their keys may stand."""
-    if isinstance(value, dict):
-        return {key: _with_absolute_paths(inner, is_path or key in PATHS) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_absolute_paths(inner, is_path) for inner in value]
-    found = is_path and isinstance(value, str) and value not in NO_PATHS and os.path.exists(value)
-    return os.path.abspath(value) if found else value
 
 
 def _place(name: str, spec: Mapping[str, Any]) -> Place:

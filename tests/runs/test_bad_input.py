@@ -15,7 +15,7 @@ from rllib_tag.cli import main
 from rllib_tag.errors import ConfigError
 from rllib_tag.runs.config_check import STACK_FLAGS, check_resources, resources_of
 from rllib_tag.runs.experiment import check_experiments, check_shape, load_experiments
-from rllib_tag.runs.train import TrainOptions, apply_options
+from rllib_tag.runs.options import TrainOptions, apply_options
 
 from .conftest import EXPERIMENTS
 
