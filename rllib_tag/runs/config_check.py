@@ -13,7 +13,6 @@ from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, c
 from rllib_tag.plugin.class_paths import resolve, resolve_subclass
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping
-from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.ray_internals import (
     algorithm_defaults,
     algorithm_names,
@@ -21,7 +20,7 @@ from rllib_tag.plugin.ray_internals import (
     required_resources,
 )
 from rllib_tag.runs.backend import why_plain
-from rllib_tag.runs.effective import REFUSALS, View, said_by, views
+from rllib_tag.runs.effective import REFUSALS, View, is_comm, said_by, views
 from rllib_tag.runs.team_check import check_team
 from rllib_tag.runs.value_check import check_values
 
@@ -148,11 +147,7 @@ def _check_algorithm(run: str, is_team: bool, config: Mapping[str, Any]) -> None
         return
     model = config.get("model")
     path = model.get("custom_model") if isinstance(model, dict) else None
-    is_comm = False
-    if isinstance(path, str) and "." in path:
-        found = resolve("config: model: custom_model", path)
-        is_comm = isinstance(found, type) and issubclass(found, CommModel)
-    if is_team or is_comm:
+    if is_team or (isinstance(path, str) and "." in path and is_comm(resolve("config: model: custom_model", path))):
         raise ConfigError(
             f"run: expected {', '.join(OURS[:-1])} or {OURS[-1]} with rllib_tag.TagEnv or rllib_tag.CommModel, got "
             f"{run}: {UNFIT.get(run, OFFLINE)}. Change run."

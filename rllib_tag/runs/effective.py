@@ -40,11 +40,14 @@ class View:
     env: type[gym.Env] | None
 
     @property
+    def tag(self) -> type[TagEnv] | None:
+        """The environment's class, if it is a `TagEnv`."""
+        return self.env if self.env is not None and issubclass(self.env, TagEnv) else None
+
+    @property
     def is_ours(self) -> bool:
         """Whether `TagEnv` or `CommModel` has a part in it."""
-        models = [config.model["custom_model"] for config in self.policies.values()]
-        is_tag = self.env is not None and issubclass(self.env, TagEnv)
-        return is_tag or any(isinstance(model, type) and issubclass(model, CommModel) for model in models)
+        return self.tag is not None or any(is_comm(config.model["custom_model"]) for config in self.policies.values())
 
 
 def views(run: str, env: str, config: Mapping[str, Any]) -> tuple[View, View]:
@@ -61,6 +64,11 @@ def views(run: str, env: str, config: Mapping[str, Any]) -> tuple[View, View]:
     training = _merged("config", lambda: merged_config(run, {**config, "env": env}))
     evaluation = _merged("config: evaluation_config", lambda: evaluation_config(training))
     return _view("config", training), _view("config: evaluation_config", evaluation)
+
+
+def is_comm(model: Any) -> bool:
+    """Whether a `custom_model` is `CommModel`; a registered one is known by its name only."""
+    return isinstance(model, type) and issubclass(model, CommModel)
 
 
 def said_by(error: Exception) -> str:

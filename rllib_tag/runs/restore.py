@@ -108,9 +108,9 @@ class TrainedTeam:
         Raises:
             ConfigError: If a member has no policy.
         """
-        by_agent = {} if self.acting is None else self.acting
-        trained = {agent: by_agent[agent] for agent in roster_of(self.env_config).members(name) if agent in by_agent}
-        shared = {name} & self.nets.keys() if self.acting is None else set(trained.values())
+        acting = self.acting or {}
+        trained = {agent: acting[agent] for agent in roster_of(self.env_config).members(name) if agent in acting}
+        shared = set(trained.values()) if acting else {name} & self.nets.keys()
         parts: dict[str, list[int]] = {}
         for place, agent in enumerate(roster.members(name)):
             policy = next(iter(shared)) if len(shared) == 1 else trained.get(agent)

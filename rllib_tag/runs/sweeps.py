@@ -18,6 +18,7 @@ from rllib_tag.plugin.ray_internals import variants
 from rllib_tag.results import RETURN
 from rllib_tag.runs.metrics import TIMES, needs_callbacks, whole_name
 
+KeyPath = tuple[Any, ...]  # the keys, and the places in lists, that lead to a value
 SWEEP_KEYS = ("metric", "mode", "scheduler", "search")  # of an experiment
 # Tune's own value, which is meant for seconds and could keep a scheduler from ever doing anything.
 AGES = {"median_stopping": "grace_period", "pbt": "perturbation_interval"}
@@ -37,9 +38,6 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
     "randint": tune.randint,
     "choice": tune.choice,
 }
-
-
-Place = tuple[Any, ...]  # the keys, and the places in lists, that lead to a value
 
 
 def sampled(value: Any) -> tuple[str, list[Any]] | None:
@@ -93,9 +91,9 @@ def corners(config: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [variant for each in (first, *others) for variant in variants(each)]
 
 
-def _places(config: Mapping[Any, Any] | list[Any], prefix: Place = ()) -> list[tuple[Place, list[Any]]]:
+def _places(config: Mapping[Any, Any] | list[Any], prefix: KeyPath = ()) -> list[tuple[KeyPath, list[Any]]]:
     """Where values are to be sampled, and which they may be: ends of a range, or all choices."""
-    out: list[tuple[Place, list[Any]]] = []
+    out: list[tuple[KeyPath, list[Any]]] = []
     for key, value in config.items() if isinstance(config, Mapping) else enumerate(config):
         place = (*prefix, key)
         try:
@@ -117,7 +115,7 @@ def _places(config: Mapping[Any, Any] | list[Any], prefix: Place = ()) -> list[t
     return out
 
 
-def _put(config: Any, values: Mapping[Place, Any]) -> Any:
+def _put(config: Any, values: Mapping[KeyPath, Any]) -> Any:
     """A config with other values at some places."""
     out = copy.copy(config)
     for (key, *rest), value in values.items():

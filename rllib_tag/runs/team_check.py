@@ -12,8 +12,7 @@ from rllib_tag.errors import ConfigError, under
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping, acting_policies
-from rllib_tag.plugin.model import CommModel
-from rllib_tag.runs.effective import View
+from rllib_tag.runs.effective import View, is_comm
 
 # Values that the model, or acting with restored weights alone, relies on.
 FIXED: dict[str, tuple[Any, str]] = {
@@ -74,12 +73,6 @@ def comm_config(what: str, config: AlgorithmConfig) -> CommConfig:
         return CommConfig.from_mapping(config.model["custom_model_config"])
 
 
-def is_comm(config: AlgorithmConfig) -> bool:
-    """Whether a config's model is `CommModel`."""
-    model = config.model["custom_model"]
-    return isinstance(model, type) and issubclass(model, CommModel)
-
-
 def _configs(view: View) -> Iterator[tuple[str, AlgorithmConfig]]:
     """A view's configs, with what messages should call them; a policy's only where it says something of its own."""
     yield view.what, view.config
@@ -93,7 +86,7 @@ def _check_values(what: str, config: AlgorithmConfig) -> None:
         for key, (value, reason) in fixed.items():
             if given[key] != value:
                 raise ConfigError(f"{where}: {key}: expected {value}, got {given[key]!r}: {reason}. Leave it out.")
-    if is_comm(config):
+    if is_comm(config.model["custom_model"]):
         comm = comm_config(what, config)
         if comm.critic == "shared" and config.num_gpus > 1:
             raise ConfigError(
@@ -104,10 +97,10 @@ def _check_values(what: str, config: AlgorithmConfig) -> None:
 
 def _build_team(view: View) -> TagEnv | None:
     """A view's game, in which a step has been played where foreign wrappers have a part in it."""
-    if view.env is None or not issubclass(view.env, TagEnv):
+    if view.tag is None:
         return None
     with under(f"{view.what}: env_config"):
-        env = view.env(view.config.env_config)
+        env = view.tag(view.config.env_config)
         if env.config.wrappers:
             try:
                 env.reset(seed=0)
@@ -185,11 +178,12 @@ def _check_training(view: View, team: TagEnv, acting: dict[str, str]) -> None:
                 f"config: env_config: shaping_gamma: expected the training's gamma, {config.gamma}{whose}, "
                 f"got {game.shaping_gamma}; otherwise shaping changes what is optimal. Make them equal."
             )
-    shared = {
-        policy: comm_config(view.what, view.policies[policy]).hidden_dim
+    models = {
+        policy: comm_config(view.what, view.policies[policy])
         for policy in sorted(hunting)
-        if is_comm(view.policies[policy]) and comm_config(view.what, view.policies[policy]).critic == "shared"
+        if is_comm(view.policies[policy].model["custom_model"])
     }
+    shared = {policy: comm.hidden_dim for policy, comm in models.items() if comm.critic == "shared"}
     if len(set(shared.values())) > 1:
         raise ConfigError(
             f"config: multiagent: policies: critic: shared: expected one hidden_dim, got {shared}: the critic that "
@@ -210,15 +204,16 @@ def _check_evaluation(training: View, team: TagEnv, view: View) -> None:
     for policy in sorted(set(_acting(view, game).values())):
         what = f"{view.what}: multiagent: policies: {policy}"
         before, now = training.policies[policy], view.policies[policy]
-        if is_comm(before) != is_comm(now):
+        talks = is_comm(before.model["custom_model"])
+        if talks != is_comm(now.model["custom_model"]):
             raise ConfigError(
                 f"{view.what}: model: expected training's custom_model for {policy}, got another. Drop it."
             )
-        if not is_comm(before):
+        if not talks:
             continue
+        trained_comm, evaluated_comm = comm_config(what, before), comm_config(what, now)
         for field in dataclasses.fields(CommConfig):
-            expected = getattr(comm_config(what, before), field.name)
-            got = getattr(comm_config(what, now), field.name)
+            expected, got = getattr(trained_comm, field.name), getattr(evaluated_comm, field.name)
             if expected != got:
                 raise ConfigError(
                     f"{view.what}: model: {field.name}: expected {expected} as in the training of {policy}, whose "
