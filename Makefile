@@ -12,7 +12,7 @@ help:
 	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 5 minutes on 2 cores)"
 	@echo "make test   run all tests"
 	@echo "make test-matrix  run all tests with the oldest, the newest and a middle set of versions that setup.cfg allows, in .matrix"
-	@echo "make nightly  read 15,000 changed and made-up files, inject faults into real runs, count what they cost (half an hour)"
+	@echo "make nightly  read 18,000 changed and made-up files, inject faults into real runs, count what they cost (half an hour)"
 	@echo "make bench  measure all speeds beside other libraries' (about 85 minutes on 2 cores)"
 	@echo "make scaling  measure training with 1, 2 and 4 env runners on 1 and 2 nodes (a quarter of an hour)"
 	@echo "make study  train and evaluate all arms of the study that have no results yet (hours)"

@@ -204,12 +204,12 @@ def _check_evaluation(training: View, team: TagEnv, view: View) -> None:
     for policy in sorted(set(_acting(view, game).values())):
         what = f"{view.what}: multiagent: policies: {policy}"
         before, now = training.policies[policy], view.policies[policy]
-        talks = is_comm(before.model["custom_model"])
-        if talks != is_comm(now.model["custom_model"]):
+        ours = is_comm(before.model["custom_model"])
+        if ours != is_comm(now.model["custom_model"]):
             raise ConfigError(
                 f"{view.what}: model: expected training's custom_model for {policy}, got another. Drop it."
             )
-        if not talks:
+        if not ours:
             continue
         trained_comm, evaluated_comm = comm_config(what, before), comm_config(what, now)
         for field in dataclasses.fields(CommConfig):
