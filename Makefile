@@ -65,7 +65,7 @@ $(2) -m venv .matrix/$(1)
 endef
 
 nightly: install faults
-	$(BIN)/pytest tests/runs/test_fuzz.py --hypothesis-profile nightly
+	$(BIN)/pytest tests/experiment/test_fuzz.py --hypothesis-profile nightly
 
 # Filling a disk needs root, for a small one is made in memory.
 faults: install

@@ -14,8 +14,8 @@ _LAZY = {
     "SimpleTagVec": "rllib_tag.world.simulator",
     "ClassPolicyMapping": "rllib_tag.plugin.mapping",
     "TagCallbacks": "rllib_tag.plugin.callbacks",
-    "evaluate": "rllib_tag.runs.evaluate",
-    "restore": "rllib_tag.runs.restore",
+    "evaluate": "rllib_tag.playing.evaluate",
+    "restore": "rllib_tag.playing.restore",
 }
 
 __all__ = ["__version__", *_LAZY]

@@ -1,4 +1,4 @@
-"""The `rllib` command: it parses; the functions of `runs` and `report` work."""
+"""The `rllib` command: it parses; the functions of `training`, `playing` and `report` work."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from rllib_tag.cli_example import example_app
 from rllib_tag.cli_output import Progress, Results, console, errors, run_command, tell_best
 from rllib_tag.errors import ConfigError, check_choice
 from rllib_tag.files import check_files, write_files
+from rllib_tag.names import BASELINES, GAME, RETURN_ADVERSARY
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Train, evaluate and roll out teams of unlike agents that learn to talk (RLlib).")  # fmt: skip
@@ -26,7 +27,7 @@ sweep_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What 
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(example_app, name="example")
 
-GAME_OPTIONS = ("num_class_a", "num_class_b", "num_good", "num_obstacles", "comm_range", "good_policy")
+GAME_OPTIONS = (*GAME, "comm_range", "good_policy")
 
 
 def _print_version(asked: bool) -> None:
@@ -83,7 +84,7 @@ def train_file(
 ) -> None:  # fmt: skip
     """Train every experiment of a YAML file; what the file sets stands unless an option gives a value."""
     options = _train_options(locals())
-    from rllib_tag.runs.experiment import load_experiments
+    from rllib_tag.experiment.experiment import load_experiments
 
     _train(load_experiments(config_file), options)
 
@@ -111,10 +112,10 @@ def evaluate(
     num_obstacles: opt.Obstacles = None, comm_range: opt.Range = None, good_policy: opt.GoodPolicy = None,
 ) -> None:  # fmt: skip
     """Play seeded episodes with restored policies, on any team; print a table, write JSON and CSV."""
+    from rllib_tag.playing.disturbances import read_conditions
+    from rllib_tag.playing.evaluate import FILES
+    from rllib_tag.playing.evaluate import evaluate as run
     from rllib_tag.report.table import conditions_table, influence_table, read_summary, summary_table
-    from rllib_tag.runs.disturbances import read_conditions
-    from rllib_tag.runs.evaluate import FILES
-    from rllib_tag.runs.evaluate import evaluate as run
 
     overrides = _overrides(locals())
     _check_output(out, FILES)
@@ -148,11 +149,11 @@ def transfer(
     largest: Annotated[int, typer.Option("--largest", help="Members of a class at most.")] = 6,
 ) -> None:
     """Play one team, without training, on all teams of 0 to 6 of each class; write a CSV and draw a heat map."""
+    from rllib_tag.files import as_csv
+    from rllib_tag.playing.transfer import transfer as run
+    from rllib_tag.playing.transfer import transfer_games
     from rllib_tag.report.figures import IMAGES, image
     from rllib_tag.report.heat_map import draw_heat_map
-    from rllib_tag.runs.files import as_csv
-    from rllib_tag.runs.transfer import transfer as run
-    from rllib_tag.runs.transfer import transfer_games
 
     plots = {f"transfer{suffix}": suffix for suffix in IMAGES}
     _check_output(out, ["transfer.csv", *plots])
@@ -181,10 +182,10 @@ def rollout(
     num_obstacles: opt.Obstacles = None, comm_range: opt.Range = None, good_policy: opt.GoodPolicy = None,
 ) -> None:  # fmt: skip
     """Record episodes step by step, as JSON and as video with the communication graph drawn in."""
+    from rllib_tag.playing.rollout import rollout as run
     from rllib_tag.report.replay import replay_page
     from rllib_tag.report.video import FORMATS
     from rllib_tag.report.video import video as draw
-    from rllib_tag.runs.rollout import rollout as run
 
     kinds: dict[str, Any] = {**{form: partial(draw, form=form) for form in FORMATS}, "html": replay_page}
     wanted = video or ["gif"]
@@ -205,8 +206,8 @@ def export(
     out: Annotated[str, typer.Option("--out", help="Folder to write: a new one, or an earlier export.")] = "exported",
 ) -> None:
     """Write per-class weights as safetensors and a JSON manifest, which open without unpickling anything."""
-    from rllib_tag.runs.restore import export as run
-    from rllib_tag.runs.storage import check_output
+    from rllib_tag.places import check_output
+    from rllib_tag.playing.restore import export as run
 
     check_output(out, is_file=True)
     console.print(f"wrote {run(checkpoint, out)}")
@@ -222,10 +223,10 @@ def plot(
     ] = None,
 ) -> None:
     """Draw learning curves: return per adversary over environment steps."""
+    from rllib_tag.places import local_copy
     from rllib_tag.report.curve import draw_curves, read_curve
-    from rllib_tag.report.figures import LEVEL_LABELS, image_paths
+    from rllib_tag.report.figures import image_paths
     from rllib_tag.report.table import read_summary
-    from rllib_tag.runs.storage import local_copy
 
     _check_output(out, [path.name for path in image_paths(out)], is_file=True)
     if label and len(label) != len(runs):
@@ -235,12 +236,12 @@ def plot(
         raise ConfigError(f"--label: expected different labels, got {', '.join(names)}. Give each run one.")
     means = {}
     if levels is not None:
-        with local_copy(levels, checkpoints=False) as folder:
+        with local_copy(levels) as folder:
             summary = read_summary(folder)["summary"]
-        means = {name: summary[name]["return_adversary"]["mean"] for name in LEVEL_LABELS if name in summary}
+        means = {name: summary[name][RETURN_ADVERSARY]["mean"] for name in BASELINES if name in summary}
     curves = {}
     for name, run in zip(names, runs, strict=True):
-        with local_copy(run, checkpoints=False) as folder:
+        with local_copy(run) as folder:
             curves[name] = read_curve(folder)
     console.print(f"wrote {_join(draw_curves(curves, means, out))}")
 
@@ -260,17 +261,17 @@ def sweep_report(
     ] = "sweep.csv",
 ) -> None:
     """Print a sweep's best trials, write one row a trial and draw the metric over what was varied."""
+    from rllib_tag.files import as_csv
+    from rllib_tag.places import local_copy
     from rllib_tag.report.figures import IMAGES, image
     from rllib_tag.report.sweep import draw_sweep, read_sweep, sweep_table
-    from rllib_tag.runs.files import as_csv
-    from rllib_tag.runs.storage import local_copy
 
     table = Path(out)
     if table.suffix in IMAGES:
         raise ConfigError(f"--out: expected a CSV, beside which the plot goes, got {out}. Name it {table.stem}.csv.")
     plots = {suffix: table.name.removesuffix(".csv") + suffix for suffix in IMAGES}
     _check_output(out, [table.name, *plots.values()], is_file=True)
-    with local_copy(experiment, checkpoints=False) as folder:
+    with local_copy(experiment) as folder:
         sweep = read_sweep(folder, metric, mode)
     figure = draw_sweep(sweep) if sweep.varied else None
     images = {name: image(figure, suffix) if figure else None for suffix, name in plots.items()}
@@ -285,7 +286,7 @@ def _check_output(out: str, names: Iterable[str], is_file: bool = False) -> None
     Raises:
         ConfigError: If not.
     """
-    from rllib_tag.runs.storage import check_output
+    from rllib_tag.places import check_output
 
     if is_file and os.path.basename(out) in ("", ".", ".."):
         raise ConfigError(f"--out: expected a file, got {out!r}. Name one.")
@@ -295,14 +296,14 @@ def _check_output(out: str, names: Iterable[str], is_file: bool = False) -> None
 
 def _overrides(given: Mapping[str, Any]) -> dict[str, Any]:
     """The game's options that a command was given, as keys of `TagEnv`."""
-    from rllib_tag.runs.evaluate import parse_overrides
+    from rllib_tag.playing.evaluate import parse_overrides
 
     return parse_overrides(**{name: given[name] for name in GAME_OPTIONS})
 
 
 def _restore(checkpoint: str | None) -> Any:
     """The team at a path, or the one that ships with the package, which is said."""
-    from rllib_tag.runs.restore import restore
+    from rllib_tag.playing.restore import restore
 
     if checkpoint is not None:
         return restore(checkpoint)
@@ -316,7 +317,7 @@ def _restore(checkpoint: str | None) -> Any:
 
 
 def _train_options(given: Mapping[str, Any]) -> Any:
-    from rllib_tag.runs.options import TrainOptions
+    from rllib_tag.experiment.options import TrainOptions
 
     names = {field: given[field] for field in TrainOptions.__dataclass_fields__ if given.get(field) is not None}
     if "stop" in names:
@@ -327,9 +328,9 @@ def _train_options(given: Mapping[str, Any]) -> Any:
 
 
 def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
+    from rllib_tag.places import local_copy
     from rllib_tag.report.sweep import IncomparableError, read_sweep
-    from rllib_tag.runs.storage import local_copy
-    from rllib_tag.runs.train import train
+    from rllib_tag.training.train import train
 
     with Results() as results:
         ends = train(experiments, options, results.show, results.begin)
@@ -352,7 +353,7 @@ def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
     for location, swept in trials.items():
         if len(swept) > 1 and any(end.result and end.is_recorded for end in swept):
             try:
-                with local_copy(location, checkpoints=False) as folder:
+                with local_copy(location) as folder:
                     sweep = read_sweep(folder)
             except IncomparableError as error:  # the trials are done all the same
                 console.print(f"no table of the trials: {error}")

@@ -20,7 +20,7 @@ def list_examples(
     ] = None,
 ) -> None:
     """List the shipped experiments with what each is for."""
-    from rllib_tag.runs.examples import describe, example_files
+    from rllib_tag.experiment.examples import describe, example_files
 
     table = Table("name", "what it is for")
     for name, file in example_files().items():
@@ -32,7 +32,7 @@ def list_examples(
 @example_app.command("get")
 def get_example(name: Name) -> None:
     """Print an experiment file, to be saved and changed."""
-    from rllib_tag.runs.examples import example_file
+    from rllib_tag.experiment.examples import example_file
 
     typer.echo(example_file(name).read_text(), nl=False)
 
@@ -40,7 +40,7 @@ def get_example(name: Name) -> None:
 @example_app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run_example(context: typer.Context, name: Name) -> None:
     """Train an experiment; takes all options of `rllib train file`, such as --stop and --storage-path."""
-    from rllib_tag.runs.examples import example_file
+    from rllib_tag.experiment.examples import example_file
 
     arguments = ["train", "file", str(example_file(name)), *context.args]
     status = context.find_root().command.main(arguments, prog_name="rllib", standalone_mode=False)

@@ -20,8 +20,8 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.results import env_steps
 
 if TYPE_CHECKING:
+    from rllib_tag.places import Place
     from rllib_tag.report.sweep import Sweep
-    from rllib_tag.runs.storage import Place
 
 LEGIBLE = "rllib_tag.legible"  # the name of `_legible` among the ways of encoding
 PLAIN = {"±": "+-", "…": "..."}

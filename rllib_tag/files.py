@@ -1,16 +1,26 @@
-"""Writing files such that each is whole or absent, and what belongs together changes together; finding folders."""
+"""Files that are whole or absent, folders that are found, and results as JSON and CSV with what they came from."""
 
 from __future__ import annotations
 
 import contextlib
+import csv
+import json
+import math
 import os
+import platform
 import stat
+import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 from rllib_tag.errors import ConfigError
+
+PACKAGES = ("rllib_tag", "ray", "torch", "torch-geometric", "pettingzoo", "mpe2", "SuperSuit", "gymnasium", "numpy")
 
 
 def write_files(folder: str | os.PathLike[str], contents: Mapping[str, str | bytes | None]) -> list[Path]:
@@ -79,3 +89,44 @@ def folders(top: str | os.PathLike[str]) -> Iterator[Path]:
         yield folder
         with contextlib.suppress(OSError):
             waiting.extend(sorted(below for below in folder.iterdir() if below.is_dir()))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all, as `as_json` has it."""
+    write_files(path.parent, {path.name: as_json(value)})
+
+
+def as_json(value: Any) -> str:
+    """A value as JSON text that ends with a line break; infinity, which JSON lacks, becomes "inf"."""
+    return json.dumps(_finite(value), indent=2, default=str, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes CSV, whole or not at all, as `as_csv` has it."""
+    write_files(path.parent, {path.name: as_csv(rows)})
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as CSV text, a column for each key that any row has; cells of rows without it are empty."""
+    buffer = StringIO()
+    writer = csv.DictWriter(buffer, dict.fromkeys(key for row in rows for key in row), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return buffer.getvalue()
+
+
+def provenance() -> dict[str, Any]:
+    """The command line and the versions that a result came from."""
+    return {
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in PACKAGES},
+    }

@@ -13,13 +13,14 @@ from typing import Any
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.files import folders
+from rllib_tag.names import RETURN_ADVERSARY
 
 # Tune writes every result to both, but to the CSV only the columns that the first result has.
 JSON, CSV = "result.json", "progress.csv"
 ITERATION = "training_iteration"
 SECONDS = "time_total_s"
 CUSTOM = "env_runners/custom_metrics/"  # where RLlib puts this project's own metrics
-RETURN = f"{CUSTOM}return_adversary_mean"
+RETURN = f"{CUSTOM}{RETURN_ADVERSARY}_mean"
 EPISODE_REWARD = "env_runners/episode_reward_mean"  # RLlib's own: summed over all agents
 
 Result = dict[str, Any]  # flat: with `/` between levels

@@ -11,6 +11,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.path.dirname(__file_
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -18,6 +19,10 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from rllib_tag.plugin.env import TagEnv
+
+if TYPE_CHECKING:
+    from rllib_tag.playing.restore import TrainedTeam
+    from rllib_tag.training.train import TrialEnd
 
 # Cases a fuzzed file: `make nightly` takes the second.
 settings.register_profile("test", max_examples=100, deadline=None, derandomize=True, suppress_health_check=HealthCheck)
@@ -40,6 +45,22 @@ def ray_session() -> Iterator[None]:
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def trained(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> TrialEnd:
+    """Two iterations of the demo's experiment."""
+    from small_runs import run, small
+
+    return run(small("tag_quick"), tmp_path_factory.mktemp("trained"), iterations=2)
+
+
+@pytest.fixture(scope="session")
+def team(trained: TrialEnd) -> TrainedTeam:
+    """What was trained, restored."""
+    from rllib_tag.playing.restore import restore
+
+    return restore(trained.folder)
 
 
 def random_actions(env: TagEnv, rng: np.random.Generator) -> dict[str, object]:

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.files import check_files, folders, write_files
-from rllib_tag.runs.files import as_csv
+from rllib_tag.files import as_csv, check_files, folders, write_files
 
 
 def contents(folder: Path) -> dict[str, str]:

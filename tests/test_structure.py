@@ -15,23 +15,26 @@ import rllib_tag
 
 ROOT = Path(rllib_tag.__file__).parent
 # Who may import whom, besides itself and the ground floor.
-GROUND_FLOOR = {"errors", "files", "results"}
+GROUND_FLOOR = {"errors", "files", "names", "places", "results"}
 ARROWS = {
     "world": set(),
     "nn": {"world"},
     "plugin": {"world", "nn"},
-    "runs": {"world", "nn", "plugin"},
+    "experiment": {"world", "nn", "plugin"},
+    "training": {"world", "nn", "plugin", "experiment"},
+    "playing": {"world", "nn", "plugin", "experiment"},
     "report": set(),
-    "cli": {"runs", "report", "cli_example", "cli_options", "cli_output"},
+    "cli": {"experiment", "training", "playing", "report", "cli_example", "cli_options", "cli_output"},
     "__main__": {"cli"},
-    "cli_example": {"runs", "cli_output"},
+    "cli_example": {"experiment", "cli_output"},
     "cli_options": set(),
-    "cli_output": {"report", "runs"},
-    "errors": set(),
-    "results": set(),
-    "files": set(),
+    "cli_output": {"report"},
+    **{name: set() for name in GROUND_FLOOR},
 }
-OUTSIDE = {"world": {"ray", "torch", "torch_geometric"}, "nn": {"ray"}, "report": {"ray", "torch", "torch_geometric"}}
+OUTSIDE = {
+    "nn": {"ray"},
+    **{room: {"ray", "torch", "torch_geometric"} for room in (*GROUND_FLOOR, "world", "report")},
+}
 
 
 def imports(path: Path) -> set[str]:
@@ -57,8 +60,8 @@ def test_imports_point_one_way(path: Path) -> None:
 
 def test_a_walk_finds_an_arrow_that_turns_back(tmp_path: Path) -> None:
     bad = tmp_path / "bad.py"
-    bad.write_text("def f():\n    from rllib_tag.runs.train import train\n")
-    assert imports(bad) == {"rllib_tag.runs.train"}
+    bad.write_text("def f():\n    from rllib_tag.training.train import train\n")
+    assert imports(bad) == {"rllib_tag.training.train"}
 
 
 def test_opening_reports_loads_neither_ray_nor_torch() -> None:

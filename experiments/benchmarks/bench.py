@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from rllib_tag.files import write_csv
 from rllib_tag.report.figures import new_figure, save_figure
-from rllib_tag.runs.files import write_csv
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = Path(".bench")

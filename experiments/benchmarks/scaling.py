@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 from bench import Figures, Ledger, Row, console, machine, ours, show
 
-from rllib_tag.runs.files import write_csv
+from rllib_tag.files import write_csv
 
 RUNNERS, NODES = (1, 2, 4), (1, 2)
 ALONE = "runners 1, nodes 1"

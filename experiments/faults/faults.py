@@ -32,15 +32,15 @@ from rich.table import Table
 from rllib_tag import restore
 from rllib_tag.cli_output import run_command
 from rllib_tag.errors import check_keys
+from rllib_tag.experiment.checkpoints import is_whole
+from rllib_tag.experiment.experiment import load_experiments
+from rllib_tag.files import write_csv
 from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.runner import RunnerError, TagRunner
 from rllib_tag.plugin.sampler import BatchedSampler
 from rllib_tag.plugin.team_ppo import TeamPPOConfig
 from rllib_tag.results import ITERATION, RETURN, read_results, result_files
-from rllib_tag.runs.experiment import load_experiments
-from rllib_tag.runs.files import write_csv
-from rllib_tag.runs.storage import is_whole
-from rllib_tag.runs.train import TrainOptions, train
+from rllib_tag.training.train import TrainOptions, train
 
 HERE = Path(__file__).parent
 RLLIB = [sys.executable, "-m", "rllib_tag"]

@@ -12,8 +12,9 @@ import typer
 from rich.console import Console
 
 from rllib_tag.cli_output import run_command
+from rllib_tag.names import BASELINES, GAME
 from rllib_tag.report.figures import save_figure
-from rllib_tag.report.heat_map import GAME, VALUE, Row, draw_heat_map
+from rllib_tag.report.heat_map import VALUE, Row, draw_heat_map
 from rllib_tag.report.study import (
     Study,
     difference,
@@ -63,7 +64,6 @@ GAMES = {  # by the figures' suffix: the game, arms that talk, and the arms belo
 }  # fmt: skip
 PARTS = ("comm", "comm_relational", "gcn", "temporal_gru", "temporal_none", "shared_critic", "local_critic")
 NATIVES = {"native_3a1b": (3, 1), "native_1a3b": (1, 3), "native_4a4b": (4, 4)}
-YARDSTICKS = ("random", "class_b_chases", "all_chase")
 console = Console(soft_wrap=True, highlight=False)
 
 
@@ -88,7 +88,7 @@ def main(
         if first not in there:
             continue
         talking = [arm for arm in talking if arm in there]
-        levels = {name: float(study.returns(first, name)[:1].mean()) for name in YARDSTICKS}
+        levels = {name: float(study.returns(first, name)[:1].mean()) for name in BASELINES}
         scores = study.scores(list(there))
         drawn += draw_learning_curves(study, there, levels, out / f"curves_{suffix}")
         drawn += draw_bars(scores, there, levels, out / f"bars_{suffix}")
@@ -151,7 +151,7 @@ def main(
         for (prey, landmarks), rows in worlds.items():
             name = f"{prey} prey, {landmarks} landmarks"
             tell(name, interquartile_means({name: rows["team"]["runs"][:, None]})[name])
-            console.print("  " + ", ".join(f"{other} {rows[other][VALUE]:.1f}" for other in YARDSTICKS))
+            console.print("  " + ", ".join(f"{other} {rows[other][VALUE]:.1f}" for other in BASELINES))
     if "lone_class_a" in study.arms:
         console.print("\na lone class A, trained as such")
         tell("return", interquartile_means(study.scores(["lone_class_a"]))["lone_class_a"])

@@ -22,12 +22,12 @@ from rich.console import Console
 from rllib_tag import evaluate, restore
 from rllib_tag.cli_output import run_command
 from rllib_tag.errors import check_keys
+from rllib_tag.experiment.experiment import load_experiments
+from rllib_tag.files import write_csv, write_json
+from rllib_tag.names import BASELINES
+from rllib_tag.playing.transfer import transfer
 from rllib_tag.results import JSON, RETURN, SECONDS, env_steps, read_results, with_number
-from rllib_tag.runs.controllers import YARDSTICKS
-from rllib_tag.runs.experiment import load_experiments
-from rllib_tag.runs.files import write_csv, write_json
-from rllib_tag.runs.train import TrainOptions, train
-from rllib_tag.runs.transfer import transfer
+from rllib_tag.training.train import TrainOptions, train
 
 HERE = Path(__file__).parent
 YARDSTICKS_ON = ("comm", "comm_evasive", "lone_class_a", "comm_long")  # where report.py draws or prints them
@@ -69,7 +69,7 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     result = evaluate(
         team,
         episodes=episodes,
-        yardsticks=tuple(YARDSTICKS) if arm in YARDSTICKS_ON else (),
+        yardsticks=tuple(BASELINES) if arm in YARDSTICKS_ON else (),
         messages=("all",) if talks else (),
     )
     summary = result.summary()

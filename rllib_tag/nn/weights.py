@@ -18,9 +18,9 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from rllib_tag.errors import ConfigError, check_int, check_keys
+from rllib_tag.names import GOOD_POLICIES, GOOD_POLICY, POLICIES
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.network import AdversaryNet, GoodNet
-from rllib_tag.world.roster import GOOD_POLICIES, GOOD_POLICY, POLICIES
 
 MANIFEST = "manifest.json"
 FORMAT_VERSION = 2  # from 2 on, with agents' own policies and a frozen prey; without both, 1 is written

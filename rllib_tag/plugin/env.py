@@ -11,7 +11,8 @@ from mpe2 import simple_tag_v3
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.env_config import GOOD_POLICIES, TagEnvConfig
+from rllib_tag.names import GOOD_POLICIES
+from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.episode_stats import EpisodeStats
 from rllib_tag.plugin.finite import check_finite
 from rllib_tag.plugin.observer import Observer, adversary_space, good_space, observe_good, potentials

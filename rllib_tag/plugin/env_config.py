@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_number, dataclass_from_mapping
+from rllib_tag.names import GOOD_POLICIES, GOOD_POLICY, POLICIES
 from rllib_tag.plugin.wrappers import resolve_wrapper
-from rllib_tag.world.roster import GOOD_POLICIES, GOOD_POLICY, POLICIES, Roster
+from rllib_tag.world.roster import Roster
 
 RenderMode = Literal["human", "rgb_array"]
 # Options of mpe2's `simple_tag_v3` that `env_config` does not take, and why.

@@ -4,20 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rllib_tag.world.roster import GOOD_POLICY, POLICIES, Roster
+from rllib_tag.names import GOOD_POLICY, POLICIES
+from rllib_tag.world.roster import Roster
 from rllib_tag.world.simulator import SIZE
-
-# The stable names under which an episode's figures appear everywhere: custom metrics, CSV, tables.
-METRICS = (
-    "return_adversary",
-    "return_class_a",
-    "return_class_b",
-    "return_good",
-    "contacts",
-    "captured",
-    "steps_to_first_contact",
-    "mean_links",
-)
 
 
 class EpisodeStats:

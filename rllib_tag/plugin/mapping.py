@@ -9,8 +9,9 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.names import GOOD_POLICY, POLICIES
 from rllib_tag.plugin.ray_internals import worker_being_built
-from rllib_tag.world.roster import GOOD_POLICY, POLICIES, Roster
+from rllib_tag.world.roster import Roster
 
 
 class ClassPolicyMapping:

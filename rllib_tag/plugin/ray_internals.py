@@ -37,11 +37,18 @@ try:
 except ImportError:  # before Ray 2.43
     from ray.air import CheckpointConfig
 
+RLLIB_MARK = "rllib_checkpoint.json"  # in the folder of a checkpoint, and of each policy in it
+ALGORITHM_STATE, POLICY_STATE = "algorithm_state.pkl", "policy_state.pkl"  # beside them
+TUNE_STATE = "experiment_state-"  # begins the names of files with Tune's state of an experiment
 FRAME = re.compile(r' +File ".*", line \d+')  # of a traceback
 
 __all__ = [
+    "ALGORITHM_STATE",
     "LEARNER_STATS_KEY",
     "MODEL_DEFAULTS",
+    "POLICY_STATE",
+    "RLLIB_MARK",
+    "TUNE_STATE",
     "CheckpointConfig",
     "LearnerInfoBuilder",
     "RolloutMetrics",

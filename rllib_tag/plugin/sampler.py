@@ -17,13 +17,13 @@ from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
 from torch.utils import deterministic
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.names import GOOD_POLICY
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.observer import Arrays
 from rllib_tag.plugin.ray_internals import RolloutMetrics
 from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.tag_vec import TagVec, TeamView
 from rllib_tag.plugin.team_policy import TeamPolicy
-from rllib_tag.world.roster import GOOD_POLICY
 
 # Steps of one game that stand in one row of a batch. A message that several of their histories hold is encoded
 # once; longer stretches save little more and mix a minibatch less.

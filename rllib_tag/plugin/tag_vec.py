@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.env_config import GOOD_POLICIES, TagEnvConfig
+from rllib_tag.names import GOOD_POLICIES
+from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.episode_stats import EpisodeStats
 from rllib_tag.plugin.finite import check_finite
 from rllib_tag.plugin.observer import Arrays, observe_good, potentials, team_state

@@ -17,17 +17,12 @@ from matplotlib.figure import Figure
 
 from rllib_tag.errors import check_choice
 from rllib_tag.files import write_files
+from rllib_tag.names import BASELINES
 
 # Okabe & Ito 2008: told apart by the colour-blind.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
 IMAGES = (".png", ".svg")  # what is written where no suffix says it
-
-LEVEL_LABELS = {
-    "random": "random",
-    "class_b_chases": "class B chases, class A random",
-    "all_chase": "all chase, full information",
-}
 
 
 def line_style(i: int) -> dict[str, str]:
@@ -70,7 +65,7 @@ def draw_levels(axes: Axes, levels: Mapping[str, float], upright: bool = False, 
         line(level, color="0.35", linestyle="--", linewidth=1, zorder=0)
         if not write:
             continue
-        text = textwrap.fill(f"{LEVEL_LABELS.get(name, name)}: {level:.0f}", 18)
+        text = textwrap.fill(f"{BASELINES.get(name, name)}: {level:.0f}", 18)
         place: dict[str, Any] = (
             {
                 "xy": (level, 1),

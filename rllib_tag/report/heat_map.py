@@ -12,10 +12,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.names import GAME, RETURN_ADVERSARY
 from rllib_tag.report.figures import new_figure
 
-GAME = ("num_class_a", "num_class_b", "num_good", "num_obstacles")
-VALUE = "return_adversary_mean"
+VALUE = f"{RETURN_ADVERSARY}_mean"
 Row = Mapping[str, Any]
 
 

@@ -15,12 +15,12 @@ from matplotlib.figure import Figure
 from rliable import library, metrics
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.names import GAME, RETURN_ADVERSARY
 from rllib_tag.report.figures import COLOURS, draw_levels, legend_height, line_style, new_figure, save_figure
-from rllib_tag.report.heat_map import GAME, VALUE, read_transfer
+from rllib_tag.report.heat_map import VALUE, read_transfer
 from rllib_tag.report.table import read_summary
 
 REPETITIONS = 2000  # of the bootstrap
-RETURN = "return_adversary"
 Interval = tuple[float, float, float]  # estimate, lower and upper end of its 95 % interval
 Levels = Mapping[str, float]
 
@@ -50,8 +50,8 @@ class Study:
         """Returns per adversary of an arm's runs: (seeds, episodes)."""
         runs = []
         for folder in self.runs(arm):
-            rows = _read(folder / file, "controller", RETURN)
-            runs.append([float(row[RETURN]) for row in rows if row["controller"] == controller])
+            rows = _read(folder / file, "controller", RETURN_ADVERSARY)
+            runs.append([float(row[RETURN_ADVERSARY]) for row in rows if row["controller"] == controller])
         if not runs[0] or any(len(run) != len(runs[0]) for run in runs):
             raise ConfigError(
                 f"report: expected as many episodes of {controller!r} in all runs of {arm}, got "
@@ -75,11 +75,11 @@ class Study:
         Raises:
             ConfigError: If the runs' curves have other steps.
         """
-        files = [_read(folder / "curve.csv", "env_steps", RETURN) for folder in self.runs(arm)]
+        files = [_read(folder / "curve.csv", "env_steps", RETURN_ADVERSARY) for folder in self.runs(arm)]
         steps = [[int(row["env_steps"]) for row in rows] for rows in files]
         if any(other != steps[0] for other in steps):
             raise ConfigError(f"report: expected the same steps in all curves of {arm}, got different ones.")
-        return np.array(steps[0]), np.array([[float(row[RETURN]) for row in rows] for rows in files])
+        return np.array(steps[0]), np.array([[float(row[RETURN_ADVERSARY]) for row in rows] for rows in files])
 
     def conditions(self, arm: str) -> dict[str, np.ndarray]:
         """Mean return of each run of an arm under each condition on messages: (seeds,) by condition.
@@ -87,7 +87,7 @@ class Study:
         Raises:
             ConfigError: If the runs were played under other conditions.
         """
-        value = f"{RETURN}_mean"
+        value = f"{RETURN_ADVERSARY}_mean"
         files = [_read(folder / "conditions.csv", "condition", value) for folder in self.runs(arm)]
         found = [{row["condition"]: float(row[value]) for row in rows} for rows in files]
         if any(each.keys() != found[0].keys() for each in found):

@@ -10,25 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from rllib_tag.errors import ConfigError
-
-COLUMNS = {
-    "return_adversary": ("return per adversary", "{:.1f}"),
-    "return_class_a": ("return per class A", "{:.1f}"),
-    "return_class_b": ("return per class B", "{:.1f}"),
-    "return_good": ("return per good agent", "{:.1f}"),
-    "contacts": ("contacts", "{:.1f}"),
-    "captured": ("captured", "{:.0%}"),
-    "steps_to_first_contact": ("steps to first contact", "{:.1f}"),
-    "mean_links": ("links per adversary", "{:.2f}"),
-}
-INFLUENCE = {
-    "kl": ("policy's divergence from itself without them (nats)", "{:.3f}"),
-    "logit_shift": ("change of a logit, mean absolute", "{:.3f}"),
-    "action_changes": ("likeliest action changes", "{:.0%}"),
-    "heard": ("teammates heard", "{:.2f}"),
-    "attention_entropy": ("entropy of attention (nats)", "{:.3f}"),
-    "attention_entropy_uniform": ("the same if it were even", "{:.3f}"),
-}
+from rllib_tag.names import INFLUENCE, METRICS, RETURN_ADVERSARY
 
 
 def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -59,7 +41,7 @@ def summary_table(content: dict[str, Any]) -> Table:
     """
     summary = {name: figures for name, figures in content["summary"].items() if name not in content["conditions"]}
     table = Table(title=f"{content['episodes']} episodes from seed {content['first_seed']}: mean ± standard error")
-    _fill(table, COLUMNS, summary)
+    _fill(table, METRICS, summary)
     return table
 
 
@@ -70,7 +52,7 @@ def conditions_table(content: dict[str, Any]) -> Table:
         table.add_column(label, justify="right")
     for name in ("team", *content["conditions"]):
         figures = content["summary"][name]
-        forms = {"return_adversary": "{:.1f}", "return_minus_team": "{:+.1f}", "captured": "{:.0%}"}
+        forms = {RETURN_ADVERSARY: "{:.1f}", "return_minus_team": "{:+.1f}", "captured": "{:.0%}"}
         table.add_row(name, *(_cell(figures, key, form) for key, form in forms.items()))
     return table
 

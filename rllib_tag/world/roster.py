@@ -8,11 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from rllib_tag.errors import ConfigError, check_int
+from rllib_tag.names import GOOD_POLICY, POLICIES
 
 CLASS_A, CLASS_B = 0, 1
-POLICIES = ("class_a", "class_b")
-GOOD_POLICY = "good"
-GOOD_POLICIES = ("random", "evasive", "learned")  # who moves good agents, besides exported weights
 
 
 @dataclasses.dataclass(frozen=True)

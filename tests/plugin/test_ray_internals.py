@@ -19,7 +19,9 @@ from ray.tune.experiment import Trial
 from ray.tune.registry import register_env
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, PopulationBasedTraining, TrialScheduler
 
+from rllib_tag.places import CHECKPOINT
 from rllib_tag.plugin import ray_internals
+from rllib_tag.training.train import TrialEnd
 
 
 def test_algorithms_and_their_keys() -> None:
@@ -85,6 +87,20 @@ def test_the_whole_message_of_the_last_exception_is_what_ended_a_trial(tmp_path:
     with file.open("a") as opened:
         opened.write("Failure # 3 (occurred at 2026-11-25_06-30-04)\nThe actor died.\n\tpid: 7\nIts node is gone.\n")
     assert ray_internals.trial_error(trial) == "The actor died. pid: 7 Its node is gone."
+
+
+def test_files_of_checkpoints_and_tunes_state(trained: TrialEnd) -> None:
+    (checkpoint,) = trained.folder.glob("checkpoint_*")
+    assert CHECKPOINT.fullmatch(f"{checkpoint}/")
+    mark, policy_state = ray_internals.RLLIB_MARK, ray_internals.POLICY_STATE
+    files = {mark, ray_internals.ALGORITHM_STATE}
+    files |= {f"policies/{policy}/{name}" for policy in ("class_a", "class_b") for name in (mark, policy_state)}
+    written = {str(file.relative_to(checkpoint)) for file in checkpoint.rglob("*") if file.is_file()}
+    assert written - {".is_checkpoint", "sampling_state.pkl"} == files  # the second is TeamPPO's own
+    assert sorted(json.loads((checkpoint / mark).read_text())["policy_ids"]) == ["class_a", "class_b"]
+    (state,) = trained.folder.parent.glob(f"{ray_internals.TUNE_STATE}*.json")
+    assert ray_internals.state_names(state.read_bytes(), str(checkpoint))
+    assert not ray_internals.state_names(state.read_bytes(), f"{checkpoint}_no_such")
 
 
 def test_decisions_that_wait_are_kept_in_tunes_state() -> None:

@@ -16,9 +16,9 @@ from ray.rllib.policy.policy import Policy
 
 from rllib_tag import ClassPolicyMapping
 from rllib_tag.nn.weights import Exported, save_exported
+from rllib_tag.playing.restore import restore
 from rllib_tag.plugin.from_exported import ALGORITHMS
 from rllib_tag.plugin.ray_internals import on_each_runner
-from rllib_tag.runs.restore import restore
 
 from .conftest import FRAGMENT, NUM_ENVS, RUNNERS, build
 

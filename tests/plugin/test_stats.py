@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from conftest import random_actions
 
+from rllib_tag.names import METRICS
 from rllib_tag.plugin.env import TagEnv
-from rllib_tag.plugin.episode_stats import METRICS, EpisodeStats
+from rllib_tag.plugin.episode_stats import EpisodeStats
 from rllib_tag.world.roster import Roster
 
 
@@ -26,7 +27,7 @@ def test_figures_of_a_hand_made_episode() -> None:
         "return_adversary": 25.0, "return_class_a": 20.0, "return_class_b": 30.0, "return_good": -21.0,
         "contacts": 2.0, "captured": 1.0, "steps_to_first_contact": 3.0, "mean_links": pytest.approx(2 / 3),
     }  # fmt: skip
-    assert tuple(summary) == METRICS
+    assert list(summary) == list(METRICS)
 
 
 def test_many_games_count_as_one_each() -> None:

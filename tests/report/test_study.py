@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.files import write_csv, write_json
 from rllib_tag.report.study import (
     Study,
     difference,
@@ -24,7 +25,6 @@ from rllib_tag.report.study import (
     late_gain,
     ratio,
 )
-from rllib_tag.runs.files import write_csv, write_json
 
 ARMS = {"comm": 400.0, "no_comm": 280.0, "full_observation": 420.0}
 

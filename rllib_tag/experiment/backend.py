@@ -1,0 +1,80 @@
+"""Whether a run samples on arrays, and if not, why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.callbacks import DefaultCallbacks
+
+from rllib_tag.experiment.effective import View, views
+from rllib_tag.plugin.callbacks import TagCallbacks
+from rllib_tag.plugin.env import TagEnv
+from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.mapping import ClassPolicyMapping
+from rllib_tag.plugin.model import CommModel
+from rllib_tag.plugin.ray_internals import algorithm_defaults
+from rllib_tag.plugin.tag_vec import mpe2_needed
+
+# Keys of RLlib that the batched sampler has no part in; it knows RLlib's defaults only.
+PLAIN_ONLY = (
+    "count_steps_by", "sample_collector", "postprocess_inputs", "compress_observations", "remote_worker_envs",
+    "output", "clip_rewards", "off_policy_estimation_methods", "use_gae", "use_critic", "fake_sampler", "render_env",
+    "torch_compile_learner", "torch_compile_worker", "policy_states_are_swappable",
+    "restart_failed_sub_environments",
+)  # fmt: skip
+# Callbacks that would see nothing, or batches of another form.
+HOOKS = (
+    "on_sub_environment_created", "on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end",
+    "on_postprocess_trajectory", "on_sample_end", "on_learn_on_batch",
+)  # fmt: skip
+
+
+def why_plain(run: str, env: str, config: Mapping[str, Any]) -> str | None:
+    """What keeps a checked config from being sampled on arrays; None if nothing does.
+
+    Args:
+        run: The algorithm's name.
+        env: The environment's import path or registered name.
+        config: RLlib's config, without unresolved search values.
+    """
+    if run != "PPO":
+        return f"run: {run}"
+    reasons = (_why_plain(view, algorithm_defaults(run)) for view in views(run, env, config))
+    return next((reason for reason in reasons if reason is not None), None)
+
+
+def _why_plain(view: View, defaults: AlgorithmConfig) -> str | None:
+    """The same for training alone, or evaluation."""
+    if view.env is not TagEnv:
+        return f"env: {view.config.env}"
+    mapping, capacity = view.config.policy_mapping_fn, view.config.policy_map_capacity
+    if type(mapping) is not ClassPolicyMapping:
+        return f"policy_mapping_fn: {_name(type(mapping))}"
+    if capacity < len(view.policies):
+        return f"policy_map_capacity: {capacity}"
+    reason = mpe2_needed(TagEnvConfig.from_mapping(view.config.env_config))
+    if reason is not None:
+        return reason
+    callbacks = view.config.callbacks_class
+    for hook in HOOKS:
+        if getattr(callbacks, hook) not in (getattr(DefaultCallbacks, hook), getattr(TagCallbacks, hook)):
+            return f"callbacks: {_name(callbacks)}, which has {hook}"
+    for config in (view.config, *view.policies.values()):
+        model, exploration = config.model["custom_model"], config.exploration_config.get("type")
+        if model is not CommModel:
+            return f"custom_model: {_name(model)}"
+        for key in PLAIN_ONLY:
+            if config[key] != defaults[key]:
+                return f"{key}: {config[key]}"
+        if exploration != "StochasticSampling":  # others also look at whole trajectories
+            return f"exploration_config: {_name(exploration)}"
+        if config.num_gpus > 1:
+            return f"num_gpus: {config.num_gpus}"
+    return None
+
+
+def _name(kind: Any) -> str:
+    """A class as an import path."""
+    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)

@@ -1,0 +1,154 @@
+"""Finding and reading checkpoints, RLlib's and exported ones."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from ray import cloudpickle as pickle
+from ray.rllib.policy.policy import Policy
+from ray.rllib.utils.checkpoints import get_checkpoint_info
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.files import folders
+from rllib_tag.nn.weights import MANIFEST, Exported, load_exported
+from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.mapping import acting_policies
+from rllib_tag.plugin.model import CommModel
+from rllib_tag.plugin.ray_internals import ALGORITHM_STATE, POLICY_STATE, RLLIB_MARK
+from rllib_tag.world.roster import Roster
+
+COUNTS = [field.name for field in dataclasses.fields(Roster)]
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> Path:
+    """The checkpoint or export at a path, or the newest one of the only trial below it.
+
+    Raises:
+        ConfigError: If there is none, or if several trials lie below.
+    """
+    folder = Path(path).absolute()  # RLlib reads relative paths as URIs
+    if folder.name == MANIFEST:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ConfigError(f"checkpoint: expected a folder, got {path}, which is not there. Give a checkpoint's path.")
+    if (folder / MANIFEST).exists() or (folder / RLLIB_MARK).exists():
+        return folder
+    below = sorted(found for found in folders(folder) if found.name.startswith("checkpoint_"))
+    trials = sorted({found.parent for found in below})
+    if not trials:
+        raise ConfigError(
+            f"checkpoint: expected {RLLIB_MARK} or {MANIFEST} in {folder}, found neither. "
+            "The checkpoint is missing or was not written whole."
+        )
+    if len(trials) > 1:
+        names = ", ".join(trial.name for trial in trials)
+        raise ConfigError(f"checkpoint: expected one trial below {folder}, got {len(trials)}: {names}. Name one.")
+    whole = [found for found in below if is_whole(found)]
+    if not whole:
+        raise ConfigError(
+            f"checkpoint: expected a whole checkpoint below {folder}, found none. Train on with --resume."
+        )
+    return whole[-1]
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all files of an RLlib checkpoint are there; each of them is whole or absent."""
+    try:
+        policies = list(json.loads((checkpoint / RLLIB_MARK).read_text())["policy_ids"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    needed = [checkpoint / ALGORITHM_STATE]
+    for policy in policies:
+        needed += [checkpoint / "policies" / policy / name for name in (RLLIB_MARK, POLICY_STATE)]
+    return all(file.exists() for file in needed)
+
+
+def read_checkpoint(folder: Path) -> Exported:
+    """What `rllib export` would write, or has written, of a checkpoint or an export.
+
+    Args:
+        folder: The checkpoint or export, as `find_checkpoint` finds it.
+
+    Raises:
+        ConfigError: If it is not whole, or not of this project's model.
+    """
+    if (folder / MANIFEST).exists():
+        return load_exported(folder)
+    policies = load_policies(folder)
+    nets = {}
+    for name, policy in policies.items():
+        if not isinstance(policy.model, CommModel):
+            raise ConfigError(
+                f"checkpoint {folder}: expected policies with rllib_tag.CommModel, got {type(policy.model).__name__}."
+            )
+        nets[name] = policy.model.net.cpu().eval()
+        env_config, seed = dict(policy.config["env_config"]), policy.config["seed"]
+        mapping = policy.config["policy_mapping_fn"]
+    roster = roster_of(env_config)
+    agents = (*roster.adversaries, *(roster.good_agents if env_config.get("good_policy") == "learned" else ()))
+    game = SimpleNamespace(possible_agents=agents, roster=roster)
+    try:
+        acting = acting_policies(SimpleNamespace(policy_mapping_fn=mapping), game)
+    except Exception as error:  # a lab's own mapping may raise anything
+        raise ConfigError(
+            f"checkpoint {folder}: expected a policy for each of {', '.join(agents)} from its policy_mapping_fn, got "
+            f"{type(error).__name__}: {error}. Correct the mapping."
+        ) from error
+    nets = {name: net for name, net in nets.items() if name in acting.values()}  # others, such as old opponents, rest
+    as_usual = all(policy == roster.group(agent) for agent, policy in acting.items())
+    return Exported(nets, env_config, seed, _env_steps(folder), None if as_usual else acting)
+
+
+def load_policies(folder: Path) -> dict[str, Policy]:
+    """RLlib's own policies from an RLlib checkpoint.
+
+    Raises:
+        ConfigError: If the checkpoint is truncated or its weights do not fit its model.
+    """
+    policies = {}
+    try:
+        for name in sorted(get_checkpoint_info(str(folder))["policy_ids"] or ()):
+            info = get_checkpoint_info(str(folder / "policies" / name))
+            with open(info["state_file"], "rb") as file:
+                state = pickle.load(file)
+            # Acting needs no GPU because training did.
+            state["policy_spec"]["config"].update(num_gpus=0, num_gpus_per_env_runner=0)
+            policies[name] = Policy.from_state(state)
+    except Exception as error:  # a damaged pickle may raise anything
+        raise _not_whole(folder, error) from error
+    if not policies:
+        raise ConfigError(f"checkpoint {folder}: expected policies in it, got none. It was not written whole.")
+    return policies
+
+
+def _not_whole(folder: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"checkpoint {folder}: expected a whole RLlib checkpoint, got {type(error).__name__}: {error}. "
+        "It is truncated, damaged or of another version; use another one."
+    )
+
+
+def _env_steps(folder: Path) -> int | None:
+    """The environment steps that a checkpoint's training has sampled, by RLlib's own count; None if it has none.
+
+    Raises:
+        ConfigError: If the checkpoint is truncated.
+    """
+    try:
+        with open(get_checkpoint_info(str(folder))["state_file"], "rb") as file:
+            return int(pickle.load(file)["counters"][NUM_ENV_STEPS_SAMPLED]) or None
+    except Exception as error:  # a damaged pickle may raise anything
+        raise _not_whole(folder, error) from error
+
+
+def roster_of(env_config: Mapping[str, Any]) -> Roster:
+    """The agents of a game, of which nothing else has to fit."""
+    counts = {field.name: field.default for field in dataclasses.fields(TagEnvConfig) if field.name in COUNTS}
+    return Roster(**{name: env_config.get(name, default) for name, default in counts.items()})

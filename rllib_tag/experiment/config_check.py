@@ -1,0 +1,269 @@
+"""One resolved RLlib config, checked before any worker starts. What RLlib ignores in silence is an error here."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import gymnasium as gym
+
+from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys
+from rllib_tag.experiment.backend import why_plain
+from rllib_tag.experiment.effective import REFUSALS, View, is_comm, said_by, views
+from rllib_tag.experiment.team_check import check_team
+from rllib_tag.experiment.value_check import check_values
+from rllib_tag.plugin.class_paths import resolve, resolve_subclass
+from rllib_tag.plugin.env import TagEnv
+from rllib_tag.plugin.mapping import ClassPolicyMapping
+from rllib_tag.plugin.ray_internals import (
+    algorithm_defaults,
+    algorithm_names,
+    env_is_registered,
+    required_resources,
+)
+
+MULTIAGENT_KEYS = (
+    "policies", "policy_mapping_fn", "policies_to_train", "policy_map_capacity", "policy_states_are_swappable",
+    "count_steps_by",
+)  # fmt: skip
+STACK_FLAGS = ("enable_rl_module_and_learner", "enable_env_runner_and_connector_v2")
+# The algorithms that train `CommModel`, and why the others do not.
+OURS = ("PPO", "APPO", "IMPALA")
+UNFIT = {
+    "DQN": "it learns values of actions, and the model gives none",
+    "SAC": "it builds networks of its own in place of the model",
+    "DreamerV3": "it plays with one agent only",
+}
+OFFLINE = "it learns from recorded data, and this project samples"
+IN_FRAGMENTS = ("APPO", "IMPALA")  # whose losses cut batches into fragments of one length
+# What only the whole run has; RLlib would ignore another value for one policy.
+OF_THE_RUN = (
+    "env", "env_config", "multiagent", "callbacks", "num_epochs", "minibatch_size", "train_batch_size",
+    "num_env_runners", "num_envs_per_env_runner", "rollout_fragment_length", "batch_mode", "evaluation_interval",
+    "evaluation_config", "evaluation_duration", "evaluation_num_env_runners", *STACK_FLAGS,
+)  # fmt: skip
+
+
+def check_config(run: str, env: str, config: Mapping[str, Any]) -> None:
+    """Checks a config without unresolved search values.
+
+    Args:
+        run: The algorithm's name.
+        env: The environment's import path or registered name.
+        config: RLlib's config.
+
+    Raises:
+        ConfigError: On the first thing that does not fit.
+    """
+    check_choice("run", run, algorithm_names())
+    if "env" in config:
+        raise ConfigError(f"config: expected env beside config, got it within: {config['env']!r}. Move it there.")
+    is_team = _check_env("env", env)
+    _check_algorithm(run, is_team, config)
+    mapping_kind = ClassPolicyMapping if is_team else Callable
+    defaults = algorithm_defaults(run)
+    check_values("config", config, defaults, config)
+    policies = _check_multiagent("config: multiagent", config.get("multiagent", {}), mapping_kind)
+    given = config.get("evaluation_config")
+    if given is not None:
+        _check_part("config: evaluation_config", given, config, run)
+        if "env" in given:
+            _check_env("config: evaluation_config: env", given["env"])
+        what = "config: evaluation_config: multiagent"
+        _check_multiagent(what, given.get("multiagent", {}), mapping_kind, policies)
+    for name, own in policies.items():
+        what = f"config: multiagent: policies: {name}"
+        _check_part(what, own, config, run)
+        for key in OF_THE_RUN:
+            if key in own:
+                raise ConfigError(f"{what}: expected no {key}, which is the whole run's, got {own[key]!r}. Remove it.")
+    training, evaluation = views(run, env, config)
+    _check_stack(training, evaluation)
+    for key, value in (given or {}).items():
+        _check_heeded(key, value, evaluation)
+    team = check_team(training, evaluation if given else None)
+    if run in IN_FRAGMENTS and training.is_ours:
+        for view in (training, evaluation) if config.get("evaluation_interval") else (training,):
+            _check_fragments(run, view)
+    if team is not None and team.config.backend == "batched":
+        reason = why_plain(run, env, config)
+        if reason is not None:
+            raise ConfigError(
+                f"config: env_config: backend: batched: expected a run that can be sampled on arrays, got {reason}. "
+                "Change that, or set backend: auto."
+            )
+    resources_of(run, env, config)
+
+
+def resources_of(run: str, env: str, config: Mapping[str, Any]) -> dict[str, float]:
+    """What a trial asks Ray for, evaluation workers included; RLlib's own validation runs on the way.
+
+    Raises:
+        ConfigError: If RLlib refuses the config.
+    """
+    try:
+        return required_resources(run, {**copy.deepcopy(dict(config)), "env": env})
+    except REFUSALS as error:
+        raise ConfigError(f"config: expected one that RLlib accepts, got: {said_by(error)} Change it.") from error
+
+
+def check_resources(asked: Mapping[str, float], available: Mapping[str, float]) -> None:
+    """Raises where a trial asks for more than there is: it would wait for ever, or do without in silence.
+
+    Args:
+        asked: From `resources_of`.
+        available: CPUs and GPUs of this machine or cluster.
+
+    Raises:
+        ConfigError: If more is asked for than there is.
+    """
+    for kind, advice in (
+        ("GPU", "Set num_gpus: 0 and num_gpus_per_env_runner: 0 to train on the CPU"),
+        ("CPU", "Lower num_env_runners, num_cpus_per_env_runner or num_cpus_for_main_process"),
+    ):
+        if asked.get(kind, 0) > available.get(kind, 0):
+            raise ConfigError(
+                f"config: expected a trial that asks for at most the {available.get(kind, 0):g} {kind}s that are here, "
+                f"got {asked[kind]:g}. {advice}."
+            )
+
+
+def _check_env(what: str, env: Any) -> bool:
+    """Checks that there is such an environment; returns whether it is a `TagEnv`."""
+    if isinstance(env, str) and "." in env:
+        return issubclass(resolve_subclass(what, env, gym.Env), TagEnv)
+    if not isinstance(env, str) or (not env_is_registered(env) and env not in gym.registry):
+        raise ConfigError(
+            f"{what}: expected an import path such as rllib_tag.TagEnv or a registered name, got {env!r}. Write one."
+        )
+    return False
+
+
+def _check_algorithm(run: str, is_team: bool, config: Mapping[str, Any]) -> None:
+    """Names the algorithms that work before anything is said of the keys of another one."""
+    if run in OURS:
+        return
+    model = config.get("model")
+    path = model.get("custom_model") if isinstance(model, dict) else None
+    if is_team or (isinstance(path, str) and "." in path and is_comm(resolve("config: model: custom_model", path))):
+        raise ConfigError(
+            f"run: expected {', '.join(OURS[:-1])} or {OURS[-1]} with rllib_tag.TagEnv or rllib_tag.CommModel, got "
+            f"{run}: {UNFIT.get(run, OFFLINE)}. Change run."
+        )
+
+
+def _check_stack(*given: View) -> None:
+    for view in given:
+        flags = [view.config[flag] for flag in STACK_FLAGS]
+        if flags != [False, False]:
+            raise ConfigError(
+                f"{view.what}: expected {' and '.join(f'{flag}: false' for flag in STACK_FLAGS)}, got {flags}: "
+                "`rllib train` and TorchModelV2 run on RLlib's old API stack only. Set both."
+            )
+
+
+def _check_fragments(run: str, view: View) -> None:
+    """The losses cut every batch into fragments, at first one that RLlib makes up; its last one must be whole, too."""
+    for config in view.policies.values():
+        length = config.rollout_fragment_length
+        what = f"{view.what}: {'evaluation_duration' if config.in_evaluation else 'rollout_fragment_length'}"
+        check_int(what, length, 1)
+        tried = min(max(4 * length, 32), config.train_batch_size)
+        if tried % length:
+            raise ConfigError(
+                f"{what}: expected fragments that divide the {tried} steps on which RLlib tries the loss of {run}, got "
+                f"{length} steps. Take 1, 2, 4 or 8, or any length from 9 on with a train_batch_size of at least "
+                "four fragments."
+            )
+
+
+def _check_part(what: str, part: Any, config: Mapping[str, Any], run: str) -> None:
+    """Checks what overrides a config for evaluation, or for one policy."""
+    if not isinstance(part, dict):
+        raise ConfigError(f"{what}: expected a mapping, got {part!r}. Write one.")
+    check_values(what, part, algorithm_defaults(run), config)
+
+
+def _check_heeded(key: str, value: Any, evaluation: View) -> None:
+    """RLlib sets some of evaluation's values itself, whatever is given for them."""
+    advice = {
+        "num_env_runners": "evaluation_num_env_runners beside evaluation_config",
+        "batch_mode": "evaluation_duration_unit beside evaluation_config",
+        "rollout_fragment_length": "evaluation_duration beside evaluation_config",
+    }
+    if key in advice and evaluation.config[key] != value:
+        raise ConfigError(
+            f"{evaluation.what}: {key}: expected {advice[key]}, got {value!r}, which RLlib would ignore. Move it there."
+        )
+
+
+def _check_multiagent(
+    what: str, multiagent: Any, mapping_kind: Any, above: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Checks the form of who acts by which policy, and builds the mapping; returns the policies' own configs by name.
+
+    Args:
+        what: What messages should call it.
+        multiagent: RLlib's `multiagent`.
+        mapping_kind: What the mapping must be a subclass of.
+        above: For evaluation, the run's policies; they cannot be others there.
+    """
+    if not isinstance(multiagent, dict):
+        raise ConfigError(f"{what}: expected a mapping, got {multiagent!r}. Write one.")
+    check_keys(what, multiagent, MULTIAGENT_KEYS)
+    if above is not None and "policies" in multiagent:
+        raise ConfigError(f"{what}: expected no policies, which are the whole run's. Remove them.")
+    policies = _own_configs(what, multiagent.get("policies", [])) if above is None else dict(above)
+    to_train = multiagent.get("policies_to_train")
+    if to_train is not None:
+        if not isinstance(to_train, list):
+            raise ConfigError(f"{what}: policies_to_train: expected a list of names, got {to_train!r}. Write one.")
+        check_keys(f"{what}: policies_to_train", to_train, policies)
+    if "policy_map_capacity" in multiagent:
+        check_int(f"{what}: policy_map_capacity", multiagent["policy_map_capacity"], 1)
+    if "policy_states_are_swappable" in multiagent:
+        check_bool(f"{what}: policy_states_are_swappable", multiagent["policy_states_are_swappable"])
+    if "count_steps_by" in multiagent:
+        check_choice(f"{what}: count_steps_by", multiagent["count_steps_by"], ("env_steps", "agent_steps"))
+    _check_mapping(f"{what}: policy_mapping_fn", multiagent.get("policy_mapping_fn"), mapping_kind)
+    return policies
+
+
+def _own_configs(what: str, policies: Any) -> dict[str, Any]:
+    """Each policy's own config, from a list of names or a mapping to RLlib's quadruples, which it ends."""
+    if not isinstance(policies, (list, dict)) or not all(isinstance(name, str) for name in policies):
+        raise ConfigError(f"{what}: policies: expected a list of names, got {policies!r}. Write one.")
+    if isinstance(policies, list):
+        return {name: {} for name in policies}
+    for name, spec in policies.items():
+        if not isinstance(spec, list) or spec[:3] != [None] * 3 or len(spec) != 4 or not isinstance(spec[3], dict):
+            raise ConfigError(
+                f"{what}: policies: {name}: expected [null, null, null, {{…}}] with a policy's own config "
+                f"last, got {spec!r}; RLlib resolves no class path here. Write it so."
+            )
+    return {name: spec[3] for name, spec in policies.items()}
+
+
+def _check_mapping(what: str, entry: Any, kind: Any) -> None:
+    """Builds the mapping, as RLlib will: what takes other arguments is found here."""
+    if entry is None:
+        return
+    if not isinstance(entry, dict) or "type" not in entry:
+        raise ConfigError(f"{what}: expected {{type: rllib_tag.ClassPolicyMapping, …}}, got {entry!r}. Write it so.")
+    arguments = dict(entry)
+    path = arguments.pop("type")
+    found = resolve_subclass(what, path, kind)
+    try:
+        inspect.signature(found).bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"{what}: {path}: expected the arguments {inspect.signature(found)}, got: {error}. Use these."
+        ) from error
+    try:
+        found(**arguments)
+    except ConfigError:
+        raise
+    except Exception as error:  # a lab's own mapping may raise anything
+        raise ConfigError(f"{what}: expected one that can be built, got {type(error).__name__}: {error}.") from error

@@ -1,0 +1,221 @@
+"""What a run with `TagEnv` or `CommModel` must be, in training and in evaluation, for every policy."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+
+from rllib_tag.errors import ConfigError, under
+from rllib_tag.experiment.effective import View, is_comm
+from rllib_tag.nn.config import CommConfig
+from rllib_tag.plugin.env import TagEnv
+from rllib_tag.plugin.mapping import ClassPolicyMapping, acting_policies
+
+# Values that the model, or acting with restored weights alone, relies on.
+FIXED: dict[str, tuple[Any, str]] = {
+    "framework": ("torch", "the model is a TorchModelV2"),
+    "observation_filter": ("NoFilter", "masks and links are no quantities to rescale"),
+    "normalize_actions": (True, "restored teams act so"),
+    "input": ("sampler", "this project samples"),
+}
+FIXED_MODEL: dict[str, tuple[Any, str]] = {
+    "use_lstm": (False, "the model reads histories itself"),
+    "use_attention": (False, "the model reads histories itself"),
+    "_disable_preprocessor_api": (False, "the model reads what the preprocessor made"),
+}
+
+
+def check_team(training: View, evaluation: View | None) -> TagEnv | None:
+    """Checks what the environment, the policies and the model say of each other.
+
+    Args:
+        training: What training's workers are given.
+        evaluation: What evaluation's are; None where it is the same.
+
+    Returns:
+        Training's environment, if it is a `TagEnv`.
+
+    Raises:
+        ConfigError: On the first thing that does not fit.
+    """
+    for view in (training, evaluation):
+        if view is not None and view.is_ours:
+            for what, config in _configs(view):
+                _check_values(what, config)
+    team = _build_team(training)
+    if team is None:
+        if evaluation is not None and _build_team(evaluation) is not None:
+            raise ConfigError(
+                "config: evaluation_config: env: expected training's kind of game, got a TagEnv. Drop it."
+            )
+        return None
+    for what, config in _configs(training):
+        _check_model(what, config)
+    acting = _acting(training, team)
+    _check_training(training, team, acting)
+    if evaluation is not None:
+        for what, config in _configs(evaluation):
+            _check_model(what, config)
+        _check_evaluation(training, team, evaluation)
+    return team
+
+
+def comm_config(what: str, config: AlgorithmConfig) -> CommConfig:
+    """What a config says of `CommModel`.
+
+    Raises:
+        ConfigError: If a value does not fit.
+    """
+    with under(f"{what}: model"):
+        return CommConfig.from_mapping(config.model["custom_model_config"])
+
+
+def _configs(view: View) -> Iterator[tuple[str, AlgorithmConfig]]:
+    """A view's configs, with what messages should call them; a policy's only where it says something of its own."""
+    yield view.what, view.config
+    for name, config in view.policies.items():
+        if config is not view.config:
+            yield f"{view.what}: multiagent: policies: {name}", config
+
+
+def _check_values(what: str, config: AlgorithmConfig) -> None:
+    for where, given, fixed in ((what, config, FIXED), (f"{what}: model", config.model, FIXED_MODEL)):
+        for key, (value, reason) in fixed.items():
+            if given[key] != value:
+                raise ConfigError(f"{where}: {key}: expected {value}, got {given[key]!r}: {reason}. Leave it out.")
+    if is_comm(config.model["custom_model"]):
+        comm = comm_config(what, config)
+        if comm.critic == "shared" and config.num_gpus > 1:
+            raise ConfigError(
+                f"{what}: critic: shared: expected at most one GPU for the learner, got num_gpus: {config.num_gpus}; "
+                "RLlib keeps a copy of the model on each. Set num_gpus: 1 or critic: class."
+            )
+
+
+def _build_team(view: View) -> TagEnv | None:
+    """A view's game, in which a step has been played where foreign wrappers have a part in it."""
+    if view.tag is None:
+        return None
+    with under(f"{view.what}: env_config"):
+        env = view.tag(view.config.env_config)
+        if env.config.wrappers:
+            try:
+                env.reset(seed=0)
+                env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
+            except Exception as error:  # a wrapper may raise anything
+                raise ConfigError(
+                    f"wrappers: expected a game that can be played, got {type(error).__name__}: {error}. "
+                    "Change the wrappers or their arguments."
+                ) from error
+    env.close()
+    return env
+
+
+def _check_model(what: str, config: AlgorithmConfig) -> None:
+    if config.model["custom_model"] is None:
+        raise ConfigError(f"{what}: model: expected custom_model: rllib_tag.CommModel, got none. Add it.")
+
+
+def _acting(view: View, team: TagEnv) -> dict[str, str]:
+    """Which policy each agent acts by."""
+    what = f"{view.what}: multiagent: policy_mapping_fn"
+    mapping = view.config.policy_mapping_fn
+    if not isinstance(mapping, ClassPolicyMapping):
+        raise ConfigError(
+            f"{view.what}: multiagent: expected policy_mapping_fn: {{type: rllib_tag.ClassPolicyMapping, …}} or a "
+            "subclass of it, got none. Add it."
+        )
+    try:
+        acting = acting_policies(view.config, team)
+        unknown = sorted(set(acting.values()) - set(view.policies))
+    except ConfigError:
+        raise
+    except Exception as error:  # a lab's own mapping may raise anything
+        raise ConfigError(
+            f"{what}: expected a policy for each of {', '.join(team.possible_agents)}, got {type(error).__name__}: "
+            f"{error}. Correct it."
+        ) from error
+    if unknown and view.config.in_evaluation:
+        raise ConfigError(
+            f"{view.what}: env_config: expected a game for the policies of the run, {', '.join(view.policies)}, "
+            f"got one in which agents act by {', '.join(unknown)}, which it does not train. Change the game."
+        )
+    spaces: dict[str, Any] = {}
+    for agent, policy in acting.items():
+        if team.observation_spaces[agent] != spaces.setdefault(policy, team.observation_spaces[agent]):
+            raise ConfigError(
+                f"{what}: expected agents of one policy that observe alike, got adversaries and good agents for "
+                f"{policy!r}. Give them policies of their own."
+            )
+    return acting
+
+
+def _check_training(view: View, team: TagEnv, acting: dict[str, str]) -> None:
+    mapping, game = view.config.policy_mapping_fn, team.config
+    ours = (mapping.roster.num_class_a, mapping.roster.num_class_b)
+    theirs = (game.num_class_a, game.num_class_b)
+    if ours != theirs:
+        raise ConfigError(
+            f"config: policy_mapping_fn and env_config disagree on (num_class_a, num_class_b): expected {theirs} "
+            f"as in env_config, got {ours}. Make them equal."
+        )
+    needed = set(acting.values())
+    if needed != set(view.policies):
+        raise ConfigError(
+            f"config: multiagent: policies: expected exactly those that agents act by, {sorted(needed)}, "
+            f"got {sorted(view.policies)}. Name these."
+        )
+    hunting = {acting[agent] for agent in team.roster.adversaries}
+    trained = hunting if view.config.policies_to_train is None else hunting & set(view.config.policies_to_train)
+    for policy in sorted(trained):
+        config = view.policies[policy]
+        if game.shaping and game.shaping_gamma != config.gamma:
+            whose = "" if config is view.config else f" of {policy}"
+            raise ConfigError(
+                f"config: env_config: shaping_gamma: expected the training's gamma, {config.gamma}{whose}, "
+                f"got {game.shaping_gamma}; otherwise shaping changes what is optimal. Make them equal."
+            )
+    models = {
+        policy: comm_config(view.what, view.policies[policy])
+        for policy in sorted(hunting)
+        if is_comm(view.policies[policy].model["custom_model"])
+    }
+    shared = {policy: comm.hidden_dim for policy, comm in models.items() if comm.critic == "shared"}
+    if len(set(shared.values())) > 1:
+        raise ConfigError(
+            f"config: multiagent: policies: critic: shared: expected one hidden_dim, got {shared}: the critic that "
+            "they share has one width. Make them equal, or set critic: class."
+        )
+
+
+def _check_evaluation(training: View, team: TagEnv, view: View) -> None:
+    game = _build_team(view)
+    if game is None:
+        raise ConfigError(f"{view.what}: env: expected a TagEnv as in training, got {view.config.env!r}. Leave it out.")
+    trained, evaluated = team.config.continuous_actions, game.config.continuous_actions
+    if trained != evaluated:
+        raise ConfigError(
+            f"{view.what}: env_config: continuous_actions: expected {str(trained).lower()} as in training, "
+            f"got {str(evaluated).lower()}. Leave it out."
+        )
+    for policy in sorted(set(_acting(view, game).values())):
+        what = f"{view.what}: multiagent: policies: {policy}"
+        before, now = training.policies[policy], view.policies[policy]
+        ours = is_comm(before.model["custom_model"])
+        if ours != is_comm(now.model["custom_model"]):
+            raise ConfigError(
+                f"{view.what}: model: expected training's custom_model for {policy}, got another. Drop it."
+            )
+        if not ours:
+            continue
+        trained_comm, evaluated_comm = comm_config(what, before), comm_config(what, now)
+        for field in dataclasses.fields(CommConfig):
+            expected, got = getattr(trained_comm, field.name), getattr(evaluated_comm, field.name)
+            if expected != got:
+                raise ConfigError(
+                    f"{view.what}: model: {field.name}: expected {expected} as in the training of {policy}, whose "
+                    f"weights are evaluated, got {got}. Give all of custom_model_config, or leave it out."
+                )

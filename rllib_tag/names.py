@@ -1,0 +1,40 @@
+"""Names that results, tables and figures share: policies, metrics, baselines, the size of a game."""
+
+from __future__ import annotations
+
+POLICIES = ("class_a", "class_b")
+GOOD_POLICY = "good"
+GOOD_POLICIES = ("random", "evasive", "learned")  # who moves good agents, besides exported weights
+
+GAME = ("num_class_a", "num_class_b", "num_good", "num_obstacles")  # the keys that give a game's size
+
+# What is counted of an episode, by names that are the same in custom metrics, CSV and tables, each with its label in
+# tables and the format of its number.
+METRICS = {
+    "return_adversary": ("return per adversary", "{:.1f}"),
+    "return_class_a": ("return per class A", "{:.1f}"),
+    "return_class_b": ("return per class B", "{:.1f}"),
+    "return_good": ("return per good agent", "{:.1f}"),
+    "contacts": ("contacts", "{:.1f}"),
+    "captured": ("captured", "{:.0%}"),
+    "steps_to_first_contact": ("steps to first contact", "{:.1f}"),
+    "mean_links": ("links per adversary", "{:.2f}"),
+}
+RETURN_ADVERSARY = "return_adversary"  # by which teams are compared
+
+# The same for what a class makes of the other class's messages.
+INFLUENCE = {
+    "kl": ("policy's divergence from itself without them (nats)", "{:.3f}"),
+    "logit_shift": ("change of a logit, mean absolute", "{:.3f}"),
+    "action_changes": ("likeliest action changes", "{:.0%}"),
+    "heard": ("teammates heard", "{:.2f}"),
+    "attention_entropy": ("entropy of attention (nats)", "{:.3f}"),
+    "attention_entropy_uniform": ("the same if it were even", "{:.3f}"),
+}
+
+# Scripted adversaries to compare a team with, and what figures call them.
+BASELINES = {
+    "random": "random",
+    "class_b_chases": "class B chases, class A random",
+    "all_chase": "all chase, full information",
+}

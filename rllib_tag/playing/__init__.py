@@ -1,0 +1,1 @@
+"""Trained teams at play: restoring, evaluation, transfer, rollouts."""

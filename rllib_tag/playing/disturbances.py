@@ -1,0 +1,241 @@
+"""What may happen to messages on their way, to show by intervention what a trained team makes of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rllib_tag.errors import ConfigError, check_choice, check_number
+from rllib_tag.names import GOOD_POLICY
+from rllib_tag.nn.team import reach
+from rllib_tag.playing.games import Games, Rows
+from rllib_tag.plugin.env_config import TagEnvConfig
+
+# By kind: what it does, and what stands behind the colon.
+KINDS = {
+    "cut": "nobody hears anybody",
+    "swap": "a receiver gets the messages that it hears under each other's senders",
+    "shuffle": "a receiver gets what the same senders said in another episode that is played beside it",
+    "silence:NAME": "nobody hears one sender, nor anything through it",
+    "delay:STEPS": "a receiver gets what it would have heard that many steps ago",
+    "drop:P": "each message over each link is lost with this probability, drawn anew each step",
+    "range:R": "links reach that far in world units, inf for all",
+}
+ALL = "all"
+DELAYS, DROPS = (1, 2, 4, 8), (0.1, 0.25, 0.5, 0.75, 0.9)
+RANGES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, math.inf)
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """A disturbance as the command line names it.
+
+    Args:
+        kind: One of `KINDS`, without what stands behind the colon.
+        value: What stands behind it: a sender's name, steps, a probability or a range. Default: none.
+    """
+
+    kind: str
+    value: str | int | float | None = None
+
+    def __str__(self) -> str:
+        return self.kind if self.value is None else f"{self.kind}:{self.value}"
+
+    @property
+    def env_overrides(self) -> dict[str, Any]:
+        """The keys of `TagEnv` that it changes."""
+        return {"comm_range": self.value} if self.kind == "range" else {}
+
+
+def read_conditions(texts: Sequence[str], config: TagEnvConfig) -> list[Condition]:
+    """Conditions from their names; `all` stands for the whole series.
+
+    Args:
+        texts: Names such as `cut`, `drop:0.5`, `silence:adversary_2` or `all`; `silence` alone stands for every
+            sender in turn.
+        config: The game, for the names of its senders.
+
+    Raises:
+        ConfigError: If a name is unknown or a value does not fit.
+    """
+    out: list[Condition] = []
+    for text in texts:
+        out += _series(config) if text == ALL else _read(text, config)
+    return list(dict.fromkeys(out))
+
+
+def _series(config: TagEnvConfig) -> list[Condition]:
+    return [
+        *(Condition(kind) for kind in ("cut", "swap", "shuffle")),
+        *(Condition("silence", name) for name in config.roster.adversaries),
+        *(Condition("delay", steps) for steps in DELAYS),
+        *(Condition("drop", probability) for probability in DROPS),
+        *(Condition("range", reach) for reach in RANGES),
+    ]
+
+
+def _read(text: str, config: TagEnvConfig) -> list[Condition]:
+    kind, colon, given = text.partition(":")
+    takes_value = {name.partition(":")[0]: ":" in name for name in KINDS}
+    if kind not in takes_value or (colon and not takes_value[kind]):
+        raise ConfigError(f"messages: expected one of {', '.join([*KINDS, ALL])}, got {text!r}. Choose one of these.")
+    if kind == "silence":
+        if colon:
+            check_choice("messages: silence", given, config.roster.adversaries)
+        return [Condition(kind, name) for name in ([given] if colon else config.roster.adversaries)]
+    if not takes_value[kind]:
+        return [Condition(kind)]
+    value = _number(text, given)
+    if kind == "delay" and (value < 1 or value % 1):
+        raise ConfigError(f"messages: delay: expected a whole number of steps of at least 1, got {given!r}. Change it.")
+    check_number(f"messages: {kind}", value, 0, 1 if kind == "drop" else math.inf)
+    return [Condition(kind, int(value) if kind == "delay" else value)]
+
+
+def _number(text: str, given: str) -> float:
+    try:
+        return float(given)
+    except ValueError:
+        kind = text.partition(":")[0]
+        raise ConfigError(f"messages: {kind}: expected a number as in {kind}:1, got {text!r}. Add one.") from None
+
+
+class Disturbance:
+    """One condition at work, on one set of games after the other.
+
+    Args:
+        condition: What happens.
+    """
+
+    def __init__(self, condition: Condition) -> None:
+        self.condition = condition
+        self._games: Games | None = None
+
+    def _begin(self, games: Games) -> None:
+        self._games = games
+        self._past: dict[str, list[Rows]] = {}
+        self._rngs = [np.random.default_rng([seed, 3]) for seed in games.seeds]  # 1 is the prey's, 2 the actions'
+        self._kept: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def apply(self, policy: str, rows: Rows, games: Games) -> Rows:
+        """What a policy's agents observe instead.
+
+        Args:
+            policy: Whose rows they are.
+            rows: (B * n, ...) by key of `TagEnv`.
+            games: The B games.
+        """
+        if games is not self._games:
+            self._begin(games)
+        kind, hops = self.condition.kind, games.config.comm_hops
+        if kind == "cut":
+            return alone(rows)
+        if kind == "silence":
+            sender = games.config.roster.adversaries.index(str(self.condition.value))
+            return silenced(rows, sender, hops)
+        if kind == "swap":
+            return swapped(rows)
+        if kind == "shuffle":
+            return self._shuffled(rows, games)
+        if kind == "delay":
+            past = self._past.setdefault(policy, [])
+            past.append(rows)
+            steps = int(self.condition.value or 0)
+            return mixed(rows, past.pop(0) if len(past) > steps else alone(rows))
+        if kind == "drop":
+            kept = self._kept_links(games).repeat_interleave(len(rows["self"]) // len(games.seeds), 0)
+            return relinked(rows, (rows["links"] > 0) & kept, hops)
+        return rows  # a range is the environment's
+
+    def _kept_links(self, games: Games) -> Tensor:
+        """Links (B, N, N) that are not lost in this step, the same for all receivers of a game."""
+        if games.steps != self._kept[0]:
+            N = games.config.roster.num_adversaries
+            draws = np.stack([rng.random((N, N)) for rng in self._rngs])
+            kept = torch.from_numpy(draws >= float(self.condition.value or 0)) | torch.eye(N, dtype=torch.bool)
+            self._kept = games.steps, kept
+        return self._kept[1]
+
+    @staticmethod
+    def _shuffled(rows: Rows, games: Games) -> Rows:
+        said = sent(games).roll(1, 0)  # (B, N, T, F)
+        n = len(rows["self"]) // len(games.seeds)
+        heard = rows["message_mask"][..., None] * said.repeat_interleave(n, 0)
+        return mixed(rows, {**rows, "messages": heard})
+
+
+def sent(games: Games) -> Tensor:
+    """What every adversary says now: (B, N, T, F)."""
+    parts = []
+    for policy in games.config.policies:
+        if policy == GOOD_POLICY:
+            continue
+        rows = games.rows(policy)
+        own = rows["messages"][torch.arange(len(rows["self"])), rows["self"].argmax(1)]  # (B * n, T, F)
+        parts.append(own.unflatten(0, (len(games.seeds), -1)))
+    return torch.cat(parts, dim=1)
+
+
+def relinked(rows: Rows, links: Tensor, comm_hops: int) -> Rows:
+    """Rows with fewer links: what no longer arrives over a chain of at most `comm_hops` of them is gone.
+
+    Args:
+        rows: (M, ...) by key of `TagEnv`.
+        links: (M, N, N) booleans, [receiver, sender], true on the diagonal where anything arrived.
+        comm_hops: Links that information crosses in one step.
+    """
+    arrived = reach(links, comm_hops)[torch.arange(len(links)), rows["self"].argmax(1)]  # (M, N)
+    return {
+        **rows,
+        "messages": rows["messages"] * arrived[..., None, None],
+        "message_mask": rows["message_mask"] * arrived[..., None],
+        "links": (links & arrived.unsqueeze(1) & arrived.unsqueeze(2)).float(),
+    }
+
+
+def alone(rows: Rows) -> Rows:
+    """Rows of receivers that hear themselves only."""
+    N = rows["self"].shape[-1]
+    return relinked(rows, torch.eye(N, dtype=torch.bool).expand_as(rows["links"]), 0)
+
+
+def silenced(rows: Rows, sender: int, comm_hops: int) -> Rows:
+    """Rows of receivers that hear nothing from a sender or through it; its own rows stay as they are."""
+    N = rows["self"].shape[-1]
+    lost = torch.zeros(N, N, dtype=torch.bool)
+    lost[:, sender] = True
+    lost[sender, sender] = False
+    other = rows["self"][:, sender] == 0  # (M,)
+    return relinked(rows, (rows["links"] > 0) & ~(lost & other[:, None, None]), comm_hops)
+
+
+def swapped(rows: Rows) -> Rows:
+    """Rows in which the messages that a receiver hears from others have moved on by one sender."""
+    M, N = rows["self"].shape
+    others = (rows["message_mask"][:, :, -1] > 0) & (rows["self"] == 0)
+    places = torch.arange(N)
+    source, free = places.expand(M, N).clone(), others.clone()
+    for shift in range(1, N):
+        following = (places + shift) % N
+        taken = free & others[:, following]
+        source = torch.where(taken, following, source)
+        free &= ~taken
+    lines = torch.arange(M)[:, None]
+    return {**rows, "messages": rows["messages"][lines, source], "message_mask": rows["message_mask"][lines, source]}
+
+
+def mixed(own: Rows, others: Rows) -> Rows:
+    """Rows with the receiver's own message of one set of rows, and everything else that is heard of another."""
+    me = own["self"] > 0  # (M, N)
+    return {
+        **own,
+        "messages": torch.where(me[..., None, None], own["messages"], others["messages"]),
+        "message_mask": torch.where(me[..., None], own["message_mask"], others["message_mask"]),
+        "links": others["links"],
+    }

@@ -1,0 +1,258 @@
+"""Seeded episodes with a trained team or a yardstick, and what came of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rllib_tag.errors import ConfigError, check_int, check_keys
+from rllib_tag.files import as_csv, as_json, provenance, write_files
+from rllib_tag.names import BASELINES, POLICIES
+from rllib_tag.playing.controllers import Controller, scripted_controller, team_controller, with_prey
+from rllib_tag.playing.disturbances import Condition, Disturbance, read_conditions
+from rllib_tag.playing.games import Games, start
+from rllib_tag.playing.influence import Influence
+from rllib_tag.playing.marl_eval import marl_eval_layout
+from rllib_tag.playing.restore import TrainedTeam, restore
+from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.tag_vec import mpe2_needed
+
+# Episodes i of an evaluation have the seeds FIRST_SEED + i. No training run starts there.
+FIRST_SEED = 1_000_000
+AT_ONCE = 128  # games that are played side by side on arrays
+AT_ONCE_ON_MPE2 = 32
+TEAM = "team"
+FILES = ("episodes.csv", "summary.json", "marl_eval.json", "influence.csv")
+# What belongs to a team's senses and not to the game that is played.
+SENSES = ("full_observation", "comm_range", "comm_hops", "history_length")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """Episodes of one or more controllers on the same seeds.
+
+    Args:
+        rows: One mapping an episode: controller, seed and the figures of `METRICS`.
+        influence: One mapping an episode and class, with the figures of `Influence`; empty unless conditions on
+            messages were played.
+        conditions: The controllers that are the team under a condition on messages.
+        env_config: The game that was played.
+        sources: What each trained team was restored from, by controller: trial and checkpoint, or the exported folder.
+        training: `seed` and `env_steps` of each team's training run, by controller; None where not known.
+        deterministic: Whether the teams took their likeliest actions.
+    """
+
+    rows: list[dict[str, Any]]
+    influence: list[dict[str, Any]]
+    conditions: Sequence[str]
+    env_config: Mapping[str, Any]
+    sources: Mapping[str, str]
+    training: Mapping[str, Mapping[str, int | None]]
+    deterministic: bool
+
+    def summary(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """Mean and standard error over the episodes (None of a single one), by controller and metric.
+
+        Beside the metrics stands `return_minus_team`, the difference from the team on the same seeds.
+        """
+        team = {row["seed"]: row["return_adversary"] for row in self.rows if row["controller"] == TEAM}
+        out: dict[str, dict[str, dict[str, float | None]]] = {}
+        for name in dict.fromkeys(row["controller"] for row in self.rows):
+            rows = [row for row in self.rows if row["controller"] == name]
+            out[name] = _means(rows, [key for key in rows[0] if key not in ("controller", "seed")])
+            if name != TEAM:
+                less = [{"return_minus_team": row["return_adversary"] - team[row["seed"]]} for row in rows]
+                out[name] |= _means(less, ["return_minus_team"])
+        return out
+
+    def influence_summary(self) -> dict[str, dict[str, dict[str, float | None]]]:
+        """Mean and standard error over the episodes of what was seen of each class's messages."""
+        out = {}
+        for policy in dict.fromkeys(row["policy"] for row in self.influence):
+            rows = [row for row in self.influence if row["policy"] == policy]
+            out[policy] = _means(rows, [key for key in rows[0] if key not in ("policy", "seed")])
+        return out
+
+    def as_json(self) -> dict[str, Any]:
+        """What `summary.json` holds: means, what was played, and the command and versions that it came from."""
+        return {
+            "sources": dict(self.sources),
+            "training": dict(self.training),
+            "episodes": sum(row["controller"] == TEAM for row in self.rows),
+            "first_seed": self.rows[0]["seed"],
+            "deterministic": self.deterministic,
+            "env_config": dict(self.env_config),
+            "summary": self.summary(),
+            "conditions": list(self.conditions),
+            "influence": self.influence_summary(),
+            **provenance(),
+        }
+
+    def write(self, folder: str | os.PathLike[str]) -> list[Path]:
+        """Writes what was found into a folder, in place of what another evaluation wrote there.
+
+        Returns:
+            The paths of `episodes.csv`, one row an episode; `summary.json`; `marl_eval.json`, the layout that
+            marl-eval reads; and, if messages were disturbed, `influence.csv`, one row an episode and class.
+
+        Raises:
+            ConfigError: If the folder cannot be written.
+        """
+        contents = (
+            as_csv(self.rows),
+            as_json(self.as_json()),
+            as_json(marl_eval_layout(self.rows, self.env_config, self.training)),
+            as_csv(self.influence) if self.influence else None,
+        )
+        return write_files(folder, dict(zip(FILES, contents, strict=True)))
+
+
+def _means(rows: Sequence[Mapping[str, float]], keys: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    out = {}
+    for key in keys:
+        values = np.array([row[key] for row in rows])
+        error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+        out[key] = {"mean": float(values.mean()), "standard_error": error}
+    return out
+
+
+def evaluate(
+    team: TrainedTeam | str | os.PathLike[str],
+    *,
+    episodes: int = 128,
+    first_seed: int = FIRST_SEED,
+    deterministic: bool = True,
+    yardsticks: Sequence[str] = (),
+    beside: Mapping[str, TrainedTeam | str | os.PathLike[str]] | None = None,
+    messages: Sequence[str] = (),
+    on_episodes: Callable[[int], None] | None = None,
+    **env_overrides: Any,
+) -> Evaluation:
+    """Plays seeded episodes with a trained team and, on the same seeds, with whatever it is to be compared with.
+
+    Args:
+        team: A restored team, or a path for `restore`.
+        episodes: Episodes of each. Default: 128.
+        first_seed: Seed of the first episode; the others follow. Default: 1,000,000.
+        deterministic: Whether trained teams take their likeliest actions. Default: True.
+        yardsticks: Names of `BASELINES` to play as well. Default: none.
+        beside: Other trained teams to play in the same game, by name, each with its own `SENSES`. Default: none.
+        messages: Conditions on messages to play the team under as well, as `read_conditions` takes them.
+            Default: none.
+        on_episodes: Called with the number of episodes that have just ended. Default: nothing.
+        **env_overrides: Keys of `TagEnv` that differ from training, such as `num_class_a=3`.
+
+    Returns:
+        The episodes, from MPE's own reward whatever the training's shaping was.
+
+    Raises:
+        ConfigError: If a team cannot be restored or cannot play that game, or a name is unknown.
+    """
+    team = team if isinstance(team, TrainedTeam) else restore(team)
+    check_int("episodes", episodes, 1)
+    check_int("first_seed", first_seed, 0)
+    config = team.env_config_for(**env_overrides)
+    others = {
+        name: other if isinstance(other, TrainedTeam) else restore(other) for name, other in (beside or {}).items()
+    }
+    conditions = read_conditions(messages, config)
+    parts = _parts(team, config, yardsticks, others, conditions, deterministic)
+    seeds = range(first_seed, first_seed + episodes)
+    if any(condition.kind == "shuffle" for condition in conditions) and episodes < 2:
+        raise ConfigError("messages: shuffle: expected at least 2 episodes, got 1. Play more.")
+    rows: list[dict[str, Any]] = []
+    influence: list[dict[str, Any]] = []
+    for name, (game, controller) in parts.items():
+        at_once = AT_ONCE if mpe2_needed(game) is None else AT_ONCE_ON_MPE2
+        for chunk in np.array_split(seeds, -(-episodes // at_once)):
+            played = [int(seed) for seed in chunk]
+            watcher = Influence(team) if conditions and name == TEAM else None
+            games = play(game, controller, played, watcher.watch if watcher else None)
+            influence += watcher.rows(games) if watcher else []
+            rows += [{"controller": name, "seed": s, **stats} for s, stats in zip(played, games.stats, strict=True)]
+            if on_episodes:
+                on_episodes(len(played))
+    teams = {TEAM: team, **others}
+    return Evaluation(
+        rows,
+        influence,
+        list(map(str, conditions)),
+        {**team.env_config, **env_overrides},
+        {name: "/".join(Path(one.source).parts[-2:]) for name, one in teams.items()},
+        {name: {"seed": one.seed, "env_steps": one.env_steps} for name, one in teams.items()},
+        deterministic,
+    )
+
+
+def _parts(
+    team: TrainedTeam,
+    config: TagEnvConfig,
+    yardsticks: Sequence[str],
+    others: Mapping[str, TrainedTeam],
+    conditions: Sequence[Condition],
+    deterministic: bool,
+) -> dict[str, tuple[TagEnvConfig, Controller]]:
+    """Who plays which game, by name: the team, yardsticks, other teams, the team under conditions."""
+    hunters = [policy for policy in config.policies if policy in POLICIES]
+
+    def joined(adversaries: Controller) -> Controller:
+        return with_prey(adversaries, team, deterministic) if config.good_policy == "learned" else adversaries
+
+    parts = {TEAM: (config, team_controller(team, config.policies, deterministic))}
+    for name in yardsticks:
+        check_keys("yardstick", [name], BASELINES)
+        parts[name] = config, joined(scripted_controller(name))
+    for name, other in others.items():
+        taken = {taken.lower() for taken in (*parts, *map(str, conditions))}  # marl-eval knows small letters only
+        if name.lower() in taken:
+            raise ConfigError(f"beside: expected a name that is still free, got {name!r}. Choose another one.")
+        game = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        game = {key: value for key, value in game.items() if key not in SENSES}
+        own = TagEnvConfig.from_mapping({**other.env_config, **game})
+        other.check_plays(own, hunters)
+        parts[name] = own, joined(team_controller(other, hunters, deterministic))
+    for condition in conditions:
+        changed = dataclasses.replace(config, **condition.env_overrides)
+        disturbance = Disturbance(condition)
+        parts[str(condition)] = changed, team_controller(team, config.policies, deterministic, disturbance)
+    return parts
+
+
+def play(
+    config: TagEnvConfig,
+    controller: Controller,
+    seeds: Sequence[int],
+    watch: Callable[[Games], None] | None = None,
+) -> Games:
+    """Plays one episode a seed, side by side, to the end.
+
+    Args:
+        config: The game.
+        controller: Who acts.
+        seeds: One a game.
+        watch: Called with the games before each step. Default: nothing.
+    """
+    games = start(config, seeds)
+    rngs = [np.random.default_rng([seed, 2]) for seed in seeds]  # stream 1 is the prey's
+    while not all(games.stats):
+        if watch:
+            watch(games)
+        games.step(controller(games, rngs))
+    return games
+
+
+def parse_overrides(**options: Any) -> dict[str, Any]:
+    """The options that were given, as overrides of the environment's configuration.
+
+    Raises:
+        ConfigError: If a count is negative.
+    """
+    for key, value in options.items():
+        if value is not None and key.startswith("num_") and value < 0:
+            raise ConfigError(f"--{key.replace('_', '-')}: expected 0 or more, got {value}. Raise it.")
+    return {key: value for key, value in options.items() if value is not None}

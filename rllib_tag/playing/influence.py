@@ -1,0 +1,133 @@
+"""How much each class's actions move with what the other class says, and where its attention goes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+from torch.nn import functional
+
+from rllib_tag.names import POLICIES
+from rllib_tag.nn.network import AdversaryNet
+from rllib_tag.playing.disturbances import relinked
+from rllib_tag.playing.games import Games, Rows, rows_of
+from rllib_tag.playing.restore import TrainedTeam
+
+
+class Influence:
+    """Watches a team play and adds up figures for every game and class, means over the receivers of the class.
+
+    | figure | what |
+    | --- | --- |
+    | `kl` | divergence of the policy from itself without the other class's messages, in nats |
+    | `logit_shift` | mean absolute change of a logit, logits centred; of a mean, with continuous actions |
+    | `action_changes` | share of receivers whose likeliest action is another; not with continuous actions |
+    | `heard` | teammates whose message arrives |
+    | `attention_entropy` | of a receiver in the last graph layer, heads averaged, in nats; not without graph layers |
+    | `attention_entropy_uniform` | what it would be if all (with `relational`, all of a class) weighed the same |
+
+    Without the other class's messages, those of the own class that came through it are gone, too.
+
+    Args:
+        team: The trained team.
+    """
+
+    def __init__(self, team: TrainedTeam) -> None:
+        self._team = team
+        self._sums: dict[str, dict[str, np.ndarray]] = {}
+        self._steps: np.ndarray | int = 0
+
+    def watch(self, games: Games) -> None:
+        """Looks at all games as they stand before a step."""
+        running = np.array([not stats for stats in games.stats], float)  # wrappers may end episodes early
+        self._steps = self._steps + running
+        for name in POLICIES:
+            found: dict[str, list[Tensor]] = {}  # by figure, (B, members) of each policy that has it
+            for net, _, rows in class_parts(self._team, name, games):
+                for key, value in _figures(net, name, rows, games).items():
+                    found.setdefault(key, []).append(value.float().unflatten(0, (len(games.seeds), -1)))
+            sums = self._sums.setdefault(name, {}) if found else {}
+            for key, values in found.items():
+                sums[key] = sums.get(key, 0) + running * torch.cat(values, dim=1).mean(1).numpy()
+
+    def rows(self, games: Games) -> list[dict[str, Any]]:
+        """One row a game and class, each figure its mean over the steps watched."""
+        found = {
+            policy: {key: total / self._steps for key, total in sums.items()} for policy, sums in self._sums.items()
+        }
+        return [
+            {"policy": policy, "seed": seed, **{key: float(values[i]) for key, values in means.items()}}
+            for policy, means in found.items()
+            for i, seed in enumerate(games.seeds)
+        ]
+
+
+def class_parts(team: TrainedTeam, name: str, games: Games) -> Iterator[tuple[AdversaryNet, list[int], Rows]]:
+    """Each policy that moves members of an adversary class: its network, their places in the class, and their rows."""
+    members = games.config.roster.members(name)
+    rows = games.rows(name) if members else {}
+    for policy, places in team.parts(games.config.roster, name):
+        net = team.nets[policy]
+        assert isinstance(net, AdversaryNet)
+        yield net, places, rows_of(rows, places, len(members))
+
+
+def _figures(net: AdversaryNet, policy: str, rows: Rows, games: Games) -> dict[str, Tensor]:
+    roster = games.config.roster
+    same = torch.from_numpy(roster.classes == POLICIES.index(policy))  # (N,)
+    links = rows["links"] > 0
+    deaf = relinked(rows, links & same & same[:, None], games.config.comm_hops)
+    with torch.no_grad():
+        (full, _), (without, _) = net(rows), net(deaf)
+    out = {"kl": divergence(full, without, net.continuous), "logit_shift": _shift(full, without, net.continuous)}
+    if not net.continuous:
+        out["action_changes"] = full.argmax(-1) != without.argmax(-1)
+    me = rows["self"].argmax(1)
+    out["heard"] = (rows["message_mask"][:, :, -1] > 0).sum(1) - 1
+    if net.config.gnn != "none":
+        mine = receiver_attention(net, rows)  # (M, N)
+        out["attention_entropy"] = -(mine * mine.clamp(min=1e-12).log()).sum(-1)
+        heard = links[torch.arange(len(me)), me]  # (M, N)
+        parts = [heard & same, heard & ~same] if net.config.relational else [heard]
+        out["attention_entropy_uniform"] = _even_entropy(torch.stack([part.sum(-1) for part in parts]))
+    return out
+
+
+def receiver_attention(net: AdversaryNet, rows: Rows) -> Tensor:
+    """What each receiver's last graph layer gives to each sender: (M, N), 0 without `gnn`."""
+    me = rows["self"].argmax(1)
+    if net.config.gnn == "none":
+        return torch.zeros_like(rows["self"])
+    with torch.no_grad():
+        return net.encoder.attention(rows)[torch.arange(len(me)), -1, me]
+
+
+def _even_entropy(counts: Tensor) -> Tensor:
+    """Entropy (M,) of even attention within each of several sets that share it evenly, of (sets, M) senders each."""
+    sets = (counts > 0).sum(0)
+    return sets.log() + counts.clamp(min=1).log().sum(0) / sets
+
+
+def divergence(first: Tensor, second: Tensor, continuous: bool) -> Tensor:
+    """Kullback-Leibler divergence of a policy from another, in nats: (M,).
+
+    Args:
+        first: (M, num_outputs) inputs of the action distribution of the policy.
+        second: The same of the other.
+        continuous: Whether they are mean and log-std; else logits.
+    """
+    if continuous:
+        normals = (Normal(mean, log_std.exp()) for mean, log_std in (first.chunk(2, -1), second.chunk(2, -1)))
+        return kl_divergence(*normals).sum(-1)
+    # Of `Categorical`s it would be infinite where a probability, not its logarithm, is too small for a float.
+    return functional.kl_div(second.log_softmax(-1), first.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+
+
+def _shift(first: Tensor, second: Tensor, continuous: bool) -> Tensor:
+    difference = first - second
+    difference = difference.chunk(2, dim=-1)[0] if continuous else difference - difference.mean(-1, keepdim=True)
+    return difference.abs().mean(-1)

@@ -1,0 +1,190 @@
+"""Trained teams from RLlib checkpoints and from exported weights."""
+
+from __future__ import annotations
+
+import atexit
+import dataclasses
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.experiment.checkpoints import find_checkpoint, is_whole, read_checkpoint, roster_of
+from rllib_tag.nn.weights import (
+    MANIFEST,
+    PREY,
+    Exported,
+    Net,
+    check_replaceable,
+    frozen_prey,
+    save_exported,
+)
+from rllib_tag.places import is_uri, local_copy
+from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.prey import greedy_actions
+from rllib_tag.world.roster import Roster
+
+PRETRAINED = Path(__file__).parent.parent / "pretrained"  # a team that ships with the package, exported
+Observation = Mapping[str, np.ndarray | torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainedTeam:
+    """Restored policies and the game that they were trained on.
+
+    Args:
+        nets: Networks by policy name, on the CPU and in evaluation mode.
+        env_config: The keys of `TagEnv` that the training run set.
+        source: Where they were restored from.
+        seed: The training run's seed; None if it had none or it is not known.
+        env_steps: Environment steps of training; None if not known.
+        acting: The policy of each agent of the trained game, where a mapping of its own said so; None if the agents of
+            a class act by the policy of its name.
+    """
+
+    nets: Mapping[str, Net]
+    env_config: Mapping[str, Any]
+    source: Path | str
+    seed: int | None = None
+    env_steps: int | None = None
+    acting: Mapping[str, str] | None = None
+
+    def env_config_for(self, **overrides: Any) -> TagEnvConfig:
+        """The trained game with some keys changed, checked against the policies.
+
+        Raises:
+            ConfigError: If a key does not fit or the game needs a policy that was not trained.
+        """
+        config = TagEnvConfig.from_mapping({**self.env_config, **overrides})
+        self.check_plays(config, config.policies)
+        return config
+
+    def check_plays(self, config: TagEnvConfig, classes: Sequence[str]) -> None:
+        """Checks that the team can move the agents of some classes in a game.
+
+        Args:
+            config: The game.
+            classes: Names of classes: `class_a`, `class_b`, `good`.
+
+        Raises:
+            ConfigError: If a policy is missing or acts in the other kind of actions.
+        """
+        for name in classes:
+            for policy, _ in self.parts(config.roster, name):
+                if self.nets[policy].continuous != config.continuous_actions:
+                    raise ConfigError(
+                        f"continuous_actions: expected {str(self.nets[policy].continuous).lower()} as trained, "
+                        f"got {str(config.continuous_actions).lower()}."
+                    )
+
+    def parts(self, roster: Roster, name: str) -> list[tuple[str, list[int]]]:
+        """Which policies move the members of a class, and which of them each moves.
+
+        Where the trained members of a class shared a policy, all members of any team act by it. Where they did not, an
+        agent acts as the one of its name did.
+
+        Args:
+            roster: The team that plays.
+            name: The class: `class_a`, `class_b` or `good`.
+
+        Returns:
+            Each policy with places in `roster.members(name)`.
+
+        Raises:
+            ConfigError: If a member has no policy.
+        """
+        acting = self.acting or {}
+        trained = {agent: acting[agent] for agent in roster_of(self.env_config).members(name) if agent in acting}
+        shared = set(trained.values()) if acting else {name} & self.nets.keys()
+        parts: dict[str, list[int]] = {}
+        for place, agent in enumerate(roster.members(name)):
+            policy = next(iter(shared)) if len(shared) == 1 else trained.get(agent)
+            if policy is None:
+                raise ConfigError(
+                    f"expected a game for the policies in {self.source} ({', '.join(self.nets)}), "
+                    f"got one that needs {name!r} for {agent}. Change the team."
+                )
+            parts.setdefault(policy, []).append(place)
+        return list(parts.items())
+
+    def actions(
+        self,
+        policy: str,
+        observations: Observation,
+        rngs: Sequence[np.random.Generator] | None = None,
+    ) -> np.ndarray:
+        """Acts for several agents of one policy, for any team size.
+
+        Args:
+            policy: The policy's name.
+            observations: Observations of `TagEnv`, stacked by key: (B, ...) arrays or tensors.
+            rngs: For each observation, what to sample its action with; None takes the likeliest actions.
+
+        Returns:
+            (B,) integers, or (B, 5) float32 for continuous actions.
+        """
+        net = self.nets[policy]
+        batch = {key: torch.as_tensor(value) for key, value in observations.items()}
+        with torch.no_grad():
+            outputs, _ = net(batch)
+        if rngs is None:
+            return greedy_actions(outputs, net.continuous)
+        if net.continuous:
+            mean, log_std = outputs.chunk(2, dim=-1)
+            noise = torch.from_numpy(np.stack([rng.standard_normal(5, np.float32) for rng in rngs]))
+            return greedy_actions(torch.cat([mean + log_std.exp() * noise, log_std], dim=-1), True)
+        # The largest of logits plus Gumbel noise is a draw from their softmax.
+        return greedy_actions(outputs + torch.from_numpy(np.stack([rng.gumbel(size=5) for rng in rngs])), False)
+
+
+def restore(path: str | os.PathLike[str] = PRETRAINED) -> TrainedTeam:
+    """Restores a trained team, on the CPU and without workers, whatever training used.
+
+    Args:
+        path: A folder that `rllib export` wrote, an RLlib checkpoint, or a trial's or experiment's folder
+            with one trial, whose newest whole checkpoint is taken; or the URI of one of these. RLlib
+            checkpoints are pickles: open only those that you trust. Default: the team that ships with the package.
+
+    Raises:
+        ConfigError: If there is no checkpoint, it is not whole, or it is not of this project's model.
+    """
+    whole = os.fspath(path)
+    whole = whole.removesuffix(f"/{MANIFEST}") if is_uri(whole) else whole  # a manifest stands for its folder
+    with local_copy(whole, is_whole) as folder:
+        found = find_checkpoint(folder)
+        read = read_checkpoint(found)
+        team = TrainedTeam(read.nets, read.env_config, found, read.seed, read.env_steps, read.acting)
+        if not is_uri(whole):
+            return team
+        return dataclasses.replace(team, source=str(path), env_config=_with_prey_kept(team.env_config, folder))
+
+
+def _with_prey_kept(env_config: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
+    """The game with a frozen prey that lies in a temporary folder copied to where it stays until the process ends."""
+    frozen = frozen_prey(env_config)
+    if frozen is None or not Path(frozen).is_relative_to(folder.absolute()):
+        return env_config
+    kept = tempfile.mkdtemp(prefix="rllib_tag_")
+    atexit.register(shutil.rmtree, kept, ignore_errors=True)
+    return {**env_config, "good_policy": str(shutil.copytree(frozen, Path(kept, PREY)))}
+
+
+def export(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
+    """Writes a checkpoint's weights as safetensors with a manifest.
+
+    Args:
+        path: As for `restore`.
+        out: The folder to write: a new one, or that of an earlier export, which is replaced.
+
+    Raises:
+        ConfigError: If the checkpoint cannot be restored or the folder not be written.
+    """
+    check_replaceable(out)
+    team = restore(path)
+    return save_exported(Exported(team.nets, team.env_config, team.seed, team.env_steps, team.acting), out)

@@ -1,0 +1,125 @@
+"""Episodes recorded step by step: what everyone did, who heard whom and with what attention."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rllib_tag.errors import check_int
+from rllib_tag.files import as_json, provenance, write_files
+from rllib_tag.names import POLICIES
+from rllib_tag.playing.controllers import team_controller
+from rllib_tag.playing.evaluate import FIRST_SEED
+from rllib_tag.playing.games import Games, MpeGames
+from rllib_tag.playing.influence import class_parts, receiver_attention
+from rllib_tag.playing.restore import TrainedTeam, restore
+from rllib_tag.plugin.env_config import TagEnvConfig
+
+View = Callable[[dict[str, Any]], str | bytes]
+DIGITS = 5  # of recorded numbers; positions are of order 1
+
+
+def rollout(
+    team: TrainedTeam | str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    episodes: int = 1,
+    first_seed: int = FIRST_SEED,
+    views: Mapping[str, View | None] | None = None,
+    on_episode: Callable[[list[Path]], None] | None = None,
+    **env_overrides: Any,
+) -> list[Path]:
+    """Records seeded episodes as `episode_SEED.json`, each together with its views.
+
+    Args:
+        team: A restored team, or a path for `restore`.
+        out: The folder to write to.
+        episodes: How many. Default: 1.
+        first_seed: Seed of the first episode; the others follow. Default: 1,000,000.
+        views: By suffix, such as `gif`, what makes a view of an episode; None removes one that an earlier recording
+            of the seed has left there. Default: no views, and none is removed.
+        on_episode: Called with the paths of each episode's files as they are written. Default: nothing.
+        **env_overrides: Keys of `TagEnv` that differ from training.
+
+    Returns:
+        The paths of the recordings.
+
+    Raises:
+        ConfigError: If the team cannot be restored, cannot play that game, or the folder not be written.
+    """
+    team = team if isinstance(team, TrainedTeam) else restore(team)
+    check_int("episodes", episodes, 1)
+    check_int("first_seed", first_seed, 0)
+    team.env_config_for(**env_overrides)
+    paths = []
+    for seed in range(first_seed, first_seed + episodes):
+        episode = {**record_episode(team, seed, {**team.env_config, **env_overrides}), **provenance()}
+        contents = {f".{suffix}": view and view(episode) for suffix, view in (views or {}).items()}
+        contents = {".json": as_json(episode), **contents}
+        written = write_files(out, {f"episode_{seed}{suffix}": content for suffix, content in contents.items()})
+        paths.append(written[0])
+        if on_episode:
+            on_episode(written)
+    return paths
+
+
+def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> dict[str, Any]:
+    """Plays one episode with the likeliest actions and records it.
+
+    Returns:
+        A mapping with, for S steps and N adversaries: `names`, `classes` (N), `positions` (S + 1, agents, 2),
+        `landmarks` (z, 2), `sizes` (agents), `comm_range`, `links` (S + 1, N, N), `attention` (S + 1, N, N):
+        what each adversary's last graph layer gives to each sender, `actions` (S) by agent, `rewards` (S),
+        MPE's own, mean over the adversaries, and `stats`.
+    """
+    games = MpeGames(TagEnvConfig.from_mapping(env_config), [seed])
+    (env,) = games.envs
+    act = team_controller(team, env.config.policies)
+    record: dict[str, list[Any]] = {"positions": [], "links": [], "attention": [], "rewards": [], "actions": []}
+    returns = 0.0
+    while True:
+        record["positions"].append(_rounded(env.positions))
+        record["links"].append(env.linked.astype(int).tolist())
+        record["attention"].append(_rounded(last_attention(team, games)[0]))
+        if games.stats[0]:
+            break
+        actions = act(games, [])
+        games.step(actions)
+        returns_now = env.stats.summary()["return_adversary"]
+        record["rewards"].append(returns_now - returns)
+        returns = returns_now
+        record["actions"].append({name: action[0].tolist() for name, action in actions.items()})
+    world = env.par_env.unwrapped.world
+    return {
+        "seed": seed,
+        "source": "/".join(Path(team.source).parts[-2:]),
+        "env_config": env_config,
+        "names": [*env.roster.adversaries, *env.roster.good_agents],
+        "classes": env.roster.classes.tolist(),
+        "sizes": [agent.size for agent in world.agents],
+        "landmark_sizes": [mark.size for mark in world.landmarks],
+        "landmarks": _rounded(env.landmark_positions),
+        "comm_range": env.config.comm_range if np.isfinite(env.config.comm_range) else None,
+        "stats": env.stats.summary(),
+        **record,
+    }
+
+
+def last_attention(team: TrainedTeam, games: Games) -> np.ndarray:
+    """What each adversary's own last graph layer gives to each sender: (B, N, N), 0 without `gnn`."""
+    roster = games.config.roster
+    out = np.zeros((len(games.seeds), roster.num_adversaries, roster.num_adversaries))
+    for name in POLICIES:
+        members = roster.members(name)
+        for net, places, rows in class_parts(team, name, games):
+            receivers = [roster.adversaries.index(members[place]) for place in places]
+            out[:, receivers] = receiver_attention(net, rows).unflatten(0, (len(games.seeds), -1)).numpy()
+    return out
+
+
+def _rounded(values: np.ndarray) -> Any:
+    return np.round(np.asarray(values, np.float64), DIGITS).tolist()

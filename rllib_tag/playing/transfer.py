@@ -1,0 +1,104 @@
+"""One trained team on teams of other sizes, without further training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from rllib_tag.errors import ConfigError, check_int
+from rllib_tag.names import BASELINES, GAME
+from rllib_tag.playing.evaluate import FIRST_SEED, evaluate
+from rllib_tag.playing.restore import TrainedTeam, restore
+from rllib_tag.plugin.env_config import TagEnvConfig
+
+LARGEST = 6  # members of a class
+OTHER_GOOD, OTHER_OBSTACLES = (2,), (0, 1, 3, 4)
+SAME = ("good_policy", "max_cycles", "continuous_actions")  # what all games of a grid have in common
+NATIVE = "native"
+FIGURES = ("return_adversary", "contacts", "captured", "steps_to_first_contact", "mean_links")
+
+
+def transfer_games(config: TagEnvConfig, largest: int = LARGEST) -> list[dict[str, Any]]:
+    """The games of a transfer grid, by the keys of `GAME`.
+
+    Every team of up to `largest` members of each class, but nobody; the trained team, if it is larger; then the trained
+    team with other numbers of good agents and of landmarks.
+    """
+    check_int("largest", largest, 1)
+    trained = {key: getattr(config, key) for key in GAME}
+    sizes = range(largest + 1)
+    games = [{**trained, "num_class_a": a, "num_class_b": b} for a in sizes for b in sizes if a + b]
+    others = [trained, *({**trained, "num_good": count} for count in OTHER_GOOD)]
+    others += [{**trained, "num_obstacles": count} for count in OTHER_OBSTACLES]
+    return games + [game for game in others if game not in games]
+
+
+def transfer(
+    team: TrainedTeam | str | os.PathLike[str],
+    *,
+    natives: Sequence[TrainedTeam | str | os.PathLike[str]] = (),
+    largest: int = LARGEST,
+    episodes: int = 128,
+    first_seed: int = FIRST_SEED,
+    on_game: Callable[[list[dict[str, Any]]], None] | None = None,
+) -> list[dict[str, Any]]:
+    """Plays a trained team on every game of the grid, beside all yardsticks on the same seeds.
+
+    Args:
+        team: A restored team, or a path for `restore`.
+        natives: Teams trained on other games of the grid, to be played on their own; several on the same game are
+            told apart by their training seeds. Default: none.
+        largest: Members of a class at most. Default: 6.
+        episodes: Episodes of each controller on each game. Default: 128.
+        first_seed: Seed of the first episode; the others follow. Default: 1,000,000.
+        on_game: Called with the rows of each game as it ends. Default: nothing.
+
+    Returns:
+        One mapping a game and controller: the keys of `GAME`, `controller`, `episodes`, and mean and standard error
+        of each of `FIGURES`.
+
+    Raises:
+        ConfigError: If a team cannot be restored, or a native one is of a game that is not in the grid.
+    """
+    team = team if isinstance(team, TrainedTeam) else restore(team)
+    config = team.env_config_for()
+    games = transfer_games(config, largest)
+    at_home: dict[tuple[int, ...], dict[str, TrainedTeam]] = {}
+    for given in natives:
+        native = given if isinstance(given, TrainedTeam) else restore(given)
+        own = native.env_config_for()
+        home = {key: getattr(own, key) for key in GAME}
+        same = all(getattr(own, key) == getattr(config, key) for key in SAME)
+        if home not in games or not same:
+            raise ConfigError(
+                f"native: expected a team trained on a game of the grid, with the team's {', '.join(SAME)}; "
+                f"got {home} from {native.source}."
+            )
+        name = NATIVE if native.seed is None else f"{NATIVE}_{native.seed}"
+        beside = at_home.setdefault(tuple(home.values()), {})
+        if name in beside:
+            raise ConfigError(f"native: expected one team of each game and training seed, got a second {name}: {home}.")
+        beside[name] = native
+    rows = []
+    for game in games:
+        result = evaluate(
+            team, episodes=episodes, first_seed=first_seed, yardsticks=tuple(BASELINES),
+            beside=at_home.get(tuple(game.values())), **game,
+        )  # fmt: skip
+        found = [
+            {**game, "controller": name, "episodes": episodes, **_columns(figures)}
+            for name, figures in result.summary().items()
+        ]
+        rows += found
+        if on_game:
+            on_game(found)
+    return rows
+
+
+def _columns(figures: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
+    return {
+        f"{key}_{short}": figures[key][statistic]
+        for key in FIGURES
+        for short, statistic in (("mean", "mean"), ("se", "standard_error"))
+    }

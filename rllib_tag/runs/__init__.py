@@ -1,1 +1,0 @@
-"""What a user runs: experiment files, training, restoring, evaluation, rollouts."""

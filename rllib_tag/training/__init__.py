@@ -1,0 +1,1 @@
+"""Training through Ray Tune: preflight checks, storage, progress."""

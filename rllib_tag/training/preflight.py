@@ -1,0 +1,184 @@
+"""What a run needs around it: a GPU, a cluster, a checkpoint that fits, a run to go on with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.experiment.checkpoints import read_checkpoint
+from rllib_tag.experiment.config_check import check_resources, resources_of
+from rllib_tag.experiment.effective import View, views
+from rllib_tag.experiment.team_check import comm_config
+from rllib_tag.files import as_json
+from rllib_tag.nn.weights import Net
+from rllib_tag.places import Place
+from rllib_tag.plugin.ray_internals import TUNE_STATE, is_cluster, running_cluster
+
+CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 4.0, 11.0
+CLIENT_PORT = "10001"
+SETTINGS = b"\x04"
+# How a connection of HTTP/2, which Ray's gRPC speaks, begins: after it, the other side says its settings.
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
+
+
+def cluster_address(asked: str | None) -> str | None:
+    """The address for Ray to start with: of a cluster that answers, `local`, or None for the one that Ray finds here.
+
+    Ray itself would try for minutes to reach one that does not answer, and then end the process.
+
+    Args:
+        asked: What the command line says; None if nothing. Then `RAY_ADDRESS` counts, and after it the cluster that
+            was last started on this machine, if it still answers.
+
+    Raises:
+        ConfigError: If a cluster was asked for and does not answer.
+    """
+    source, address = "--ray-address", asked
+    if asked in (None, "auto") and os.environ.get("RAY_ADDRESS"):
+        source, address = "RAY_ADDRESS", os.environ["RAY_ADDRESS"]
+    if address == "local":
+        return address
+    try:
+        found = running_cluster(address) if address in (None, "auto") else address
+    except ConnectionError as error:
+        raise ConfigError(
+            f"{source}: expected a cluster on this machine, found none. Start one by `ray start --head`."
+        ) from error
+    if found is None:
+        return "local"
+    why = _why_unreachable(found)
+    if why is None and found == address and "://" not in found and not is_cluster(found, ANSWER_TIMEOUT_S):
+        why = "what listens there is not Ray, or of another version"
+    if why is None:
+        return address
+    if address is None:  # left by a cluster that is gone
+        return "local"
+    raise ConfigError(
+        f"{source}: expected a cluster at {found}, found none ({why}). Start one, correct the address or leave it out."
+    )
+
+
+def _why_unreachable(address: str) -> str | None:
+    """What keeps an address from being a cluster's or of a server for its clients; None if nothing seems to."""
+    client = address.startswith("ray://")
+    host, _, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
+    if client and not host:
+        host, port = port, CLIENT_PORT
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") == "1":
+                return None
+            connection.sendall(HTTP2)
+            frame = connection.recv(9, socket.MSG_WAITALL)
+    except (OSError, OverflowError, ValueError) as error:
+        return str(error)
+    return None if frame[3:4] == SETTINGS else "what listens there is not Ray"
+
+
+def check_surroundings() -> None:
+    """Raises where the environment has what Ray refuses once everything has begun.
+
+    Raises:
+        ConfigError: If a variable is set that only an older Ray knew.
+    """
+    for name in ("TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"):
+        if name in os.environ:
+            raise ConfigError(
+                f"{name}: expected it not to be set, as Ray no longer knows it, got {os.environ[name]}. Unset it, and "
+                "say where results go by --storage-path."
+            )
+
+
+def check_gpus_here(spec: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], limit: int | None) -> None:
+    """Raises where a trial asks for more GPUs than this machine has, or than `limit`.
+
+    Raises:
+        ConfigError: If one does.
+    """
+    gpus = torch.cuda.device_count()
+    here = {"GPU": gpus if limit is None else min(gpus, limit), "CPU": math.inf}
+    for config in configs:
+        check_resources(resources_of(spec["run"], spec["env"], config), here)
+
+
+def check_new(place: Place) -> None:
+    """Raises where an experiment was begun in a place: another one's trials there would be taken for its own.
+
+    Raises:
+        ConfigError: If one was.
+    """
+    if any(name.startswith(TUNE_STATE) for name in place.files()):
+        raise ConfigError(
+            f"train: expected a new folder, got {place.location}, where an experiment was begun. Go on with it by "
+            "--resume, give another --experiment-name or --storage-path, or remove it."
+        )
+
+
+def check_resumable(place: Place, spec: Mapping[str, Any]) -> None:
+    """Raises unless an experiment was begun in a place, and with the same specification.
+
+    Tune goes on with what it stored, whatever it is given now.
+
+    Raises:
+        ConfigError: If none was, or with another specification.
+    """
+    names = place.files()
+    if not any(name.startswith(TUNE_STATE) for name in names):
+        raise ConfigError(
+            f"--resume: expected an experiment begun before in {place.location}, found none. "
+            "Give its --storage-path and name, or leave --resume out."
+        )
+    records = [name for name in names if name.startswith("run_") and name.endswith(".json")]
+    if not records:
+        return
+    before, now = json.loads((place / records[-1]).read_text())["experiment"], json.loads(as_json(spec))
+    # The folder may have been moved: it is the one in which this was read.
+    changed = [key for key in sorted({*before, *now} - {"storage_path"}) if before.get(key) != now.get(key)]
+    if changed:
+        raise ConfigError(
+            f"--resume: expected the experiment as it was begun, got another {', '.join(changed)}. Use the same file "
+            "and options, or start a new run from its checkpoint with --restore."
+        )
+
+
+def check_architecture(checkpoint: Path, spec: Mapping[str, Any], configs: Sequence[Mapping[str, Any]]) -> None:
+    """Raises where a checkpoint, or exported weights, are of another model or team than a config asks for.
+
+    Raises:
+        ConfigError: If they are, or are not whole.
+    """
+    nets = read_checkpoint(checkpoint).nets
+    for config in configs:
+        training, _ = views(spec["run"], spec["env"], config)
+        _check_architecture(training, nets, str(checkpoint))
+
+
+def _check_architecture(view: View, nets: Mapping[str, Net], source: str) -> None:
+    if set(view.policies) != set(nets):
+        raise ConfigError(
+            f"{source}: expected policies {sorted(view.policies)}, got {sorted(nets)}. Use another checkpoint."
+        )
+    for name, net in nets.items():
+        comm = comm_config(f"config: multiagent: policies: {name}", view.policies[name])
+        for field in dataclasses.fields(comm):
+            trained, asked = getattr(net.config, field.name), getattr(comm, field.name)
+            if trained != asked:
+                raise ConfigError(
+                    f"{source}: expected the configured architecture of {name} ({field.name}: {asked}), got {trained}. "
+                    "Use the custom_model_config that it was trained with."
+                )
+        continuous = bool(view.config.env_config.get("continuous_actions", False))
+        if net.continuous != continuous:
+            raise ConfigError(
+                f"{source}: expected a team for continuous_actions: {str(continuous).lower()}, got one for "
+                f"{str(net.continuous).lower()}. Use another checkpoint."
+            )

@@ -1,0 +1,257 @@
+"""The real command, in fresh processes: train, interrupt, resume, restore, evaluate, roll out, export, plot."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from small_runs import small
+from typer.testing import CliRunner
+
+from rllib_tag import evaluate
+from rllib_tag.cli import app
+from rllib_tag.errors import ConfigError
+
+RLLIB = Path(sys.executable).parent / "rllib"
+
+
+def rllib(*arguments: str | Path, cwd: Path, status: int = 0) -> str:
+    done = subprocess.run([RLLIB, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    return done.stdout
+
+
+@dataclasses.dataclass(frozen=True)
+class Interrupted:
+    """A small run that was interrupted from the keyboard and then resumed to its end."""
+
+    folder: Path
+    first: list[str]
+    status: int
+    resumed: subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
+    folder = tmp_path_factory.mktemp("cli")
+    experiments = small("tag_quick")
+    checkpoints = {"checkpoint_frequency": 1, "checkpoint_at_end": True, "num_to_keep": 2}
+    experiments["tag_quick"].update(stop={"training_iteration": 8}, checkpoint_config=checkpoints)
+    (folder / "quick.yaml").write_text(yaml.safe_dump(experiments))
+    train = [RLLIB, "train", "file", "quick.yaml", "--storage-path", "results"]
+    with subprocess.Popen(train, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if len(lines) == 3:
+                process.send_signal(signal.SIGINT)
+        status = process.wait(timeout=120)
+    resumed = subprocess.run([*train, "--resume"], cwd=folder, capture_output=True, text=True, timeout=300)
+    return Interrupted(folder, lines, status, resumed)
+
+
+@pytest.fixture(scope="module")
+def folder(interrupted: Interrupted) -> Path:
+    return interrupted.folder
+
+
+def test_an_interrupted_run_goes_on_where_it_was(interrupted: Interrupted) -> None:
+    assert interrupted.status == 130, interrupted.first
+    assert "go on with --resume" in interrupted.first[-1]
+    assert "Traceback" not in "".join(interrupted.first)
+    resumed = interrupted.resumed
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    begun = int(resumed.stdout.split(" steps")[0].split()[-1].replace(",", ""))
+    assert 400 <= begun <= 1400
+    (trial,) = (interrupted.folder / "results" / "tag_quick").glob("TeamPPO_*")
+    steps = [json.loads(line)["timesteps_total"] for line in (trial / "result.json").read_text().splitlines()]
+    assert steps[-1] == 1600
+    assert sorted(set(steps)) == list(range(200, 1601, 200))
+    assert len(list((interrupted.folder / "results" / "tag_quick").glob("run_*.json"))) == 2
+    assert len(list(trial.glob("checkpoint_*"))) == 2
+
+
+def test_a_living_run_keeps_others_out_and_sigterm_ends_it_like_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experiments = small("tag_quick")
+    experiments["tag_quick"].update(stop={"training_iteration": 5000}, checkpoint_config={"checkpoint_frequency": 1})
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(experiments))
+    command = ["train", "file", str(tmp_path / "quick.yaml"), "--storage-path", str(tmp_path / "results")]
+    with subprocess.Popen(
+        [RLLIB, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_ignore_ctrl_c
+    ) as process:
+        said = [process.stdout.readline() for _ in range(3)]
+        for options in ([], ["--resume"]):
+            result = CliRunner().invoke(app, [*command, *options])
+            assert isinstance(result.exception, ConfigError)
+            assert f"where process {process.pid} on " in str(result.exception)
+        process.send_signal(signal.SIGTERM)
+        said += process.stdout.readlines()
+        status = process.wait(timeout=120)
+    assert status == 143, said
+    assert "go on with --resume" in said[-1]
+    assert not any("SIGTERM received" in line or "Traceback" in line for line in said)
+    folder = tmp_path / "results" / "tag_quick"
+    assert not (folder / ".lock").exists()
+    assert list(folder.glob("experiment_state-*.json"))
+
+
+def _ignore_ctrl_c() -> None:
+    """As a shell does for what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def test_resuming_something_else_is_refused(folder: Path) -> None:
+    arguments = [
+        "train",
+        "file",
+        "quick.yaml",
+        "--storage-path",
+        "results",
+        "--resume",
+        "--stop",
+        '{"training_iteration": 9}',
+    ]
+    done = subprocess.run([RLLIB, *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2
+    assert "expected the experiment as it was begun, got another stop" in done.stderr
+
+
+def test_checkpoints_that_cannot_be_used_are_named(folder: Path, tmp_path: Path) -> None:
+    source = sorted((folder / "results" / "tag_quick").glob("TeamPPO_*/checkpoint_*"))[-1]
+    truncated = shutil.copytree(source, tmp_path / "truncated")
+    file = truncated / "policies" / "class_a" / "policy_state.pkl"
+    file.write_bytes(file.read_bytes()[:1000])
+    other = yaml.safe_load((folder / "quick.yaml").read_text())
+    other["tag_quick"]["config"]["model"]["custom_model_config"]["hidden_dim"] = 32
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    for arguments, message in (
+        (["evaluate", truncated], "expected a whole RLlib checkpoint"),
+        (
+            ["train", "file", tmp_path / "other.yaml", "--restore", source],
+            "configured architecture of class_a (hidden_dim: 32)",
+        ),
+    ):
+        done = subprocess.run([RLLIB, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_a_restored_run_goes_on_from_the_checkpoint(folder: Path) -> None:
+    out = rllib(
+        "train", "file", "quick.yaml", "--storage-path", "restored", "--restore", "results/tag_quick",
+        "--stop", '{"training_iteration": 9}', cwd=folder,
+    )  # fmt: skip
+    assert out.splitlines()[0] == "tag_quick: samples on arrays"
+    assert "1,800 steps" in out.splitlines()[1]
+
+
+def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
+    out = rllib(
+        "evaluate", "results/tag_quick", "--episodes", "4", "--yardstick", "random",
+        "--num-class-a", "3", "--num-class-b", "1", cwd=folder,
+    )  # fmt: skip
+    assert "return per adversary" in out
+    assert "wrote evaluation/episodes.csv and evaluation/summary.json and evaluation/marl_eval.json" in out
+    with (folder / "evaluation" / "episodes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    here = evaluate(folder / "results", episodes=4, yardsticks=("random",), num_class_a=3, num_class_b=1)
+    assert rows == [{key: str(value) for key, value in row.items()} for row in here.rows]  # as in this process
+    content = json.loads((folder / "evaluation" / "summary.json").read_text())
+    assert content["env_config"]["num_class_a"] == 3
+    assert content["command"][:2] == ["rllib", "evaluate"]
+
+    out = rllib("export", "results/tag_quick", "--out", "weights", cwd=folder)
+    assert sorted(path.name for path in (folder / "weights").iterdir()) == [
+        "class_a.safetensors",
+        "class_b.safetensors",
+        "manifest.json",
+    ]
+
+    out = rllib("rollout", "weights", "--seed", "5", cwd=folder)
+    assert out == "wrote rollout/episode_5.json and rollout/episode_5.gif\n"
+
+    out = rllib(
+        "evaluate", "weights", "--beside", "trained=results/tag_quick", "--messages", "all", "--episodes", "3",
+        "--out", "messages", cwd=folder,
+    )  # fmt: skip
+    assert all(name in out for name in ("trained", "silence:adversary_3", "range:inf", "entropy of attention"))
+    rows = (folder / "messages" / "influence.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * 3
+
+    out = rllib("transfer", "weights", "--largest", "1", "--episodes", "2", "--native", "results/tag_quick", cwd=folder)
+    assert out == "wrote transfer/transfer.csv and transfer/transfer.png and transfer/transfer.svg\n"
+
+    rllib("plot", "results/tag_quick", "--levels", "evaluation", "--out", "curve.png", cwd=folder)
+    assert (folder / "curve.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "--out", "file"], "expected a writable folder, got"),
+        (["transfer", "--out", "taken"], "expected a place for a file, got the folder taken/transfer.csv"),
+        (["rollout", "--seed", "7", "--out", "taken"], "got the folder taken/episode_7.gif"),
+        (["export", "nowhere", "--out", "taken"], "expected a folder that does not exist yet or is an earlier export"),
+        (["plot", "nowhere", "--out", "curve.v2"], "got '.v2'"),
+        (["plot", "nowhere", "--out", "."], "--out: expected a file, got '.'"),
+        (["sweep", "report", "nowhere", "--out", "a.png"], "expected a CSV, beside which the plot goes, got a.png"),
+        (["sweep", "report", "nowhere", "--out", "taken/"], "--out: expected a file, got 'taken/'"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_said_before_the_work(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    for name in ("transfer.csv", "episode_7.gif"):
+        (tmp_path / "taken" / name).mkdir(parents=True)
+    error = CliRunner().invoke(app, arguments).exception
+    assert isinstance(error, ConfigError)
+    assert message in str(error)
+
+
+def test_an_interrupted_transfer_leaves_an_earlier_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, on_game: Callable[[list[dict]], None], **options: object) -> None:
+        on_game([{"num_class_a": 1}])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rllib_tag.playing.transfer.transfer", interrupted)
+    for name in ("transfer.csv", "transfer.png", "transfer.svg"):
+        (tmp_path / name).write_text("earlier")
+    assert CliRunner().invoke(app, ["transfer", "--out", str(tmp_path)]).exit_code != 0
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"earlier"}
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+COMMANDS = (
+    "train", "train file", "evaluate", "transfer", "rollout", "export", "plot", "sweep report", "example",
+    "example run",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_is_in_characters_that_every_terminal_has(command: str) -> None:
+    said = CliRunner().invoke(app, [*command.split(), "--help"]).output
+    assert "Usage: " in said
+    assert said.isascii()
+
+
+def test_help_and_version(folder: Path) -> None:
+    said = rllib("evaluate", "--episodes", "2", "--out", "shipped", cwd=folder)
+    assert "the team that ships with rllib_tag: 2A + 2B, random prey, trained for" in said
+    assert "evaluate" in rllib("--help", cwd=folder)
+    assert "--checkpoint-freq" in rllib("train", "file", "--help", cwd=folder)
+    assert rllib("--version", cwd=folder).strip() == "0.1.0"

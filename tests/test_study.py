@@ -1,0 +1,124 @@
+"""The study's own commands, on arms that take seconds."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import yaml
+from conftest import EXPERIMENTS
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.experiment.experiment import check_experiments, check_shape, load_experiments
+from rllib_tag.playing.transfer import transfer
+
+# Arms that stand in for others, so that every part of the report is drawn, and one that lacks the arms beside it.
+COPIES = {
+    "comm_evasive": "comm", "no_comm_evasive": "no_comm", "full_observation_evasive": "full_observation",
+    "comm_relational_evasive": "comm", "comm_long": "comm", "gcn": "comm", "native_3a1b": "no_comm",
+    "lone_class_a": "comm",
+}  # fmt: skip
+
+
+def script(name: str) -> ModuleType:
+    """A script of the study as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / "study" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_arm_is_a_sound_experiment() -> None:
+    arms = load_experiments(EXPERIMENTS / "study" / "study.yaml")
+    check_shape(arms)
+    check_experiments(arms)
+    assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 14 + [5] * 3
+    study, report = script("study"), script("report")
+    assert set(report.LABELS) == set(arms)
+    assert {talking[0] for _, talking, *_ in report.GAMES.values()} | {"lone_class_a"} == set(study.YARDSTICKS_ON)
+
+
+def quick_arms(folder: Path) -> Path:
+    """The study's arms with two seeds of one small iteration each."""
+    arms = load_experiments(EXPERIMENTS / "study" / "study.yaml")
+    for spec in arms.values():
+        spec["stop"] = {"training_iteration": 1}
+        spec["config"].update(num_envs_per_env_runner=2, train_batch_size=200, minibatch_size=100, num_epochs=1)
+        spec["config"]["seed"] = {"grid_search": [1, 2]}
+    (folder / "arms.yaml").write_text(yaml.safe_dump(arms))
+    return folder / "arms.yaml"
+
+
+def test_runs_are_kept_as_they_end_and_reported(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    study, report = script("study"), script("report")
+    monkeypatch.setattr(study, "transfer", partial(transfer, largest=1))
+    out, work = tmp_path / "results", tmp_path / "work"
+    run = partial(study.main, quick_arms(tmp_path), out, work, 1e9, episodes=2, jobs=1)
+    names = ["comm", "no_comm", "full_observation"]
+    run(names)
+    for name in names:
+        for seed in (1, 2):
+            found = {path.name for path in (out / name / f"seed_{seed}").iterdir()}
+            more = {"conditions.csv", "transfer.csv"} if name == "comm" else set()
+            assert found == {"curve.csv", "episodes.csv", "summary.json"} | more
+    before = (out / "comm" / "seed_1" / "summary.json").stat().st_mtime_ns
+    run(names)  # nothing is left to do
+    assert (out / "comm" / "seed_1" / "summary.json").stat().st_mtime_ns == before
+    (out / "no_comm" / "seed_2" / "summary.json").unlink()  # cut after training: the run is there, its figures are not
+    run(["no_comm"])
+    assert (out / "no_comm" / "seed_2" / "summary.json").exists()
+    with pytest.raises(ConfigError, match="--arm: unknown key 'com'"):
+        run(["com"])
+    for arm, source in COPIES.items():
+        shutil.copytree(out / source, out / arm)
+    monkeypatch.setattr("rllib_tag.report.study.REPETITIONS", 50)
+    monkeypatch.setitem(report.NATIVES, "native_3a1b", (1, 1))  # the largest team that was played
+    report.main(out)
+    printed = capsys.readouterr().out
+    assert printed.count("share of the gap recovered") == 3
+    assert "parts of the network" in printed
+    assert "trained as 3A + 1B" in printed
+    assert "a lone class A, trained as such" in printed
+    assert sorted(path.name for path in (out / "figures").glob("*.svg")) == [
+        f"{name}.svg"
+        for name in (
+            "bars_evasive",
+            "bars_parts",
+            "bars_random",
+            "bars_random_long",
+            "conditions_comm",
+            "conditions_comm_evasive",
+            "conditions_comm_long",
+            "conditions_comm_relational_evasive",
+            "curves_evasive",
+            "curves_random",
+            "curves_random_long",
+            "improvement_evasive",
+            "improvement_random",
+            "profiles_evasive",
+            "profiles_random",
+            "profiles_random_long",
+            "transfer",
+        )
+    ]
+
+
+def test_runs_take_a_core_each(tmp_path: Path) -> None:
+    command = [EXPERIMENTS / "study" / "study.py", quick_arms(tmp_path), "--out", "results", "--work", "work"]
+    options = ["--arm", "no_comm", "--episodes", "2", "--jobs", "2"]
+    done = subprocess.run(
+        [sys.executable, *command, *options], cwd=tmp_path, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert done.returncode == 0, done.stdout
+    for seed in (1, 2):
+        summary = json.loads((tmp_path / "results" / "no_comm" / f"seed_{seed}" / "summary.json").read_text())
+        assert summary["training"]["team"]["seed"] == seed

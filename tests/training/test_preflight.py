@@ -1,0 +1,132 @@
+"""Clusters that answer, and what stands at an address instead."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import ray
+from conftest import EXPERIMENTS
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.training import preflight
+from rllib_tag.training.preflight import check_surroundings, cluster_address
+
+
+class Server:
+    """Something that listens, takes a connection and answers with some bytes, or never."""
+
+    def __init__(self, answer: bytes) -> None:
+        self._socket = socket.create_server(("", 0))  # Ray takes this machine's other address for localhost
+        self._answer = answer
+        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        connection, _ = self._socket.accept()
+        with connection, contextlib.suppress(ConnectionError):
+            connection.sendall(self._answer)
+            while connection.recv(1000):
+                pass
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # where no cluster was started
+    monkeypatch.setattr(preflight, "CONNECT_TIMEOUT_S", 0.5)
+
+
+@pytest.fixture(params=[b"", b"HTTP/1.1 400 Bad Request\r\n\r\n"], ids=["silent", "another protocol"])
+def stranger(request: pytest.FixtureRequest) -> Iterator[Server]:
+    server = Server(request.param)
+    yield server
+    server.close()
+
+
+def closed_port() -> str:
+    """An address at which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def test_a_cluster_answers(ray_session: None) -> None:
+    address = ray.get_runtime_context().gcs_address
+    assert cluster_address(address) == address
+
+
+@pytest.mark.parametrize("prefix", ["", "ray://"])
+def test_what_listens_and_is_no_cluster_is_refused(prefix: str, stranger: Server) -> None:
+    with pytest.raises(ConfigError, match=rf"^--ray-address: expected a cluster at {prefix}{stranger.address}, found"):
+        cluster_address(prefix + stranger.address)
+
+
+def test_another_server_of_the_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "ANSWER_TIMEOUT_S", 0.5)
+    server = Server(bytes(3) + preflight.SETTINGS + bytes(5))
+    with pytest.raises(ConfigError, match=r"expected a cluster at .* is not Ray, or of another version"):
+        cluster_address(server.address)
+    server.close()
+
+
+def test_an_address_of_the_environment_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", closed_port())
+    for asked in (None, "auto"):
+        with pytest.raises(ConfigError, match=r"^RAY_ADDRESS: expected a cluster at 127\.0\.0\.1:.*Connection refused"):
+            cluster_address(asked)
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    assert cluster_address(None) == "local"
+
+
+def test_the_file_of_a_cluster_that_is_gone_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stranger: Server
+) -> None:
+    assert cluster_address(None) == "local"
+    (tmp_path / "ray").mkdir()
+    (tmp_path / "ray" / "ray_current_cluster").write_text(stranger.address)
+    assert cluster_address(None) == "local"
+    settings = Server(bytes(3) + preflight.SETTINGS + bytes(5))
+    (tmp_path / "ray" / "ray_current_cluster").write_text(settings.address)
+    assert cluster_address(None) is None  # Ray finds it, too
+    settings.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "why"), [("nosuch", "invalid literal|Name or service"), ("::1:x", "invalid literal")]
+)
+def test_what_is_no_address_is_refused(address: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=f"--ray-address: expected a cluster at {address}, found none .*{why}"):
+        cluster_address(address)
+
+
+@pytest.mark.parametrize("name", ["TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"])
+def test_variables_that_ray_refuses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_surroundings()
+    monkeypatch.setenv(name, "/somewhere")
+    with pytest.raises(ConfigError, match=rf"^{name}: expected it not to be set, .* got /somewhere\. Unset it"):
+        check_surroundings()
+
+
+@pytest.mark.parametrize("folder", ["/proc/none", "/tmp/" + 100 * "x"])
+def test_where_ray_cannot_write_nothing_begins(folder: str, tmp_path: Path) -> None:
+    command = ["train", "file", str(EXPERIMENTS / "tag_quick.yaml"), "--storage-path", str(tmp_path / "results")]
+    done = subprocess.run(
+        [sys.executable, "-m", "rllib_tag", *command, "--ray-num-cpus", "2"],
+        env=os.environ | {"RAY_TMPDIR": folder}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    shutil.rmtree(folder, ignore_errors=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ray: expected that Ray can write its own files here, got: ")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "results").exists()
