@@ -14,7 +14,7 @@ from rllib_tag.experiment.backend import why_plain
 from rllib_tag.experiment.effective import REFUSALS, View, is_comm, said_by, views
 from rllib_tag.experiment.team_check import check_team
 from rllib_tag.experiment.value_check import check_values
-from rllib_tag.plugin.class_paths import resolve, resolve_subclass
+from rllib_tag.plugin.class_paths import env_class, resolve, resolve_subclass
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping
 from rllib_tag.plugin.ray_internals import (
@@ -132,8 +132,9 @@ def check_resources(asked: Mapping[str, float], available: Mapping[str, float]) 
 
 def _check_env(what: str, env: Any) -> bool:
     """Checks that there is such an environment; returns whether it is a `TagEnv`."""
-    if isinstance(env, str) and "." in env:
-        return issubclass(resolve_subclass(what, env, gym.Env), TagEnv)
+    found = env_class(what, env)
+    if found is not None:
+        return issubclass(found, TagEnv)
     if not isinstance(env, str) or (not env_is_registered(env) and env not in gym.registry):
         raise ConfigError(
             f"{what}: expected an import path such as rllib_tag.TagEnv or a registered name, got {env!r}. Write one."

@@ -10,7 +10,7 @@ import gymnasium as gym
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.class_paths import resolve_subclass
+from rllib_tag.plugin.class_paths import env_class
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.ray_internals import (
@@ -87,5 +87,4 @@ def _merged(what: str, merge: Callable[[], AlgorithmConfig]) -> AlgorithmConfig:
 
 def _view(what: str, config: AlgorithmConfig) -> View:
     policies = _merged(f"{what}: multiagent: policies", lambda: policy_configs(config))
-    env = resolve_subclass(f"{what}: env", config.env, gym.Env) if "." in str(config.env) else None
-    return View(what, config, policies, env)
+    return View(what, config, policies, env_class(f"{what}: env", config.env))

@@ -9,9 +9,11 @@ import os
 import sys
 from typing import Any
 
+import gymnasium as gym
 import ray
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.plugin.ray_internals import env_is_registered
 
 
 def resolve(what: str, path: Any) -> Any:
@@ -61,6 +63,20 @@ def resolve_subclass(what: str, path: Any, base: type) -> type:
         kind = f"class {found.__qualname__}" if isinstance(found, type) else type(found).__name__
         raise ConfigError(f"{what}: expected a subclass of {base.__name__}, got {path!r}, a {kind}. Name another.")
     return found
+
+
+def env_class(what: str, env: Any) -> type[gym.Env] | None:
+    """The class of an environment, given by itself or by its path; None for what is registered under a name.
+
+    As RLlib has it, a name that is registered with Tune is one even if it looks like a path.
+
+    Raises:
+        ConfigError: If a path does not name an environment's class.
+    """
+    if isinstance(env, type):
+        return env
+    is_path = isinstance(env, str) and "." in env and not env_is_registered(env)
+    return resolve_subclass(what, env, gym.Env) if is_path else None
 
 
 def _in_actor() -> bool:

@@ -13,10 +13,9 @@ from ray.rllib.policy.policy import Policy, PolicySpec
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.class_paths import resolve
+from rllib_tag.plugin.class_paths import env_class
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.mapping import acting_policies
-from rllib_tag.plugin.ray_internals import env_is_registered
 
 
 class TagRunner(RolloutWorker):
@@ -146,11 +145,10 @@ def _groups(policy: Policy) -> list[dict[str, Any]]:
 
 def _evaluated(config: AlgorithmConfig) -> AlgorithmConfig:
     """A config for evaluation with the policies that agents of its `TagEnv` act by; another environment's as it is."""
-    path = config.env
-    env_class = resolve("env", path) if isinstance(path, str) and "." in path and not env_is_registered(path) else path
-    if not isinstance(env_class, type) or not issubclass(env_class, TagEnv):
+    found = env_class("env", config.env)
+    if found is None or not issubclass(found, TagEnv):
         return config
-    acting = set(acting_policies(config, env_class(config.env_config)).values())
+    acting = set(acting_policies(config, found(config.env_config)).values())
     policies = config.policies if isinstance(config.policies, dict) else dict.fromkeys(config.policies, PolicySpec())
     kept = {name: spec for name, spec in policies.items() if name in acting}
     return config.copy(copy_frozen=False).multi_agent(policies=kept)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import EXPERIMENTS
+from ray.tune.registry import register_env
 from small_runs import run, small
 
 from rllib_tag import ClassPolicyMapping, TagEnv
@@ -162,6 +163,12 @@ def test_views_are_what_rllib_merges() -> None:
     assert training.policies["class_a"].model["custom_model"] is training.config.model["custom_model"]
     assert evaluation.config.env_config == {**config["env_config"], "num_class_a": 3}
     assert (training.config.explore, evaluation.config.explore) == (True, False)
+
+
+def test_a_registered_name_may_look_like_a_path() -> None:
+    register_env("lab.game", lambda config: TagEnv(config))
+    spec = {**copy.deepcopy(SPECS["tag_quick"]), "env": "lab.game"}
+    check_experiments({"registered": spec})
 
 
 @pytest.mark.parametrize("backend", ["batched", "mpe2"])

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import gymnasium as gym
 import pytest
+from ray.tune.registry import register_env
 
 import rllib_tag
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.class_paths import resolve, resolve_subclass
+from rllib_tag.plugin.class_paths import env_class, resolve, resolve_subclass
 
 MODULE = "import pathlib, gymnasium\npathlib.Path(r'{mark}').touch()\nclass Env(gymnasium.Env): ...\n"
 CODE = "from rllib_tag.plugin.class_paths import resolve; resolve('env', 'lab.Env')"
@@ -38,6 +39,14 @@ def test_a_class_must_be_of_its_kind() -> None:
             resolve("env", path)
     with pytest.raises(ConfigError, match=r"cannot import 'no_such_package.x'"):
         resolve("env", "no_such_package.x")
+
+
+def test_an_environment_is_found_as_rllib_finds_it() -> None:
+    register_env("lab.game", lambda config: rllib_tag.TagEnv(config))
+    found = [env_class("env", env) for env in (rllib_tag.TagEnv, "rllib_tag.TagEnv", "lab.game", "CartPole-v1")]
+    assert found == [rllib_tag.TagEnv, rllib_tag.TagEnv, None, None]
+    with pytest.raises(ConfigError, match=r"env: cannot import 'lab.games'"):
+        env_class("env", "lab.games")
 
 
 @pytest.mark.parametrize(
