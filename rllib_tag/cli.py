@@ -84,7 +84,7 @@ def train_file(
 ) -> None:  # fmt: skip
     """Train every experiment of a YAML file; what the file sets stands unless an option gives a value."""
     options = _train_options(locals())
-    from rllib_tag.experiment.experiment import load_experiments
+    from rllib_tag.experiment.spec import load_experiments
 
     _train(load_experiments(config_file), options)
 

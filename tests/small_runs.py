@@ -7,7 +7,7 @@ from typing import Any
 
 from conftest import EXPERIMENTS
 
-from rllib_tag.experiment.experiment import load_experiments
+from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.training.train import TrainOptions, TrialEnd, train
 
 

@@ -13,9 +13,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from typer.testing import CliRunner
 
 from rllib_tag.cli import app
-from rllib_tag.experiment.config_check import resources_of
-from rllib_tag.experiment.experiment import load_experiments
-from rllib_tag.experiment.sweeps import corners
+from rllib_tag.experiment.experiment import parse_experiments
+from rllib_tag.experiment.spec import load_experiments
 
 CLUSTER = EXPERIMENTS / "cluster"
 LAUNCHED = yaml.safe_load((CLUSTER / "ray-cluster.yaml").read_text())
@@ -66,8 +65,8 @@ def containers() -> list[dict[str, Any]]:
 
 def asked_for() -> list[dict[str, float]]:
     """What each trial of the GPU experiment asks Ray for."""
-    (spec,) = load_experiments(EXPERIMENTS / "tag_ppo_gpu.yaml").values()
-    return [resources_of(spec["run"], spec["env"], config) for config in corners(spec["config"])]
+    (experiment,) = parse_experiments(load_experiments(EXPERIMENTS / "tag_ppo_gpu.yaml"))
+    return [dict(variant.resources) for variant in experiment.variants]
 
 
 def test_the_cluster_has_a_machine_for_each_trial() -> None:

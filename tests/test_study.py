@@ -16,7 +16,8 @@ import yaml
 from conftest import EXPERIMENTS
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.experiment import check_experiments, check_shape, load_experiments
+from rllib_tag.experiment.experiment import parse_experiments
+from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.playing.transfer import transfer
 
 # Arms that stand in for others, so that every part of the report is drawn, and one that lacks the arms beside it.
@@ -37,8 +38,7 @@ def script(name: str) -> ModuleType:
 
 def test_every_arm_is_a_sound_experiment() -> None:
     arms = load_experiments(EXPERIMENTS / "study" / "study.yaml")
-    check_shape(arms)
-    check_experiments(arms)
+    parse_experiments(arms)
     assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 14 + [5] * 3
     study, report = script("study"), script("report")
     assert set(report.LABELS) == set(arms)

@@ -33,7 +33,7 @@ from rllib_tag import restore
 from rllib_tag.cli_output import run_command
 from rllib_tag.errors import check_keys
 from rllib_tag.experiment.checkpoints import is_whole
-from rllib_tag.experiment.experiment import load_experiments
+from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv
 from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.runner import RunnerError, TagRunner

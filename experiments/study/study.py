@@ -22,7 +22,7 @@ from rich.console import Console
 from rllib_tag import evaluate, restore
 from rllib_tag.cli_output import run_command
 from rllib_tag.errors import check_keys
-from rllib_tag.experiment.experiment import load_experiments
+from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv, write_json
 from rllib_tag.names import BASELINES
 from rllib_tag.playing.transfer import transfer

@@ -10,10 +10,10 @@ from typing import Any
 import gymnasium as gym
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys
-from rllib_tag.experiment.backend import why_plain
-from rllib_tag.experiment.effective import REFUSALS, View, is_comm, said_by, views
+from rllib_tag.experiment.sampling import default_sampler_reason
 from rllib_tag.experiment.team_check import check_team
 from rllib_tag.experiment.value_check import check_values
+from rllib_tag.experiment.variant import REFUSALS, Variant, View, is_comm, said_by, views
 from rllib_tag.plugin.class_paths import env_class, resolve, resolve_subclass
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping
@@ -46,13 +46,13 @@ OF_THE_RUN = (
 )  # fmt: skip
 
 
-def check_config(run: str, env: str, config: Mapping[str, Any]) -> None:
-    """Checks a config without unresolved search values.
+def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
+    """Checks a config, and resolves it.
 
     Args:
         run: The algorithm's name.
         env: The environment's import path or registered name.
-        config: RLlib's config.
+        config: RLlib's config, without unresolved search values.
 
     Raises:
         ConfigError: On the first thing that does not fit.
@@ -83,18 +83,18 @@ def check_config(run: str, env: str, config: Mapping[str, Any]) -> None:
     _check_stack(training, evaluation)
     for key, value in (given or {}).items():
         _check_heeded(key, value, evaluation)
-    team = check_team(training, evaluation if given else None)
+    check_team(training, evaluation if given else None)
     if run in IN_FRAGMENTS and training.is_ours:
         for view in (training, evaluation) if config.get("evaluation_interval") else (training,):
             _check_fragments(run, view)
-    if team is not None and team.config.backend == "batched":
-        reason = why_plain(run, env, config)
-        if reason is not None:
-            raise ConfigError(
-                f"config: env_config: backend: batched: expected a run that can be sampled on arrays, got {reason}. "
-                "Change that, or set backend: auto."
-            )
-    resources_of(run, env, config)
+    reason = default_sampler_reason(run, (training, evaluation))
+    variant = Variant(training, evaluation, resources_of(run, env, config), reason)
+    if reason is not None and variant.must_be_batched:
+        raise ConfigError(
+            f"config: env_config: backend: batched: expected a run that can be sampled on arrays, got {reason}. "
+            "Change that, or set backend: auto."
+        )
+    return variant
 
 
 def resources_of(run: str, env: str, config: Mapping[str, Any]) -> dict[str, float]:
@@ -107,27 +107,6 @@ def resources_of(run: str, env: str, config: Mapping[str, Any]) -> dict[str, flo
         return required_resources(run, {**copy.deepcopy(dict(config)), "env": env})
     except REFUSALS as error:
         raise ConfigError(f"config: expected one that RLlib accepts, got: {said_by(error)} Change it.") from error
-
-
-def check_resources(asked: Mapping[str, float], available: Mapping[str, float]) -> None:
-    """Raises where a trial asks for more than there is: it would wait for ever, or do without in silence.
-
-    Args:
-        asked: From `resources_of`.
-        available: CPUs and GPUs of this machine or cluster.
-
-    Raises:
-        ConfigError: If more is asked for than there is.
-    """
-    for kind, advice in (
-        ("GPU", "Set num_gpus: 0 and num_gpus_per_env_runner: 0 to train on the CPU"),
-        ("CPU", "Lower num_env_runners, num_cpus_per_env_runner or num_cpus_for_main_process"),
-    ):
-        if asked.get(kind, 0) > available.get(kind, 0):
-            raise ConfigError(
-                f"config: expected a trial that asks for at most the {available.get(kind, 0):g} {kind}s that are here, "
-                f"got {asked[kind]:g}. {advice}."
-            )
 
 
 def _check_env(what: str, env: Any) -> bool:

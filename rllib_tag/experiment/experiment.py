@@ -1,180 +1,142 @@
-"""Experiment files: read safely, checked whole before any worker starts."""
+"""Experiments parsed: each checked whole before any worker starts, with what follows from it."""
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import math
-import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys
-from rllib_tag.experiment.config_check import check_config
+from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys, under
+from rllib_tag.experiment.config_check import resolve_config
 from rllib_tag.experiment.loggers import check_loggers
 from rllib_tag.experiment.metrics import TIMES, whole_name
-from rllib_tag.experiment.sweeps import check_sweep, corners, mutated
-from rllib_tag.places import is_uri
+from rllib_tag.experiment.options import TrainOptions, apply_options
+from rllib_tag.experiment.sampled import corners
+from rllib_tag.experiment.spec import Specs, check_shape
+from rllib_tag.experiment.sweeps import check_sweep
+from rllib_tag.experiment.variant import Variant
+from rllib_tag.places import Place
 
-Experiments = dict[str, dict[str, Any]]
-
-NAME = re.compile(r"[\w.-]*\w[\w.-]*")
-SPEC_KEYS = (
-    "run", "env", "stop", "config", "num_samples", "storage_path", "checkpoint_config", "max_failures",
-    "restore", "metric", "mode", "scheduler", "search", "loggers",
-)  # fmt: skip
 CHECKPOINT_KEYS = (
     "checkpoint_at_end", "checkpoint_frequency", "num_to_keep", "checkpoint_score_attribute", "checkpoint_score_order",
 )  # fmt: skip
-OLD_SPEC_KEYS = {
-    "local_dir": "storage_path",
-    "time_budget_s": "stop: {time_total_s: …}, of a trial's training",
-    "checkpoint_freq": "checkpoint_config: {checkpoint_frequency: …}",
-    "checkpoint_at_end": "checkpoint_config: {checkpoint_at_end: …}",
-    "keep_checkpoints_num": "checkpoint_config: {num_to_keep: …}",
-    "checkpoint_score_attr": "checkpoint_config: {checkpoint_score_attribute: …}",
-}
 
 
-def load_experiments(path: str | os.PathLike[str]) -> Experiments:
-    """Reads an experiment file, safely: YAML tags build nothing.
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One experiment, checked.
 
     Args:
-        path: A YAML file that maps experiment names to specifications.
+        name: Its name.
+        spec: What the file and the command line say of it.
+        variants: The configs that its trials may begin with: all of its grid, and the ends of what is sampled.
+        stop: Stop criteria by the whole names of metrics.
+        checkpoint_config: What of checkpoints is kept, likewise.
+        default_sampler_reason: Why RLlib's default sampler samples it; None if it is sampled on arrays.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    variants: tuple[Variant, ...]
+    stop: Mapping[str, float]
+    checkpoint_config: Mapping[str, Any]
+    default_sampler_reason: str | None
+
+    @classmethod
+    def of(cls, name: str, spec: Mapping[str, Any]) -> Experiment:
+        """Checks a specification whose shape has been checked: values, class paths, team, model, in every variant.
+
+        Raises:
+            ConfigError: On the first thing that does not fit.
+        """
+        config = spec.get("config", {})
+        stop = _stop(spec.get("stop"), config)
+        checkpoint_config = _checkpoint_config(spec.get("checkpoint_config", {}), config)
+        population = check_sweep(spec)
+        check_loggers(spec.get("loggers", {}))
+        variants = tuple(resolve_config(spec["run"], spec["env"], corner) for corner in corners(config))
+        if population is not None:
+            for corner in corners(population.changed(config)):
+                resolve_config(spec["run"], spec["env"], corner)
+        return cls(name, spec, variants, stop, checkpoint_config, _default_sampler_reason(variants))
+
+    @property
+    def storage(self) -> Place:
+        """Where the folder of its results is made."""
+        return Place.at(self.spec["storage_path"])
+
+    @property
+    def place(self) -> Place:
+        """The folder of its results."""
+        return self.storage / self.name
+
+    @property
+    def restored(self) -> Path | None:
+        """The checkpoint, or exported weights, that it starts from."""
+        return Path(self.spec["restore"]) if self.spec.get("restore") else None
+
+
+def parse_experiments(specs: Specs, options: TrainOptions | None = None) -> list[Experiment]:
+    """Checks every variant of every experiment, with what the command line sets in it.
+
+    Args:
+        specs: Specifications by name, as in an experiment file.
+        options: What the command line sets. Default: nothing.
 
     Raises:
-        ConfigError: If the file is missing, is not YAML, or is not such a mapping.
+        ConfigError: On the first thing that does not fit.
     """
-    try:
-        experiments = yaml.load(Path(path).read_text(), _UniqueKeyLoader)
-        json.dumps(experiments, default=str)  # finds what contains itself
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"experiment file: cannot read {path}: {error}. Check the path.") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        where = " ".join(str(error).split())
-        raise ConfigError(f"experiment file {path}: expected plain YAML, got: {where}. Correct it.") from error
-    if not isinstance(experiments, dict) or not experiments:
+    check_shape(specs)
+    specs = apply_options(specs, options or TrainOptions())
+    check_shape(specs)
+    out = []
+    for name, spec in specs.items():
+        with under(name):
+            out.append(Experiment.of(name, spec))
+    return out
+
+
+def _default_sampler_reason(variants: tuple[Variant, ...]) -> str | None:
+    reasons = (variant.default_sampler_reason for variant in variants)
+    reason = next((reason for reason in reasons if reason is not None), None)
+    if reason is not None and any(variant.must_be_batched for variant in variants):
         raise ConfigError(
-            f"experiment file {path}: expected a mapping of experiment names, got {experiments!r}. Write one."
+            f"config: env_config: backend: batched: expected all variants sampled on arrays, got one with {reason}. "
+            "An experiment's variants sample alike: put them into two experiments."
         )
-    for name, spec in experiments.items():
-        if not isinstance(name, str) or not isinstance(spec, dict):
-            raise ConfigError(
-                f"experiment file {path}: expected a name and a mapping, got {name!r}: {spec!r}. Write both."
-            )
-    return experiments
+    return reason
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, to which a key given twice is an error and not the last one's silent win."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)  # before merge keys (`<<`) add what may be overridden
-        seen = set()
-        for key, _ in node.value:
-            if (key.tag, str(key.value)) in seen:
-                raise yaml.composer.ComposerError(None, None, f"key {key.value!r} twice", key.start_mark)
-            seen.add((key.tag, str(key.value)))
-        return node
-
-
-def check_shape(experiments: Experiments) -> None:
-    """Checks what stands around the configs: keys, kinds of values, nothing that Tune would run as code.
-
-    Raises:
-        ConfigError: On the first thing that does not fit.
-    """
-    for name, spec in experiments.items():
-        try:
-            if not NAME.fullmatch(name):
-                raise ConfigError("name: expected letters, digits, '.', '_' and '-', got another. Rename it.")
-            _refuse_eval(spec, "experiment")
-            _check_spec_shape(spec)
-        except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from error
-
-
-def _check_spec_shape(spec: Mapping[str, Any]) -> None:
-    for old, new in OLD_SPEC_KEYS.items():
-        if old in spec:
-            raise ConfigError(f"old key {old!r}: expected {new}. Rename it.")
-    check_keys("experiment", spec, SPEC_KEYS)
-    for key in ("run", "env"):
-        if not isinstance(spec.get(key), str):
-            raise ConfigError(f"{key}: expected a name or an import path, got {spec.get(key)!r}. Add `{key}:`.")
-    if not isinstance(spec.get("storage_path", ""), str):
-        raise ConfigError(f"storage_path: expected a path or a URI, got {spec['storage_path']!r}. Write one.")
-    if not isinstance(spec.get("restore", ""), str) or is_uri(spec.get("restore", "")):
-        raise ConfigError(f"restore: expected a local path, got {spec['restore']!r}. Copy the checkpoint there.")
-    for key, minimum in (("num_samples", 1), ("max_failures", 0)):
-        if key in spec:
-            check_int(key, spec[key], minimum)
-    for key in ("config", "checkpoint_config", "stop"):
-        if not isinstance(spec.get(key, {}), dict):
-            raise ConfigError(f"{key}: expected a mapping, got {spec[key]!r}. Write one.")
-
-
-def check_experiments(experiments: Experiments) -> None:
-    """Checks every variant of every experiment whose shape has been checked: values, class paths, team, model.
-
-    Raises:
-        ConfigError: On the first thing that does not fit.
-    """
-    for name, spec in experiments.items():
-        try:
-            _check_spec(spec)
-        except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from error
-
-
-def _check_spec(spec: Mapping[str, Any]) -> None:
-    _check_stop(spec.get("stop"), spec.get("config", {}))
-    _check_checkpoint_config(spec.get("checkpoint_config", {}), spec.get("config", {}))
-    check_sweep(spec)
-    check_loggers(spec.get("loggers", {}))
-    begun, changed = spec.get("config", {}), mutated(spec)
-    for variant in (*corners(begun), *(corners(changed) if changed != begun else ())):
-        check_config(spec["run"], spec["env"], variant)
-
-
-def _check_stop(stop: Any, config: Mapping[str, Any]) -> None:
+def _stop(stop: Any, config: Mapping[str, Any]) -> dict[str, float]:
     if not isinstance(stop, dict) or not stop:
         raise ConfigError(
             f"stop: expected a mapping such as {{timesteps_total: 100000}}, got {stop!r}. "
             "Without it, training never ends."
         )
+    out = {}
     for key, value in stop.items():
-        lowest = 0 if whole_name("stop", key, config) in TIMES else -math.inf  # a return may well be below 0
+        name = whole_name("stop", key, config)
+        lowest = 0 if name in TIMES else -math.inf  # a return may well be below 0
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest < value < math.inf:
             above = " above 0" if lowest == 0 else ""
             raise ConfigError(f"stop: {key}: expected a finite number{above}, got {value!r}. Set one.")
+        out[name] = value
+    return out
 
 
-def _check_checkpoint_config(given: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+def _checkpoint_config(given: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
     check_keys("checkpoint_config", given, CHECKPOINT_KEYS)
     for key, minimum in (("checkpoint_frequency", 0), ("num_to_keep", 1)):
         if given.get(key) is not None:
             check_int(f"checkpoint_config: {key}", given[key], minimum)
-    if given.get("checkpoint_score_attribute") is not None:
-        whole_name("checkpoint_config: checkpoint_score_attribute", given["checkpoint_score_attribute"], config)
     check_bool("checkpoint_config: checkpoint_at_end", given.get("checkpoint_at_end", False))
     check_choice(
         "checkpoint_config: checkpoint_score_order", given.get("checkpoint_score_order", "max"), ("max", "min")
     )
-
-
-def _refuse_eval(value: Any, where: str) -> None:
-    """Tune would run the text under an `eval` key as Python."""
-    if isinstance(value, dict):
-        if "eval" in value:
-            raise ConfigError(
-                f"{where}: expected plain values, got an 'eval' key, which Tune would run as code. Remove it."
-            )
-        for key, inner in value.items():
-            _refuse_eval(inner, f"{where}: {key}")
-    elif isinstance(value, list):
-        for inner in value:
-            _refuse_eval(inner, where)
+    metric = given.get("checkpoint_score_attribute")
+    if metric is None:
+        return dict(given)
+    whole = whole_name("checkpoint_config: checkpoint_score_attribute", metric, config)
+    return {**given, "checkpoint_score_attribute": whole}

@@ -10,7 +10,7 @@ from typing import Any
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.checkpoints import find_checkpoint
-from rllib_tag.experiment.experiment import Experiments
+from rllib_tag.experiment.spec import Specs
 from rllib_tag.names import GOOD_POLICIES
 from rllib_tag.places import is_uri
 
@@ -61,18 +61,18 @@ class TrainOptions:
     verbose: int = 0
 
 
-def apply_options(experiments: Experiments, options: TrainOptions) -> Experiments:
-    """The experiments with what the command line gives put over what the file says."""
+def apply_options(specs: Specs, options: TrainOptions) -> Specs:
+    """Specifications with what the command line gives put over what the file says."""
     if options.experiment_name is not None:
-        if len(experiments) != 1:
+        if len(specs) != 1:
             raise ConfigError(
-                f"--experiment-name: expected a file with one experiment, got {len(experiments)}. Leave it out."
+                f"--experiment-name: expected a file with one experiment, got {len(specs)}. Leave it out."
             )
-        experiments = {options.experiment_name: next(iter(experiments.values()))}
+        specs = {options.experiment_name: next(iter(specs.values()))}
     if options.scheduler_config and options.scheduler is None:
         raise ConfigError("--scheduler-config: expected --scheduler beside it, got none. Name the scheduler, too.")
     out = {}
-    for name, spec in experiments.items():
+    for name, spec in specs.items():
         spec = copy.deepcopy(spec)
         for key in ("stop", "storage_path", "num_samples", "restore"):
             value = getattr(options, key)

@@ -9,7 +9,7 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_tag.errors import ConfigError, under
-from rllib_tag.experiment.effective import View, is_comm
+from rllib_tag.experiment.variant import View, is_comm
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping, acting_policies

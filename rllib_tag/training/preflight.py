@@ -7,17 +7,16 @@ import json
 import math
 import os
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.checkpoints import read_checkpoint
-from rllib_tag.experiment.config_check import check_resources, resources_of
-from rllib_tag.experiment.effective import View, views
+from rllib_tag.experiment.experiment import Experiment
 from rllib_tag.experiment.team_check import comm_config
+from rllib_tag.experiment.variant import Variant, View
 from rllib_tag.files import as_json
 from rllib_tag.nn.weights import Net
 from rllib_tag.places import Place
@@ -98,7 +97,28 @@ def check_surroundings() -> None:
             )
 
 
-def check_gpus_here(spec: Mapping[str, Any], configs: Sequence[Mapping[str, Any]], limit: int | None) -> None:
+def check_resources(asked: Mapping[str, float], available: Mapping[str, float]) -> None:
+    """Raises where a trial asks for more than there is: it would wait for ever, or do without in silence.
+
+    Args:
+        asked: What a trial asks for, CPUs and GPUs among it.
+        available: CPUs and GPUs of this machine or cluster.
+
+    Raises:
+        ConfigError: If more is asked for than there is.
+    """
+    for kind, advice in (
+        ("GPU", "Set num_gpus: 0 and num_gpus_per_env_runner: 0 to train on the CPU"),
+        ("CPU", "Lower num_env_runners, num_cpus_per_env_runner or num_cpus_for_main_process"),
+    ):
+        if asked.get(kind, 0) > available.get(kind, 0):
+            raise ConfigError(
+                f"config: expected a trial that asks for at most the {available.get(kind, 0):g} {kind}s that are here, "
+                f"got {asked[kind]:g}. {advice}."
+            )
+
+
+def check_gpus_here(experiment: Experiment, limit: int | None) -> None:
     """Raises where a trial asks for more GPUs than this machine has, or than `limit`.
 
     Raises:
@@ -106,8 +126,8 @@ def check_gpus_here(spec: Mapping[str, Any], configs: Sequence[Mapping[str, Any]
     """
     gpus = torch.cuda.device_count()
     here = {"GPU": gpus if limit is None else min(gpus, limit), "CPU": math.inf}
-    for config in configs:
-        check_resources(resources_of(spec["run"], spec["env"], config), here)
+    for variant in experiment.variants:
+        check_resources(variant.resources, here)
 
 
 def check_new(place: Place) -> None:
@@ -123,14 +143,15 @@ def check_new(place: Place) -> None:
         )
 
 
-def check_resumable(place: Place, spec: Mapping[str, Any]) -> None:
-    """Raises unless an experiment was begun in a place, and with the same specification.
+def check_resumable(experiment: Experiment) -> None:
+    """Raises unless an experiment was begun before, and with the same specification.
 
     Tune goes on with what it stored, whatever it is given now.
 
     Raises:
         ConfigError: If none was, or with another specification.
     """
+    place, spec = experiment.place, experiment.spec
     names = place.files()
     if not any(name.startswith(TUNE_STATE) for name in names):
         raise ConfigError(
@@ -150,16 +171,15 @@ def check_resumable(place: Place, spec: Mapping[str, Any]) -> None:
         )
 
 
-def check_architecture(checkpoint: Path, spec: Mapping[str, Any], configs: Sequence[Mapping[str, Any]]) -> None:
-    """Raises where a checkpoint, or exported weights, are of another model or team than a config asks for.
+def check_architecture(checkpoint: Path, variants: Iterable[Variant]) -> None:
+    """Raises where a checkpoint, or exported weights, are of another model or team than a variant asks for.
 
     Raises:
         ConfigError: If they are, or are not whole.
     """
     nets = read_checkpoint(checkpoint).nets
-    for config in configs:
-        training, _ = views(spec["run"], spec["env"], config)
-        _check_architecture(training, nets, str(checkpoint))
+    for variant in variants:
+        _check_architecture(variant.training, nets, str(checkpoint))
 
 
 def _check_architecture(view: View, nets: Mapping[str, Net], source: str) -> None:

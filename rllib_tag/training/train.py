@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import logging
 import os
@@ -11,7 +10,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +21,12 @@ from ray.tune import ResumeConfig
 from ray.tune.experiment import Trial
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.backend import why_plain
-from rllib_tag.experiment.config_check import check_resources, resources_of
-from rllib_tag.experiment.experiment import Experiments, check_experiments, check_shape
+from rllib_tag.experiment.experiment import Experiment, parse_experiments
 from rllib_tag.experiment.loggers import logger_callbacks
-from rllib_tag.experiment.metrics import whole_name
-from rllib_tag.experiment.options import TrainOptions, apply_options
-from rllib_tag.experiment.sweeps import (
-    SWEEP_KEYS,
-    check_population,
-    corners,
-    scheduler_of,
-    search_of,
-    with_samplers,
-)
+from rllib_tag.experiment.options import TrainOptions
+from rllib_tag.experiment.sampled import with_samplers
+from rllib_tag.experiment.spec import Specs
+from rllib_tag.experiment.sweeps import scheduler_of, search_of
 from rllib_tag.files import as_json, provenance
 from rllib_tag.nn.weights import MANIFEST
 from rllib_tag.places import Place
@@ -56,6 +47,7 @@ from rllib_tag.training.preflight import (
     check_architecture,
     check_gpus_here,
     check_new,
+    check_resources,
     check_resumable,
     check_surroundings,
     cluster_address,
@@ -66,7 +58,7 @@ from rllib_tag.training.watch import OnResult, Watch
 INTERRUPTED = "INTERRUPTED"
 NOTHING_PLAYED = (
     "env runners: expected environment steps, got none: whenever they played, their processes died. "
-    "Look at --verbose 1 for what they print, and at this machine's memory."
+    "Look at what they print with -v, and at this machine's memory."
 )
 
 
@@ -95,12 +87,12 @@ class TrialEnd:
 
 
 def train(
-    experiments: Experiments, options: TrainOptions, on_result: OnResult, on_note: Callable[[str], None] = print
+    specs: Specs, options: TrainOptions, on_result: OnResult, on_note: Callable[[str], None] = print
 ) -> list[TrialEnd]:
     """Trains every experiment, after everything has been checked.
 
     Args:
-        experiments: Specifications by name, as in an experiment file.
+        specs: Specifications by name, as in an experiment file.
         options: What the command line sets.
         on_result: Called at each iteration with the trial's number and what it varies, such as `2_lr=0.01`, its
             result and its stop criteria.
@@ -113,36 +105,28 @@ def train(
     Raises:
         ConfigError: If something does not fit; nothing has been written then.
     """
-    check_shape(experiments)
-    experiments = apply_options(experiments, options)
-    check_shape(experiments)
-    check_experiments(experiments)
+    experiments = parse_experiments(specs, options)
     check_surroundings()
     address = _address(options)
-    reasons: dict[str, str | None] = {}  # why an experiment is not sampled on arrays
-    for name, spec in experiments.items():
-        configs = corners(spec.get("config", {}))
+    for experiment in experiments:
         if address == "local":
-            check_gpus_here(spec, configs, options.ray_num_gpus)
-        if spec.get("restore"):
-            check_architecture(Path(spec["restore"]), spec, configs)
-        check_population(spec)
-        reasons[name] = _why_plain(spec)
-        _place(name, spec).check_writable()
+            check_gpus_here(experiment, options.ray_num_gpus)
+        if experiment.restored is not None:
+            check_architecture(experiment.restored, experiment.variants)
+        experiment.place.check_writable()
     _quiet(options.verbose)
     with contextlib.ExitStack() as held:
-        for name, spec in experiments.items():
-            held.enter_context(locked(_place(name, spec)))
+        for experiment in experiments:
+            held.enter_context(locked(experiment.place))
             if options.resume:
-                check_resumable(_place(name, spec), spec)
+                check_resumable(experiment)
             else:
-                check_new(_place(name, spec))
-        return _train(experiments, reasons, options, address, on_result, on_note)
+                check_new(experiment.place)
+        return _train(experiments, options, address, on_result, on_note)
 
 
 def _train(
-    experiments: Experiments,
-    reasons: Mapping[str, str | None],
+    experiments: Sequence[Experiment],
     options: TrainOptions,
     address: str | None,
     on_result: OnResult,
@@ -154,12 +138,12 @@ def _train(
         _start_ray(options, address)
     try:
         available = ray.cluster_resources()
-        for spec in experiments.values():
-            for config in corners(spec.get("config", {})):
-                check_resources(resources_of(spec["run"], spec["env"], config), available)
+        for experiment in experiments:
+            for variant in experiment.variants:
+                check_resources(variant.resources, available)
         ends: list[TrialEnd] = []
-        for name, spec in experiments.items():  # one by one: side by side, all would go into the first one's folder
-            ends += _run(name, spec, reasons[name], options, on_result, on_note)
+        for experiment in experiments:  # one by one: side by side, all would go into the first one's folder
+            ends += _run(experiment, options, on_result, on_note)
             if any(end.status == INTERRUPTED for end in ends):
                 break
         return ends
@@ -206,44 +190,31 @@ def _start_ray(options: TrainOptions, address: str | None) -> None:
 
 
 def _run(
-    name: str,
-    spec: Mapping[str, Any],
-    reason: str | None,
-    options: TrainOptions,
-    on_result: OnResult,
-    on_note: Callable[[str], None],
+    experiment: Experiment, options: TrainOptions, on_result: OnResult, on_note: Callable[[str], None]
 ) -> list[TrialEnd]:
-    sampling = "on arrays" if reason is None else f"plainly, because of {reason}"
-    on_note(f"{name}: samples {sampling}")
-    exported = bool(spec.get("restore")) and (Path(spec["restore"]) / MANIFEST).exists()
+    name, spec, reason = experiment.name, experiment.spec, experiment.default_sampler_reason
+    on_note(f"{name}: {'samples on arrays' if reason is None else f'uses {_default_sampler(reason)}'}")
+    exported = experiment.restored is not None and (experiment.restored / MANIFEST).exists()
     if exported and not options.resume:
         on_note(f"{name}: starts with exported weights; optimizers and counters begin anew")
-    algorithm = (FROM_EXPORTED if exported else {}).get(spec["run"], spec["run"])
-    record = _place(name, spec) / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
+    sampling = "on arrays" if reason is None else _default_sampler(reason)
+    record = experiment.place / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
     record.write_text(as_json({"experiment": spec, "sampling": sampling, **provenance()}))
-    storage = LateDeletion.at(Place.at(spec["storage_path"]))
-    ours = ("run", "env", "storage_path", "loggers", *SWEEP_KEYS)
-    plain = copy.deepcopy({key: value for key, value in spec.items() if key not in ours})
-    plain["config"] = {**with_samplers(plain.get("config", {})), "env": spec["env"]}
+    config = {**with_samplers(spec.get("config", {})), "env": spec["env"]}
     if reason is not None:
-        plain["config"]["env_runner_cls"] = TagRunner
-    kept = dict(plain.get("checkpoint_config") or {})
-    if kept.get("checkpoint_score_attribute") is not None:
-        kept["checkpoint_score_attribute"] = whole_name(
-            "checkpoint_score_attribute", kept["checkpoint_score_attribute"], spec.get("config", {})
-        )
-    plain["stop"] = {whole_name("stop", key, spec.get("config", {})): value for key, value in spec["stop"].items()}
-    plain["checkpoint_config"] = CheckpointConfig(**kept)
-    scheduler = scheduler_of(spec)
+        config["env_runner_cls"] = TagRunner
     if options.resume:
-        experiment = storage / name
-        storage.filesystem.handler.delete_left_over(experiment.path)
-        state = experiment / max(file for file in experiment.files() if file.startswith(TUNE_STATE))
+        state = experiment.place / max(file for file in experiment.place.files() if file.startswith(TUNE_STATE))
         state.write_text(without_decisions(state.read_text()))
+    algorithm = (FROM_EXPORTED if exported else {}).get(spec["run"], spec["run"])
+    scheduler, storage = scheduler_of(spec), LateDeletion.at(experiment.storage)
     with logger_callbacks(spec.get("loggers", {})) as loggers:
         analysis = tune.run(
             TeamPPO if reason is None else algorithm,
             name=name,
+            config=config,
+            stop=dict(experiment.stop),
+            checkpoint_config=CheckpointConfig(**experiment.checkpoint_config),
             scheduler=scheduler,
             search_alg=search_of(spec),
             resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
@@ -252,32 +223,14 @@ def _run(
             storage_path=storage.path,
             storage_filesystem=storage.filesystem,
             raise_on_failed_trial=False,
-            **plain,
+            **{key: spec[key] for key in ("num_samples", "max_failures", "restore") if key in spec},
         )
     storage.filesystem.handler.delete_left_over((storage / name).path)
-    return [_trial_end(trial, storage) for trial in analysis.trials]
+    return [_trial_end(trial, experiment.storage) for trial in analysis.trials]
 
 
-def _why_plain(spec: Mapping[str, Any]) -> str | None:
-    """What keeps any of an experiment's variants from being sampled on arrays.
-
-    Raises:
-        ConfigError: If another variant demands it.
-    """
-    configs = corners(spec.get("config", {}))
-    reasons = [why_plain(spec["run"], spec["env"], config) for config in configs]
-    reason = next((reason for reason in reasons if reason is not None), None)
-    if reason is not None and any(config.get("env_config", {}).get("backend") == "batched" for config in configs):
-        raise ConfigError(
-            f"config: env_config: backend: batched: expected all variants sampled on arrays, got one with {reason}. "
-            "An experiment's variants sample alike: put them into two experiments."
-        )
-    return reason
-
-
-def _place(name: str, spec: Mapping[str, Any]) -> Place:
-    """Where an experiment's results go."""
-    return Place.at(spec["storage_path"]) / name
+def _default_sampler(reason: str) -> str:
+    return f"RLlib's default sampler, because of {reason}"
 
 
 def _quiet(verbose: int) -> None:

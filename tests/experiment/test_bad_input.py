@@ -14,9 +14,11 @@ from conftest import EXPERIMENTS
 
 from rllib_tag.cli import main
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.config_check import STACK_FLAGS, check_resources, resources_of
-from rllib_tag.experiment.experiment import check_experiments, check_shape, load_experiments
+from rllib_tag.experiment.config_check import STACK_FLAGS, resources_of
+from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.options import TrainOptions, apply_options
+from rllib_tag.experiment.spec import load_experiments
+from rllib_tag.training.preflight import check_resources
 
 QUICK = yaml.safe_load((EXPERIMENTS / "tag_quick.yaml").read_text())
 Change = Callable[[dict[str, Any]], object]
@@ -262,20 +264,15 @@ CASES: list[tuple[Change, str]] = [
 ]
 
 
-def check(experiments: dict[str, Any]) -> None:
-    check_shape(experiments)
-    check_experiments(experiments)
-
-
 @pytest.mark.parametrize(("change", "message"), CASES, ids=[message[:40] or "valid" for _, message in CASES])
 def test_one_clear_error(change: Change, message: str) -> None:
     experiments = copy.deepcopy(QUICK)
     change(experiments["tag_quick"])
     if not message:
-        check(experiments)
+        parse_experiments(experiments)
         return
     with pytest.raises(ConfigError) as error:
-        check(experiments)
+        parse_experiments(experiments)
     assert str(error.value).startswith("tag_quick: ")
     assert message in str(error.value)
 
@@ -283,10 +280,10 @@ def test_one_clear_error(change: Change, message: str) -> None:
 def test_a_grid_is_checked_in_every_variant() -> None:
     experiments = copy.deepcopy(QUICK)
     experiments["tag_quick"]["config"]["clip_param"] = {"grid_search": [0.1, 0.2]}
-    check(experiments)
+    parse_experiments(experiments)
     experiments["tag_quick"]["config"]["env_config"]["comm_range"] = {"grid_search": [1.0, -2.0]}
     with pytest.raises(ConfigError, match=r"comm_range: expected a number of at least 0, got -2\.0"):
-        check(experiments)
+        parse_experiments(experiments)
 
 
 @pytest.mark.parametrize(
@@ -334,10 +331,10 @@ def test_other_games_and_models_are_left_to_rllib(changes: dict[str, Any]) -> No
     """What only `TagEnv` and `CommModel` rely on is asked of no other run."""
     stack = {"enable_rl_module_and_learner": False, "enable_env_runner_and_connector_v2": False}
     spec = {"env": "CartPole-v1", "stop": {"training_iteration": 1}, **changes}
-    check({"lab": {**spec, "config": {**stack, **spec["config"]}}})
+    parse_experiments({"lab": {**spec, "config": {**stack, **spec["config"]}}})
     spec["config"] = {**stack, **spec["config"], "multiagent": {"policy_mapping_fn": {"type": "rllib_tag.TagEnv"}}}
     with pytest.raises(ConfigError, match="policy_mapping_fn: expected a subclass of Callable"):
-        check({"lab": spec})
+        parse_experiments({"lab": spec})
 
 
 class ToA:
@@ -373,7 +370,7 @@ def test_a_missing_file_is_named() -> None:
 
 def test_names_stay_inside_the_storage_folder() -> None:
     with pytest.raises(ConfigError, match="expected letters, digits"):
-        check_shape({"../out": QUICK["tag_quick"]})
+        parse_experiments({"../out": QUICK["tag_quick"]})
 
 
 def test_what_the_machine_lacks_is_named() -> None:

@@ -26,10 +26,10 @@ from ray.rllib.policy.policy import Policy
 
 from rllib_tag import TagEnv
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.backend import why_plain
-from rllib_tag.experiment.effective import View, views
-from rllib_tag.experiment.experiment import check_experiments, check_shape, load_experiments
-from rllib_tag.experiment.sweeps import corners, scheduler_of, search_of
+from rllib_tag.experiment.experiment import Experiment, parse_experiments
+from rllib_tag.experiment.spec import load_experiments
+from rllib_tag.experiment.sweeps import scheduler_of, search_of
+from rllib_tag.experiment.variant import View
 from rllib_tag.nn.weights import MANIFEST, load_exported
 from rllib_tag.playing.restore import PRETRAINED
 from rllib_tag.plugin.mapping import acting_policies
@@ -87,8 +87,7 @@ def changed(draw: Callable[..., Any], trees: list[Any]) -> Any:
 
 def read_experiments(path: Path) -> None:
     experiments = load_experiments(path)
-    check_shape(experiments)
-    check_experiments(experiments)
+    parse_experiments(experiments)
 
 
 def refused_or_read(read: Callable[[Path], object], path: Path, folder: Path) -> None:
@@ -123,37 +122,35 @@ def test_files_of_the_grammar(one_thread: None) -> None:
     def refused_or_builds(tree: Any) -> None:
         drawn.append(False)
         try:
-            check_shape(tree)
-            check_experiments(tree)
+            parsed = parse_experiments(tree)
         except ConfigError:
             return
         drawn[-1] = True
-        for spec in tree.values():
-            build(spec)
+        for experiment in parsed:
+            build(experiment)
 
     refused_or_builds()
     assert 2 * sum(drawn) >= len(drawn)
 
 
-def build(spec: dict[str, Any]) -> None:
+def build(experiment: Experiment) -> None:
     """Builds all that workers would: schedulers, and for training and evaluation the games, policies and models."""
-    scheduler_of(spec)
-    search_of(spec)
-    for config in corners(spec["config"])[:2]:
-        plain = why_plain(spec["run"], spec["env"], config)
-        training, evaluation = views(spec["run"], spec["env"], config)
-        trained = built(spec, training, plain is None)
-        for name, policy in built(spec, evaluation, plain is None).items():
+    scheduler_of(experiment.spec)
+    search_of(experiment.spec)
+    run, on_arrays = experiment.spec["run"], experiment.default_sampler_reason is None
+    for variant in experiment.variants[:2]:
+        trained = built(run, variant.training, on_arrays)
+        for name, policy in built(run, variant.evaluation, on_arrays).items():
             policy.set_weights(trained[name].get_weights())
-        if plain is None:
-            for view in (training, evaluation):
+        if on_arrays:
+            for view in (variant.training, variant.evaluation):
                 TagVec(TagEnv(view.config.env_config).config, 2)
 
 
-def built(spec: dict[str, Any], view: View, on_arrays: bool) -> dict[str, Policy]:
+def built(run: str, view: View, on_arrays: bool) -> dict[str, Policy]:
     """A view's policies, after they have acted in its game."""
     env = view.env(view.config.env_config)
-    algorithm = TeamPPO if on_arrays else ALGORITHMS[spec["run"]]()[0]
+    algorithm = TeamPPO if on_arrays else ALGORITHMS[run]()[0]
     policy_class = algorithm.get_default_policy_class(view.config)
     observations, _ = env.reset(seed=0)
     policies: dict[str, Policy] = {}

@@ -19,17 +19,10 @@ from typer.testing import CliRunner
 
 from rllib_tag.cli import app
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.experiment import check_experiments, check_shape
+from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.metrics import COUNTERS, RLLIB_METRICS, needs_callbacks, whole_name
-from rllib_tag.experiment.sweeps import (
-    TIMES,
-    check_population,
-    corners,
-    metric_of,
-    scheduler_of,
-    search_of,
-    with_samplers,
-)
+from rllib_tag.experiment.sampled import corners, with_samplers
+from rllib_tag.experiment.sweeps import TIMES, metric_of, scheduler_of, search_of
 from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.report.sweep import read_sweep
@@ -98,7 +91,7 @@ def test_a_bad_range_is_named(value: Any, message: str) -> None:
 def test_a_bad_value_within_a_sweep_is_found_before_the_first_trial() -> None:
     experiments = small("tag_quick", gnn={"choice": ["gat", "gta"]})
     with pytest.raises(ConfigError, match=r"gnn: .*'gta'"):
-        check_experiments(experiments)
+        parse_experiments(experiments)
 
 
 def test_metrics_that_exist() -> None:
@@ -238,10 +231,11 @@ def test_a_population_stays_within_its_ranges() -> None:
 
 
 def test_a_population_keeps_enough_checkpoints() -> None:
-    check_population({"scheduler": PBT})
-    check_population({"checkpoint_config": {"num_to_keep": 2}})
+    (spec,) = small("tag_quick").values()
+    spec["scheduler"] = {"type": "pbt", "hyperparam_mutations": {"clip_param": [0.1]}}
+    parse_experiments({"pbt": spec})
     with pytest.raises(ConfigError, match="expected checkpoint_config: num_to_keep of at least 3, got 2"):
-        check_population({"scheduler": PBT, "config": {}, "checkpoint_config": {"num_to_keep": 2}})
+        parse_experiments({"pbt": {**spec, "checkpoint_config": {"num_to_keep": 2}}})
 
 
 @pytest.mark.parametrize(
@@ -255,9 +249,9 @@ def test_a_population_keeps_enough_checkpoints() -> None:
 )
 def test_what_a_population_may_try_is_checked(mutations: Any, message: str) -> None:
     (spec,) = small("tag_quick").values()
-    check_experiments({"pbt": {**spec, "scheduler": {"type": "pbt", "hyperparam_mutations": {"clip_param": [0.1]}}}})
+    parse_experiments({"pbt": {**spec, "scheduler": {"type": "pbt", "hyperparam_mutations": {"clip_param": [0.1]}}}})
     with pytest.raises(ConfigError, match=message):
-        check_experiments({"pbt": {**spec, "scheduler": {"type": "pbt", "hyperparam_mutations": mutations}}})
+        parse_experiments({"pbt": {**spec, "scheduler": {"type": "pbt", "hyperparam_mutations": mutations}}})
 
 
 def test_searches() -> None:
@@ -284,7 +278,6 @@ def sweep(tmp_path: Path, lr: Any, iterations: int, **more: Any) -> tuple[list[T
     del spec["config"]["lr_schedule"]
     spec["config"] |= {"lr": lr, "num_cpus_for_main_process": 0.5, "num_cpus_per_env_runner": 0.5}
     spec |= {"stop": {"training_iteration": iterations}, **more}
-    check_shape(experiments)
     ends = train(experiments, TrainOptions(storage_path=str(tmp_path)), lambda *_: None, lambda note: None)
     return ends, tmp_path / "tag_quick"
 

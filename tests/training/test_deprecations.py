@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from conftest import EXPERIMENTS
 
-from rllib_tag.experiment.experiment import load_experiments
+from rllib_tag.experiment.spec import load_experiments
 
 COUNTED = {
     # Plain PPO's own, on the way from padded sequences to minibatches.

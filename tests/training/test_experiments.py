@@ -21,7 +21,8 @@ from small_runs import run, small
 from rllib_tag import TagEnv, evaluate
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.checkpoints import load_policies
-from rllib_tag.experiment.experiment import check_experiments, check_shape, load_experiments
+from rllib_tag.experiment.experiment import parse_experiments
+from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.names import METRICS
 from rllib_tag.playing.restore import TrainedTeam, export, restore
 from rllib_tag.training import train as training
@@ -42,8 +43,7 @@ def test_all_experiments_of_the_readme_are_there() -> None:
 @pytest.mark.parametrize("path", sorted((EXPERIMENTS / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
 def test_sweeps_are_sound(path: Path) -> None:
     experiments = load_experiments(path)
-    check_shape(experiments)
-    check_experiments(experiments)
+    parse_experiments(experiments)
     assert f"`sweeps/{path.name}`" in (EXPERIMENTS / "README.md").read_text()
 
 
@@ -98,7 +98,7 @@ def check_prey(team: TrainedTeam, folder: Path) -> None:
 
 def test_the_gpu_experiment_reaches_its_check(ray_session: None, tmp_path: Path) -> None:
     experiments = load_experiments(EXPERIMENTS / "tag_ppo_gpu.yaml")
-    check_experiments(experiments)
+    parse_experiments(experiments)
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here, so the check has nothing to refuse")
     with pytest.raises(ConfigError, match="asks for at most the 0 GPUs that are here, got 1"):

@@ -1,14 +1,14 @@
-"""Whether a run samples on arrays, and if not, why."""
+"""Whether a run is sampled on arrays, and if not, why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.callbacks import DefaultCallbacks
 
-from rllib_tag.experiment.effective import View, views
+from rllib_tag.experiment.variant import View
 from rllib_tag.plugin.callbacks import TagCallbacks
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.env_config import TagEnvConfig
@@ -18,7 +18,7 @@ from rllib_tag.plugin.ray_internals import algorithm_defaults
 from rllib_tag.plugin.tag_vec import mpe2_needed
 
 # Keys of RLlib that the batched sampler has no part in; it knows RLlib's defaults only.
-PLAIN_ONLY = (
+DEFAULT_SAMPLER_ONLY = (
     "count_steps_by", "sample_collector", "postprocess_inputs", "compress_observations", "remote_worker_envs",
     "output", "clip_rewards", "off_policy_estimation_methods", "use_gae", "use_critic", "fake_sampler", "render_env",
     "torch_compile_learner", "torch_compile_worker", "policy_states_are_swappable",
@@ -31,22 +31,19 @@ HOOKS = (
 )  # fmt: skip
 
 
-def why_plain(run: str, env: str, config: Mapping[str, Any]) -> str | None:
-    """What keeps a checked config from being sampled on arrays; None if nothing does.
+def default_sampler_reason(run: str, views: Iterable[View]) -> str | None:
+    """Why RLlib's default sampler samples a checked config; None if it is sampled on arrays.
 
     Args:
         run: The algorithm's name.
-        env: The environment's import path or registered name.
-        config: RLlib's config, without unresolved search values.
+        views: What the workers of training and of evaluation are given.
     """
     if run != "PPO":
         return f"run: {run}"
-    reasons = (_why_plain(view, algorithm_defaults(run)) for view in views(run, env, config))
-    return next((reason for reason in reasons if reason is not None), None)
+    return next((reason for reason in (_reason(view, algorithm_defaults(run)) for view in views) if reason), None)
 
 
-def _why_plain(view: View, defaults: AlgorithmConfig) -> str | None:
-    """The same for training alone, or evaluation."""
+def _reason(view: View, defaults: AlgorithmConfig) -> str | None:
     if view.env is not TagEnv:
         return f"env: {view.config.env}"
     mapping, capacity = view.config.policy_mapping_fn, view.config.policy_map_capacity
@@ -65,7 +62,7 @@ def _why_plain(view: View, defaults: AlgorithmConfig) -> str | None:
         model, exploration = config.model["custom_model"], config.exploration_config.get("type")
         if model is not CommModel:
             return f"custom_model: {_name(model)}"
-        for key in PLAIN_ONLY:
+        for key in DEFAULT_SAMPLER_ONLY:
             if config[key] != defaults[key]:
                 return f"{key}: {config[key]}"
         if exploration != "StochasticSampling":  # others also look at whole trajectories

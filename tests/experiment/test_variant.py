@@ -15,8 +15,9 @@ from small_runs import run, small
 
 from rllib_tag import ClassPolicyMapping, TagEnv
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.effective import views
-from rllib_tag.experiment.experiment import check_experiments, check_shape
+from rllib_tag.experiment.config_check import resolve_config
+from rllib_tag.experiment.experiment import parse_experiments
+from rllib_tag.experiment.variant import views
 from rllib_tag.playing.restore import restore
 from rllib_tag.training.preflight import check_architecture
 from rllib_tag.training.train import TrialEnd
@@ -141,12 +142,11 @@ def test_parts_are_checked_against_each_other(name: str, change: Callable[..., o
     spec = copy.deepcopy(SPECS[name])
     spec["config"]["env_config"]["backend"] = "auto"
     change(spec["config"])
-    check_shape({name: spec})
     if not message:
-        check_experiments({name: spec})
+        parse_experiments({name: spec})
         return
     with pytest.raises(ConfigError) as error:
-        check_experiments({name: spec})
+        parse_experiments({name: spec})
     assert message in str(error.value)
 
 
@@ -168,7 +168,7 @@ def test_views_are_what_rllib_merges() -> None:
 def test_a_registered_name_may_look_like_a_path() -> None:
     register_env("lab.game", lambda config: TagEnv(config))
     spec = {**copy.deepcopy(SPECS["tag_quick"]), "env": "lab.game"}
-    check_experiments({"registered": spec})
+    parse_experiments({"registered": spec})
 
 
 @pytest.mark.parametrize("backend", ["batched", "mpe2"])
@@ -190,13 +190,12 @@ def test_another_game_is_evaluated_by_those_who_play_it(ray_session: None, tmp_p
         "class_b": 28,
         "good": 28,
     }
-    spec = experiments["tag_selfplay"]
-    check_architecture(Path(team.source), spec, [config])
+    check_architecture(Path(team.source), [resolve_config("PPO", "rllib_tag.TagEnv", config)])
     config["multiagent"]["policies"]["class_b"][3] = {"model": TINY}
     with pytest.raises(ConfigError, match=r"architecture of class_b \(hidden_dim: 32\), got 28"):
-        check_architecture(Path(team.source), spec, [config])
+        check_architecture(Path(team.source), [resolve_config("PPO", "rllib_tag.TagEnv", config)])
 
 
 def test_a_trained_run_fits_its_own_file(trained: TrialEnd) -> None:
-    spec = small("tag_quick")["tag_quick"]
-    check_architecture(Path(restore(trained.folder).source), spec, [spec["config"]])
+    (experiment,) = parse_experiments(small("tag_quick"))
+    check_architecture(Path(restore(trained.folder).source), experiment.variants)

@@ -50,6 +50,28 @@ class View:
         return self.tag is not None or any(is_comm(config.model["custom_model"]) for config in self.policies.values())
 
 
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A checked config that an experiment's trials may run, resolved.
+
+    Args:
+        training: What training's workers are given.
+        evaluation: What evaluation's are.
+        resources: What a trial asks Ray for, evaluation workers included.
+        default_sampler_reason: Why RLlib's default sampler samples it; None if it is sampled on arrays.
+    """
+
+    training: View
+    evaluation: View
+    resources: Mapping[str, float]
+    default_sampler_reason: str | None
+
+    @property
+    def must_be_batched(self) -> bool:
+        """Whether its game says that it is to be sampled on arrays."""
+        return self.training.tag is not None and self.training.config.env_config.get("backend") == "batched"
+
+
 def views(run: str, env: str, config: Mapping[str, Any]) -> tuple[View, View]:
     """What RLlib merges a config to: for training, and for evaluation.
 

@@ -12,8 +12,10 @@ from small_runs import small
 
 from rllib_tag import ClassPolicyMapping, TagCallbacks
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.backend import PLAIN_ONLY, why_plain
-from rllib_tag.experiment.experiment import check_experiments, load_experiments
+from rllib_tag.experiment.experiment import parse_experiments
+from rllib_tag.experiment.sampling import DEFAULT_SAMPLER_ONLY, default_sampler_reason
+from rllib_tag.experiment.spec import load_experiments
+from rllib_tag.experiment.variant import views
 from rllib_tag.plugin.ray_internals import algorithm_defaults
 from rllib_tag.training.train import TrainOptions, train
 
@@ -34,7 +36,7 @@ def spec() -> dict[str, Any]:
 
 
 def reason(given: dict[str, Any]) -> str | None:
-    return why_plain(given["run"], given["env"], given["config"])
+    return default_sampler_reason(given["run"], views(given["run"], given["env"], given["config"]))
 
 
 @pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
@@ -84,13 +86,13 @@ def test_what_keeps_a_run_plain_is_named(change: str) -> None:
     if change in ("wrappers", "callbacks", "gae"):
         given["config"]["env_config"]["backend"] = "batched"
         with pytest.raises(ConfigError, match="backend: batched: expected a run that can be sampled on arrays"):
-            check_experiments({"tag_ppo": given})
+            parse_experiments({"tag_ppo": given})
 
 
-def test_another_algorithm_is_plain() -> None:
+def test_another_algorithm_uses_rllibs_default_sampler() -> None:
     given = spec()
-    assert why_plain("APPO", given["env"], given["config"]) == "run: APPO"
-    assert why_plain("PPO", "registered", given["config"]) == "env: registered"
+    assert reason({**given, "run": "APPO"}) == "run: APPO"
+    assert reason({**given, "env": "registered"}) == "env: registered"
 
 
 def test_variants_sample_alike(tmp_path: Path) -> None:
@@ -102,9 +104,9 @@ def test_variants_sample_alike(tmp_path: Path) -> None:
 
 
 def test_keys_are_rllibs() -> None:
-    """A key that RLlib renames would no longer keep anything plain."""
+    """A key that RLlib renames would no longer be looked at."""
     defaults = vars(algorithm_defaults("PPO"))
-    assert set(PLAIN_ONLY) <= set(defaults)
+    assert set(DEFAULT_SAMPLER_ONLY) <= set(defaults)
 
 
 def test_a_run_says_how_it_samples(ray_session: None, tmp_path: Path) -> None:
@@ -120,5 +122,5 @@ def test_a_run_says_how_it_samples(ray_session: None, tmp_path: Path) -> None:
         assert json.loads(record.read_text())["sampling"] in notes[-1]
     assert notes == [
         "tag_quick: samples on arrays",
-        "tag_quick: samples plainly, because of backend: mpe2",
+        "tag_quick: uses RLlib's default sampler, because of backend: mpe2",
     ]
