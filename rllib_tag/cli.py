@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,8 +15,9 @@ from rllib_tag import cli_options as opt
 from rllib_tag.cli_example import example_app
 from rllib_tag.cli_output import Progress, Results, console, errors, run_command, tell_best
 from rllib_tag.errors import ConfigError, check_choice
+from rllib_tag.experiment.options import TrainOptions
 from rllib_tag.files import check_files, write_files
-from rllib_tag.names import BASELINES, GAME, RETURN_ADVERSARY
+from rllib_tag.names import BASELINES, RETURN_ADVERSARY
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Train, evaluate and roll out teams of unlike agents that learn to talk (RLlib).")  # fmt: skip
@@ -26,8 +27,6 @@ app.add_typer(train_app, name="train")
 sweep_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What a sweep found.")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(example_app, name="example")
-
-GAME_OPTIONS = (*GAME, "comm_range", "good_policy")
 
 
 def _print_version(asked: bool) -> None:
@@ -48,49 +47,40 @@ def _root(
 
 
 @train_app.callback()
+@opt.takes
 def train_options(
     context: typer.Context,
+    options: TrainOptions,
     algo: Annotated[str | None, typer.Option("--algo", "--run", "-a", "-r", help="RLlib algorithm, e.g. PPO.")] = None,
     env: Annotated[str | None, typer.Option("--env", "-e", help="Environment, e.g. rllib_tag.TagEnv.")] = None,
     config: Annotated[str, typer.Option("--config", "-c", help="RLlib config as JSON.")] = "{}",
-    stop: opt.Stop = None, experiment_name: opt.Name = None, storage_path: opt.Storage = None,
-    num_samples: opt.Samples = None, checkpoint_freq: opt.Freq = None, checkpoint_at_end: opt.AtEnd = None,
-    keep_checkpoints_num: opt.Keep = None, checkpoint_score_attr: opt.Score = None, restore: opt.Restore = None,
-    resume: opt.Resume = False, scheduler: opt.Scheduler = None, scheduler_config: opt.SchedulerConfig = "{}",
-    ray_address: opt.Address = None, ray_num_cpus: opt.Cpus = None, ray_num_gpus: opt.Gpus = None,
-    ray_object_store_memory: opt.Memory = None, v: opt.Verbose = False, vv: opt.Debug = False,
-) -> None:  # fmt: skip
+) -> None:
     """Train from options alone, or from a file with `train file`."""
-    options = _train_options(locals())
     if context.invoked_subcommand is not None:
-        if options != _train_options({}) or algo or env or config != "{}":
+        if options != TrainOptions() or algo or env or config != "{}":
             raise ConfigError("train: expected the options after `file F.yaml`, got some before it. Move them.")
         return
     if not algo or not env:
         raise ConfigError("train: expected --algo and --env, or `train file F.yaml`. Give both.")
-    spec = {"run": algo, "env": env, "config": _json("--config", config)}
-    _train({experiment_name or "default": spec}, options)
+    spec = {"run": algo, "env": env, "config": opt.json_object("--config", config)}
+    _train({options.experiment_name or "default": spec}, options)
 
 
 @train_app.command("file")
+@opt.takes
 def train_file(
-    config_file: Annotated[str, typer.Argument(help="Experiment file (YAML).")],
-    stop: opt.Stop = None, experiment_name: opt.Name = None, storage_path: opt.Storage = None,
-    num_samples: opt.Samples = None, checkpoint_freq: opt.Freq = None, checkpoint_at_end: opt.AtEnd = None,
-    keep_checkpoints_num: opt.Keep = None, checkpoint_score_attr: opt.Score = None, restore: opt.Restore = None,
-    resume: opt.Resume = False, scheduler: opt.Scheduler = None, scheduler_config: opt.SchedulerConfig = "{}",
-    ray_address: opt.Address = None, ray_num_cpus: opt.Cpus = None, ray_num_gpus: opt.Gpus = None,
-    ray_object_store_memory: opt.Memory = None, v: opt.Verbose = False, vv: opt.Debug = False,
-) -> None:  # fmt: skip
+    config_file: Annotated[str, typer.Argument(help="Experiment file (YAML).")], options: TrainOptions
+) -> None:
     """Train every experiment of a YAML file; what the file sets stands unless an option gives a value."""
-    options = _train_options(locals())
     from rllib_tag.experiment.spec import load_experiments
 
     _train(load_experiments(config_file), options)
 
 
 @app.command()
+@opt.takes
 def evaluate(
+    game: opt.GameOptions,
     checkpoint: opt.Team = None,
     episodes: opt.Episodes = 128,
     seed: opt.Seed = 1_000_000,
@@ -108,8 +98,6 @@ def evaluate(
             "drop:P, range:R, or all for a series of them.",
         ),
     ] = None,
-    num_class_a: opt.ClassA = None, num_class_b: opt.ClassB = None, num_good: opt.NumGood = None,
-    num_obstacles: opt.Obstacles = None, comm_range: opt.Range = None, good_policy: opt.GoodPolicy = None,
 ) -> None:  # fmt: skip
     """Play seeded episodes with restored policies, on any team; print a table, write JSON and CSV."""
     from rllib_tag.playing.disturbances import read_conditions
@@ -117,7 +105,7 @@ def evaluate(
     from rllib_tag.playing.evaluate import evaluate as run
     from rllib_tag.report.table import conditions_table, influence_table, read_summary, summary_table
 
-    overrides = _overrides(locals())
+    overrides = _overrides(game)
     _check_output(out, FILES)
     others, yardsticks, conditions = _named("--beside", beside or []), yardstick or [], messages or []
     team = _restore(checkpoint)
@@ -169,7 +157,9 @@ def transfer(
 
 
 @app.command()
+@opt.takes
 def rollout(
+    game: opt.GameOptions,
     checkpoint: opt.Team = None,
     episodes: opt.Episodes = 1,
     seed: opt.Seed = 1_000_000,
@@ -178,8 +168,6 @@ def rollout(
         list[str] | None,
         typer.Option("--video", help="gif, mp4, html (a page with a slider) or none; may be repeated. [default: gif]"),
     ] = None,
-    num_class_a: opt.ClassA = None, num_class_b: opt.ClassB = None, num_good: opt.NumGood = None,
-    num_obstacles: opt.Obstacles = None, comm_range: opt.Range = None, good_policy: opt.GoodPolicy = None,
 ) -> None:  # fmt: skip
     """Record episodes step by step, as JSON and as video with the communication graph drawn in."""
     from rllib_tag.playing.rollout import rollout as run
@@ -191,7 +179,7 @@ def rollout(
     wanted = video or ["gif"]
     for name in wanted:
         check_choice("--video", name, [*kinds, "none"])
-    overrides = _overrides(locals())
+    overrides = _overrides(game)
     _check_output(out, [f"episode_{seed + i}.{kind}" for i in range(episodes) for kind in ("json", *kinds)])
     run(
         _restore(checkpoint), out, episodes=episodes, first_seed=seed,
@@ -294,11 +282,11 @@ def _check_output(out: str, names: Iterable[str], is_file: bool = False) -> None
     check_files(Path(out).parent if is_file else out, names)
 
 
-def _overrides(given: Mapping[str, Any]) -> dict[str, Any]:
+def _overrides(game: opt.GameOptions) -> dict[str, Any]:
     """The game's options that a command was given, as keys of `TagEnv`."""
     from rllib_tag.playing.evaluate import parse_overrides
 
-    return parse_overrides(**{name: given[name] for name in GAME_OPTIONS})
+    return parse_overrides(**dataclasses.asdict(game))
 
 
 def _restore(checkpoint: str | None) -> Any:
@@ -316,24 +304,13 @@ def _restore(checkpoint: str | None) -> Any:
     return team
 
 
-def _train_options(given: Mapping[str, Any]) -> Any:
-    from rllib_tag.experiment.options import TrainOptions
-
-    names = {field: given[field] for field in TrainOptions.__dataclass_fields__ if given.get(field) is not None}
-    if "stop" in names:
-        names["stop"] = _json("--stop", names["stop"])
-    if names.get("scheduler_config"):
-        names["scheduler_config"] = _json("--scheduler-config", names["scheduler_config"])
-    return TrainOptions(**names, verbose=2 if given.get("vv") else int(bool(given.get("v"))))
-
-
-def _train(experiments: dict[str, dict[str, Any]], options: Any) -> None:
+def _train(specs: dict[str, dict[str, Any]], options: TrainOptions) -> None:
     from rllib_tag.places import local_copy
     from rllib_tag.report.sweep import IncomparableError, read_sweep
     from rllib_tag.training.train import train
 
     with Results() as results:
-        ends = train(experiments, options, results.show, results.begin)
+        ends = train(specs, options, results.show, results.begin)
     failed = interrupted = False
     for end in ends:
         if end.status == "TERMINATED":
@@ -376,16 +353,6 @@ def _named(option: str, given: list[str]) -> dict[str, str]:
             raise ConfigError(f"{option}: expected NAME=CHECKPOINT, each name once, got {text!r}. Change it.")
         out[name] = value
     return out
-
-
-def _json(option: str, text: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise ConfigError(f"{option}: expected JSON, got {text!r} ({error}).") from error
-    if not isinstance(value, dict):
-        raise ConfigError(f"{option}: expected a JSON object, got {text!r}.")
-    return value
 
 
 def main() -> None:

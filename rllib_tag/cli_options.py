@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import dataclasses
+import functools
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-Stop = Annotated[
-    str | None, typer.Option("--stop", "-s", help="Stop criteria as JSON, e.g. '{\"timesteps_total\": 100000}'.")
-]
-Name = Annotated[str | None, typer.Option("--experiment-name", "-n", help="Folder of the results in the storage path.")]
-Storage = Annotated[
-    str | None,
-    typer.Option("--storage-path", "--local-dir", help="Folder or URI for results. [default: ~/ray_results]"),
-]
-Samples = Annotated[int | None, typer.Option("--num-samples", help="Trials of each variant.")]
-Freq = Annotated[int | None, typer.Option("--checkpoint-freq", help="Iterations between checkpoints.")]
-AtEnd = Annotated[
-    bool | None, typer.Option("--checkpoint-at-end/--no-checkpoint-at-end", help="Keep a checkpoint of the end.")
-]
-Keep = Annotated[int | None, typer.Option("--keep-checkpoints-num", help="Checkpoints to keep.")]
-Score = Annotated[
-    str | None,
-    typer.Option("--checkpoint-score-attr", help="Metric by which to keep; 'min-' in front keeps the lowest."),
-]
-Restore = Annotated[str | None, typer.Option("--restore", help="Checkpoint, or exported weights, to start from.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted experiment of the same name.")]
-Scheduler = Annotated[str | None, typer.Option("--scheduler", help="fifo, asha, median_stopping or pbt.")]
-SchedulerConfig = Annotated[str, typer.Option("--scheduler-config", help="The scheduler's arguments as JSON.")]
-Address = Annotated[str | None, typer.Option("--ray-address", help="Cluster to connect to; none starts a local one.")]
-Cpus = Annotated[int | None, typer.Option("--ray-num-cpus", help="CPUs of a local cluster.")]
-Gpus = Annotated[int | None, typer.Option("--ray-num-gpus", help="GPUs of a local cluster.")]
-Memory = Annotated[
-    int | None, typer.Option("--ray-object-store-memory", help="Bytes of a local cluster's object store.")
-]
-Verbose = Annotated[bool, typer.Option("-v", "--log-info", help="Show Ray's information too.")]
-Debug = Annotated[bool, typer.Option("-vv", "--log-debug", help="Show Ray's debugging too.")]
+from rllib_tag.errors import ConfigError
+from rllib_tag.experiment.options import option
 
 Checkpoint = Annotated[str, typer.Argument(help="RLlib checkpoint, exported weights, or the folder of a trial.")]
 Team = Annotated[
@@ -48,18 +25,71 @@ Team = Annotated[
 ]
 Episodes = Annotated[int, typer.Option("--episodes", help="Seeded episodes to play.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the first episode; the others follow.")]
-ClassA = Annotated[int | None, typer.Option("--num-class-a", help="Class A adversaries. [default: as trained]")]
-ClassB = Annotated[int | None, typer.Option("--num-class-b", help="Class B adversaries. [default: as trained]")]
-NumGood = Annotated[int | None, typer.Option("--num-good", help="Good agents. [default: as trained]")]
-Obstacles = Annotated[int | None, typer.Option("--num-obstacles", help="Landmarks. [default: as trained]")]
-Range = Annotated[
-    float | None, typer.Option("--comm-range", help="Range of links; 0 cuts them, inf links all. [default: as trained]")
-]
-GoodPolicy = Annotated[
-    str | None,
-    typer.Option("--good-policy", help="Prey: random, evasive, learned or exported weights. [default: as trained]"),
-]
 Stochastic = Annotated[bool, typer.Option("--stochastic", help="Sample actions instead of taking the likeliest.")]
 Yardsticks = Annotated[
     list[str] | None, typer.Option("--yardstick", help="Play this too: random, class_b_chases or all_chase.")
 ]
+
+
+@dataclasses.dataclass(frozen=True)
+class GameOptions:
+    """What may be changed of the game that a team plays; None leaves what it was trained on."""
+
+    num_class_a: int | None = option("--num-class-a", help="Class A adversaries. [default: as trained]")
+    num_class_b: int | None = option("--num-class-b", help="Class B adversaries. [default: as trained]")
+    num_good: int | None = option("--num-good", help="Good agents. [default: as trained]")
+    num_obstacles: int | None = option("--num-obstacles", help="Landmarks. [default: as trained]")
+    comm_range: float | None = option(
+        "--comm-range", help="Range of links; 0 cuts them, inf links all. [default: as trained]"
+    )
+    good_policy: str | None = option(
+        "--good-policy", help="Prey: random, evasive, learned or exported weights. [default: as trained]"
+    )
+
+
+def takes(command: Callable[..., None]) -> Callable[..., None]:
+    """A command as typer reads it: with an option for each field of those parameters that are dataclasses."""
+    given = inspect.signature(command, eval_str=True).parameters
+    kinds = {name: each.annotation for name, each in given.items()}
+    classes: dict[str, Any] = {name: kind for name, kind in kinds.items() if dataclasses.is_dataclass(kind)}
+
+    @functools.wraps(command)
+    def call(**values: Any) -> None:
+        for name, kind in classes.items():
+            fields = dataclasses.fields(kind)
+            values[name] = kind(**{field.name: _value(field, values.pop(field.name)) for field in fields})
+        command(**values)
+
+    own = [each.replace(kind=each.KEYWORD_ONLY) for name, each in given.items() if name not in classes]
+    options = [parameter for kind in classes.values() for parameter in _parameters(kind)]
+    call.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+    return call
+
+
+def _parameters(kind: type) -> Iterator[inspect.Parameter]:
+    """A dataclass's fields as typer's options."""
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        hint = str | None if field.metadata["is_json"] else hints[field.name]
+        default = typer.Option(field.default, *field.metadata["names"], help=field.metadata["help"])
+        yield inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hint)
+
+
+def _value(field: dataclasses.Field[Any], given: Any) -> Any:
+    """What an option is given, as its field has it."""
+    return json_object(field.metadata["names"][0], given) if given is not None and field.metadata["is_json"] else given
+
+
+def json_object(name: str, text: str) -> dict[str, Any]:
+    """The mapping that an option is given as JSON.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise ConfigError(f"{name}: expected JSON, got {text!r} ({error}).") from error
+    if not isinstance(value, dict):
+        raise ConfigError(f"{name}: expected a JSON object, got {text!r}.")
+    return value

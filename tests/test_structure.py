@@ -27,7 +27,7 @@ ARROWS = {
     "cli": {"experiment", "training", "playing", "report", "cli_example", "cli_options", "cli_output"},
     "__main__": {"cli"},
     "cli_example": {"experiment", "cli_output"},
-    "cli_options": set(),
+    "cli_options": {"experiment"},
     "cli_output": {"report"},
     **{name: set() for name in GROUND_FLOOR},
 }

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys, under
+from rllib_tag.experiment.apply_options import apply_options
 from rllib_tag.experiment.config_check import resolve_config
 from rllib_tag.experiment.loggers import check_loggers
 from rllib_tag.experiment.metrics import TIMES, whole_name
-from rllib_tag.experiment.options import TrainOptions, apply_options
+from rllib_tag.experiment.options import TrainOptions
 from rllib_tag.experiment.sampled import corners
 from rllib_tag.experiment.spec import Specs, check_shape
 from rllib_tag.experiment.sweeps import check_sweep

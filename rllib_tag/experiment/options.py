@@ -1,112 +1,60 @@
-"""What the command line sets, put over what an experiment file says."""
+"""The options of both forms of `rllib train`; opens without Ray or torch."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
-import os
 from collections.abc import Mapping
 from typing import Any
 
-from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.checkpoints import find_checkpoint
-from rllib_tag.experiment.spec import Specs
-from rllib_tag.names import GOOD_POLICIES
-from rllib_tag.places import is_uri
 
-DEFAULT_STORAGE = "~/ray_results"
-PATHS, NO_PATHS = ("good_policy", "input"), (*GOOD_POLICIES, "sampler")  # keys of paths, and their other values
+def option(*names: str, help: str, default: Any = None, is_json: bool = False) -> Any:
+    """A dataclass's field that the command line sets.
+
+    Args:
+        names: What the option is called there.
+        help: What its `--help` says of it.
+        default: The field's value where it is not given. Default: None.
+        is_json: Whether it is a mapping, which is written as JSON. Default: no.
+    """
+    return dataclasses.field(default=default, metadata={"names": names, "help": help, "is_json": is_json})
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """What the command line may set; None leaves what the file says.
+    """What the command line may set, as each field's help says; None leaves what the file says."""
 
-    Args:
-        stop: Stop criteria by metric.
-        storage_path: Folder for results.
-        experiment_name: Name of the folder in it; only with one experiment.
-        num_samples: Trials of each variant.
-        checkpoint_freq: Iterations between checkpoints.
-        checkpoint_at_end: Whether to keep a checkpoint of the end.
-        keep_checkpoints_num: Checkpoints to keep.
-        checkpoint_score_attr: Metric by which to keep checkpoints; `min-` in front keeps the lowest.
-        restore: Checkpoint, or exported weights, to start from.
-        resume: Whether to go on with an interrupted experiment of the same name.
-        scheduler: Type of a scheduler, as `scheduler: {type: …}` in a file.
-        scheduler_config: Its arguments; `metric` and `mode` may be among them.
-        ray_address: Cluster to connect to.
-        ray_num_cpus: CPUs of a local cluster.
-        ray_num_gpus: GPUs of a local cluster.
-        ray_object_store_memory: Bytes of a local cluster's object store.
-        verbose: 0 shows progress, 1 Ray's information too, 2 its debugging.
-    """
+    stop: Mapping[str, float] | None = option(
+        "--stop", "-s", help="Stop criteria as JSON, e.g. '{\"timesteps_total\": 100000}'.", is_json=True
+    )
+    experiment_name: str | None = option("--experiment-name", "-n", help="Folder of the results in the storage path.")
+    storage_path: str | None = option(
+        "--storage-path", "--local-dir", help="Folder or URI for results. [default: ~/ray_results]"
+    )
+    num_samples: int | None = option("--num-samples", help="Trials of each variant.")
+    checkpoint_freq: int | None = option("--checkpoint-freq", help="Iterations between checkpoints.")
+    checkpoint_at_end: bool | None = option(
+        "--checkpoint-at-end/--no-checkpoint-at-end", help="Keep a checkpoint of the end."
+    )
+    keep_checkpoints_num: int | None = option("--keep-checkpoints-num", help="Checkpoints to keep.")
+    checkpoint_score_attr: str | None = option(
+        "--checkpoint-score-attr", help="Metric by which to keep; 'min-' in front keeps the lowest."
+    )
+    restore: str | None = option("--restore", help="Checkpoint, or exported weights, to start from.")
+    resume: bool = option("--resume", help="Go on with an interrupted experiment of the same name.", default=False)
+    scheduler: str | None = option("--scheduler", help="fifo, asha, median_stopping or pbt.")
+    scheduler_config: Mapping[str, Any] | None = option(
+        "--scheduler-config", help="The scheduler's arguments as JSON; metric and mode may be among them.", is_json=True
+    )
+    ray_address: str | None = option("--ray-address", help="Cluster to connect to; none starts a local one.")
+    ray_num_cpus: int | None = option("--ray-num-cpus", help="CPUs of a local cluster.")
+    ray_num_gpus: int | None = option("--ray-num-gpus", help="GPUs of a local cluster.")
+    ray_object_store_memory: int | None = option(
+        "--ray-object-store-memory", help="Bytes of a local cluster's object store."
+    )
+    log_info: bool = option("-v", "--log-info", help="Show Ray's information too.", default=False)
+    log_debug: bool = option("-vv", "--log-debug", help="Show Ray's debugging too.", default=False)
 
-    stop: Mapping[str, float] | None = None
-    storage_path: str | None = None
-    experiment_name: str | None = None
-    num_samples: int | None = None
-    checkpoint_freq: int | None = None
-    checkpoint_at_end: bool | None = None
-    keep_checkpoints_num: int | None = None
-    checkpoint_score_attr: str | None = None
-    restore: str | None = None
-    resume: bool = False
-    scheduler: str | None = None
-    scheduler_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    ray_address: str | None = None
-    ray_num_cpus: int | None = None
-    ray_num_gpus: int | None = None
-    ray_object_store_memory: int | None = None
-    verbose: int = 0
-
-
-def apply_options(specs: Specs, options: TrainOptions) -> Specs:
-    """Specifications with what the command line gives put over what the file says."""
-    if options.experiment_name is not None:
-        if len(specs) != 1:
-            raise ConfigError(
-                f"--experiment-name: expected a file with one experiment, got {len(specs)}. Leave it out."
-            )
-        specs = {options.experiment_name: next(iter(specs.values()))}
-    if options.scheduler_config and options.scheduler is None:
-        raise ConfigError("--scheduler-config: expected --scheduler beside it, got none. Name the scheduler, too.")
-    out = {}
-    for name, spec in specs.items():
-        spec = copy.deepcopy(spec)
-        for key in ("stop", "storage_path", "num_samples", "restore"):
-            value = getattr(options, key)
-            if value is not None:
-                spec[key] = {**spec.get("stop", {}), **value} if key == "stop" else value
-        if options.scheduler is not None:
-            arguments = dict(options.scheduler_config)
-            spec |= {key: arguments.pop(key) for key in ("metric", "mode") if key in arguments}
-            spec["scheduler"] = {"type": options.scheduler, **arguments}
-        if spec.get("restore"):
-            spec["restore"] = str(find_checkpoint(spec["restore"]))
-        spec["config"] = _with_absolute_paths(spec.get("config", {}))
-        storage = spec.get("storage_path", DEFAULT_STORAGE)
-        spec["storage_path"] = storage if is_uri(storage) else os.path.abspath(os.path.expanduser(storage))
-        checkpoint: dict[str, Any] = {
-            "checkpoint_frequency": options.checkpoint_freq,
-            "checkpoint_at_end": options.checkpoint_at_end,
-            "num_to_keep": options.keep_checkpoints_num,
-        }
-        if options.checkpoint_score_attr is not None:
-            checkpoint["checkpoint_score_attribute"] = options.checkpoint_score_attr.removeprefix("min-")
-            checkpoint["checkpoint_score_order"] = "min" if options.checkpoint_score_attr.startswith("min-") else "max"
-        given = {key: value for key, value in checkpoint.items() if value is not None}
-        if given:
-            spec["checkpoint_config"] = {**(spec.get("checkpoint_config") or {}), **given}
-        out[name] = spec
-    return out
-
-
-def _with_absolute_paths(value: Any, is_path: bool = False) -> Any:
-    """A config whose files and folders are found by workers, which run elsewhere, wherever their keys may stand."""
-    if isinstance(value, dict):
-        return {key: _with_absolute_paths(inner, is_path or key in PATHS) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_absolute_paths(inner, is_path) for inner in value]
-    found = is_path and isinstance(value, str) and value not in NO_PATHS and os.path.exists(value)
-    return os.path.abspath(value) if found else value
+    @property
+    def verbose(self) -> int:
+        """0 shows progress, 1 Ray's information too, 2 its debugging."""
+        return 2 if self.log_debug else int(self.log_info)

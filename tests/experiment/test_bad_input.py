@@ -14,9 +14,10 @@ from conftest import EXPERIMENTS
 
 from rllib_tag.cli import main
 from rllib_tag.errors import ConfigError
+from rllib_tag.experiment.apply_options import apply_options
 from rllib_tag.experiment.config_check import STACK_FLAGS, resources_of
 from rllib_tag.experiment.experiment import parse_experiments
-from rllib_tag.experiment.options import TrainOptions, apply_options
+from rllib_tag.experiment.options import TrainOptions
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.training.preflight import check_resources
 

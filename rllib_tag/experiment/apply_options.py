@@ -1,0 +1,68 @@
+"""What the command line sets, put over what an experiment file says."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.experiment.checkpoints import find_checkpoint
+from rllib_tag.experiment.options import TrainOptions
+from rllib_tag.experiment.spec import Specs
+from rllib_tag.names import GOOD_POLICIES
+from rllib_tag.places import is_uri
+
+DEFAULT_STORAGE = "~/ray_results"
+PATHS, NO_PATHS = ("good_policy", "input"), (*GOOD_POLICIES, "sampler")  # keys of paths, and their other values
+
+
+def apply_options(specs: Specs, options: TrainOptions) -> Specs:
+    """Specifications with what the command line gives put over what the file says."""
+    if options.experiment_name is not None:
+        if len(specs) != 1:
+            raise ConfigError(
+                f"--experiment-name: expected a file with one experiment, got {len(specs)}. Leave it out."
+            )
+        specs = {options.experiment_name: next(iter(specs.values()))}
+    if options.scheduler_config and options.scheduler is None:
+        raise ConfigError("--scheduler-config: expected --scheduler beside it, got none. Name the scheduler, too.")
+    out = {}
+    for name, spec in specs.items():
+        spec = copy.deepcopy(spec)
+        for key in ("stop", "storage_path", "num_samples", "restore"):
+            value = getattr(options, key)
+            if value is not None:
+                spec[key] = {**spec.get("stop", {}), **value} if key == "stop" else value
+        if options.scheduler is not None:
+            arguments = dict(options.scheduler_config or {})
+            spec |= {key: arguments.pop(key) for key in ("metric", "mode") if key in arguments}
+            spec["scheduler"] = {"type": options.scheduler, **arguments}
+        if spec.get("restore"):
+            spec["restore"] = str(find_checkpoint(spec["restore"]))
+        spec["config"] = _with_absolute_paths(spec.get("config", {}))
+        storage = spec.get("storage_path", DEFAULT_STORAGE)
+        spec["storage_path"] = storage if is_uri(storage) else os.path.abspath(os.path.expanduser(storage))
+        checkpoint: dict[str, Any] = {
+            "checkpoint_frequency": options.checkpoint_freq,
+            "checkpoint_at_end": options.checkpoint_at_end,
+            "num_to_keep": options.keep_checkpoints_num,
+        }
+        if options.checkpoint_score_attr is not None:
+            checkpoint["checkpoint_score_attribute"] = options.checkpoint_score_attr.removeprefix("min-")
+            checkpoint["checkpoint_score_order"] = "min" if options.checkpoint_score_attr.startswith("min-") else "max"
+        given = {key: value for key, value in checkpoint.items() if value is not None}
+        if given:
+            spec["checkpoint_config"] = {**(spec.get("checkpoint_config") or {}), **given}
+        out[name] = spec
+    return out
+
+
+def _with_absolute_paths(value: Any, is_path: bool = False) -> Any:
+    """A config whose files and folders are found by workers, which run elsewhere, wherever their keys may stand."""
+    if isinstance(value, dict):
+        return {key: _with_absolute_paths(inner, is_path or key in PATHS) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_absolute_paths(inner, is_path) for inner in value]
+    found = is_path and isinstance(value, str) and value not in NO_PATHS and os.path.exists(value)
+    return os.path.abspath(value) if found else value
