@@ -34,7 +34,7 @@ def test_a_killed_runner_comes_back(faults: ModuleType, ray_session: None, tmp_p
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # mpe2 goes on with the NaN
 def test_a_nan_ends_a_run_before_its_weights_change(faults: ModuleType, ray_session: None, tmp_path: Path) -> None:
-    row = faults.not_finite(2, tmp_path, random.Random(0))  # once on arrays, once plainly
+    row = faults.not_finite(2, tmp_path, random.Random(0))  # once on arrays, once by RLlib's default sampler
     assert (row["injected"], row["as_expected"], row["lost"]) == (2, 2, 0)
 
 

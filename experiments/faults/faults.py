@@ -127,7 +127,7 @@ def small_config(**changes: Any) -> dict[str, Any]:
 
 
 def build(batched: bool, **changes: Any) -> PPO:
-    """The small experiment's algorithm, sampled on arrays or plainly."""
+    """The small experiment's algorithm, sampled on arrays or by RLlib's default sampler."""
     kind = TeamPPOConfig if batched else PPOConfig
     runner = BatchedSampler if batched else TagRunner
     config = kind().update_from_dict(small_config(env_runner_cls=runner, **changes))
@@ -171,7 +171,7 @@ def alive(algo: PPO) -> list[int]:
 
 
 def not_finite(count: int, work: Path, rng: random.Random) -> Row:
-    """NaN in a position of a game that is under way, in turn on arrays and plainly, here and in a remote runner.
+    """NaN in a position of a game that is under way: in turn on arrays and by RLlib's default sampler, here and afar.
 
     The run must end, name the place and leave the weights as they were.
     """

@@ -44,8 +44,8 @@ SAMPLING = "sampling_state.pkl"  # beside RLlib's own files of a checkpoint
 class TeamPPOConfig(PPOConfig):
     """PPO's config with `BatchedSampler` as the env runner.
 
-    Every key means what it means to PPO, but those that `runs.backend.why_plain` finds a reason in: `rllib train`
-    samples such a config plainly, and a config built by hand must keep to the others.
+    Every key means what it means to PPO, but for those in which `default_sampler_reason` finds a reason: `rllib train`
+    samples such a config with RLlib's default sampler, and a config built by hand must keep to the others.
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
