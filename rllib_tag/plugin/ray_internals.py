@@ -33,6 +33,15 @@ from ray.tune.search.variant_generator import generate_variants
 from ray.util import placement_group_table
 
 try:
+    from ray.tune.utils.serialization import _loads_with_cloudpickle as _loads
+except ImportError:  # in earlier versions, reading always unpickles
+    from ray.tune.utils.serialization import TuneFunctionDecoder
+
+    def _loads(state: str) -> Any:
+        return json.loads(state, cls=TuneFunctionDecoder)
+
+
+try:
     from ray.tune import CheckpointConfig
 except ImportError:  # before Ray 2.43
     from ray.air import CheckpointConfig
@@ -56,6 +65,7 @@ __all__ = [
     "algorithm_defaults",
     "algorithm_names",
     "asked_for",
+    "check_state",
     "env_is_registered",
     "episode_history",
     "evaluation_config",
@@ -200,6 +210,17 @@ def is_cluster(address: str, timeout_s: float) -> bool:
 def state_names(state: bytes, path: str) -> bool:
     """Whether Tune's state of an experiment, in which pickles are hexadecimal digits, names a checkpoint's folder."""
     return path.encode().hex().encode() in state
+
+
+def check_state(state: str) -> None:
+    """Reads Tune's state of an experiment as Tune will.
+
+    Raises:
+        Exception: Whatever keeps Tune from reading it, at which it would begin the experiment anew in silence.
+    """
+    for trial in _loads(state)["trial_data"]:
+        for part in trial:
+            _loads(part)
 
 
 def without_decisions(state: str) -> str:

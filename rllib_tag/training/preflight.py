@@ -20,7 +20,8 @@ from rllib_tag.experiment.variant import Variant, View
 from rllib_tag.files import as_json
 from rllib_tag.nn.weights import Net
 from rllib_tag.places import Place
-from rllib_tag.plugin.ray_internals import TUNE_STATE, is_cluster, running_cluster
+from rllib_tag.plugin.ray_internals import check_state, is_cluster, running_cluster
+from rllib_tag.training.storage import newest_state
 
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 4.0, 11.0
 CLIENT_PORT = "10001"
@@ -136,7 +137,7 @@ def check_new(place: Place) -> None:
     Raises:
         ConfigError: If one was.
     """
-    if any(name.startswith(TUNE_STATE) for name in place.files()):
+    if newest_state(place) is not None:
         raise ConfigError(
             f"train: expected a new folder, got {place.location}, where an experiment was begun. Go on with it by "
             "--resume, give another --experiment-name or --storage-path, or remove it."
@@ -146,22 +147,21 @@ def check_new(place: Place) -> None:
 def check_resumable(experiment: Experiment) -> None:
     """Raises unless an experiment was begun before, and with the same specification.
 
-    Tune goes on with what it stored, whatever it is given now.
+    Tune goes on with what it stored, whatever it is given now, and begins anew where it cannot read that.
 
     Raises:
-        ConfigError: If none was, or with another specification.
+        ConfigError: If none was, or with another specification, or by a version whose state cannot be read.
     """
     place, spec = experiment.place, experiment.spec
-    names = place.files()
-    if not any(name.startswith(TUNE_STATE) for name in names):
+    state = newest_state(place)
+    if state is None:
         raise ConfigError(
             f"--resume: expected an experiment begun before in {place.location}, found none. "
             "Give its --storage-path and name, or leave --resume out."
         )
-    records = [name for name in names if name.startswith("run_") and name.endswith(".json")]
-    if not records:
-        return
-    before, now = json.loads((place / records[-1]).read_text())["experiment"], json.loads(as_json(spec))
+    records = [name for name in place.files() if name.startswith("run_") and name.endswith(".json")]
+    now = json.loads(as_json(spec))
+    before = json.loads((place / records[-1]).read_text())["experiment"] if records else now
     # The folder may have been moved: it is the one in which this was read.
     changed = [key for key in sorted({*before, *now} - {"storage_path"}) if before.get(key) != now.get(key)]
     if changed:
@@ -169,6 +169,13 @@ def check_resumable(experiment: Experiment) -> None:
             f"--resume: expected the experiment as it was begun, got another {', '.join(changed)}. Use the same file "
             "and options, or start a new run from its checkpoint with --restore."
         )
+    try:
+        check_state(state.read_text())
+    except Exception as error:  # a pickle of another version may raise anything
+        raise ConfigError(
+            f"--resume: expected that Tune can read {state.location}, got {type(error).__name__}: {error}. Go on with "
+            "the versions of rllib_tag and Ray that wrote it, or start a new run from its checkpoint with --restore."
+        ) from error
 
 
 def check_architecture(checkpoint: Path, variants: Iterable[Variant]) -> None:

@@ -17,6 +17,12 @@ from rllib_tag.plugin.ray_internals import TUNE_STATE, state_names
 logger = logging.getLogger(__name__)
 
 
+def newest_state(place: Place) -> Place | None:
+    """The file of Tune's newest state of the experiment in a place; None if there is none."""
+    names = [name for name in place.files() if name.startswith(TUNE_STATE)]
+    return place / max(names) if names else None
+
+
 class LateDeletion(pyarrow.fs.FSSpecHandler):
     """A file system for Tune on which a checkpoint outlives its deletion while Tune's state on it still names it.
 

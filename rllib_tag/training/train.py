@@ -32,7 +32,6 @@ from rllib_tag.nn.weights import MANIFEST
 from rllib_tag.places import Place
 from rllib_tag.plugin.from_exported import ALGORITHMS as FROM_EXPORTED
 from rllib_tag.plugin.ray_internals import (
-    TUNE_STATE,
     CheckpointConfig,
     SchedulerState,
     trial_error,
@@ -52,7 +51,7 @@ from rllib_tag.training.preflight import (
     check_surroundings,
     cluster_address,
 )
-from rllib_tag.training.storage import LateDeletion
+from rllib_tag.training.storage import LateDeletion, newest_state
 from rllib_tag.training.watch import OnResult, Watch
 
 INTERRUPTED = "INTERRUPTED"
@@ -203,8 +202,8 @@ def _run(
     config = {**with_samplers(spec.get("config", {})), "env": spec["env"]}
     if reason is not None:
         config["env_runner_cls"] = TagRunner
-    if options.resume:
-        state = experiment.place / max(file for file in experiment.place.files() if file.startswith(TUNE_STATE))
+    state = newest_state(experiment.place)
+    if state is not None:  # the run is resumed
         state.write_text(without_decisions(state.read_text()))
     algorithm = (FROM_EXPORTED if exported else {}).get(spec["run"], spec["run"])
     scheduler, storage = scheduler_of(spec), LateDeletion.at(experiment.storage)

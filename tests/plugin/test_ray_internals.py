@@ -103,6 +103,17 @@ def test_files_of_checkpoints_and_tunes_state(trained: TrialEnd) -> None:
     assert not ray_internals.state_names(state.read_bytes(), f"{checkpoint}_no_such")
 
 
+def test_a_state_that_tune_cannot_read_is_told_from_others(trained: TrialEnd) -> None:
+    assert "Restarting experiment." in inspect.getsource(TuneController.__init__)  # so would Tune, in silence
+    (state,) = trained.folder.parent.glob(f"{ray_internals.TUNE_STATE}*.json")
+    ray_internals.check_state(state.read_text())
+    content = json.loads(state.read_text())
+    gone = {"_type": "CLOUDPICKLE_FALLBACK", "value": b"cno_such_module\nName\n.".hex()}
+    content["trial_data"][0][0] = json.dumps({**json.loads(content["trial_data"][0][0]), "storage": gone})
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        ray_internals.check_state(json.dumps(content))
+
+
 def test_decisions_that_wait_are_kept_in_tunes_state() -> None:
     assert "self._cached_trial_decisions = {}" in inspect.getsource(TuneController.__init__)
     assert "_cached_trial_decisions" not in inspect.getsource(TuneController.__getstate__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -15,10 +16,13 @@ from pathlib import Path
 import pytest
 import ray
 from conftest import EXPERIMENTS
+from small_runs import small
 
 from rllib_tag.errors import ConfigError
+from rllib_tag.experiment.experiment import parse_experiments
+from rllib_tag.experiment.options import TrainOptions
 from rllib_tag.training import preflight
-from rllib_tag.training.preflight import check_surroundings, cluster_address
+from rllib_tag.training.preflight import check_resumable, check_surroundings, cluster_address
 
 
 class Server:
@@ -116,6 +120,18 @@ def test_variables_that_ray_refuses(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv(name, "/somewhere")
     with pytest.raises(ConfigError, match=rf"^{name}: expected it not to be set, .* got /somewhere\. Unset it"):
         check_surroundings()
+
+
+def test_a_run_of_another_version_is_not_begun_anew(tmp_path: Path) -> None:
+    """As Tune would begin it where it cannot read its own state."""
+    (experiment,) = parse_experiments(small("tag_quick"), TrainOptions(storage_path=str(tmp_path)))
+    pickled = {"_type": "CLOUDPICKLE_FALLBACK", "value": b"crllib_tag.no_such_module\nName\n.".hex()}
+    state = {"trial_data": [[json.dumps({"storage": pickled}), "{}"]]}
+    for content in (json.dumps(state), "{", ""):
+        state_file = experiment.place / "experiment_state-2026-11-25_09-41-44.json"
+        state_file.write_text(content)
+        with pytest.raises(ConfigError, match=r"--resume: expected that Tune can read .*41-44\.json, got \w+Error: "):
+            check_resumable(experiment)
 
 
 @pytest.mark.parametrize("folder", ["/proc/none", "/tmp/" + 100 * "x"])
