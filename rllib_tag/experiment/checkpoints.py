@@ -10,10 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ray import cloudpickle as pickle
 from ray.rllib.policy.policy import Policy
-from ray.rllib.utils.checkpoints import get_checkpoint_info
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.files import folders
@@ -21,7 +18,13 @@ from rllib_tag.nn.weights import MANIFEST, Exported, load_exported
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.mapping import acting_policies
 from rllib_tag.plugin.model import CommModel
-from rllib_tag.plugin.ray_internals import ALGORITHM_STATE, POLICY_STATE, RLLIB_MARK
+from rllib_tag.plugin.ray_internals import (
+    ALGORITHM_STATE,
+    POLICY_STATE,
+    RLLIB_MARK,
+    checkpoint_env_steps,
+    checkpoint_policies,
+)
 from rllib_tag.world.roster import Roster
 
 COUNTS = [field.name for field in dataclasses.fields(Roster)]
@@ -112,15 +115,8 @@ def load_policies(folder: Path) -> dict[str, Policy]:
     Raises:
         ConfigError: If the checkpoint is truncated or its weights do not fit its model.
     """
-    policies = {}
     try:
-        for name in sorted(get_checkpoint_info(str(folder))["policy_ids"] or ()):
-            info = get_checkpoint_info(str(folder / "policies" / name))
-            with open(info["state_file"], "rb") as file:
-                state = pickle.load(file)
-            # Acting needs no GPU because training did.
-            state["policy_spec"]["config"].update(num_gpus=0, num_gpus_per_env_runner=0)
-            policies[name] = Policy.from_state(state)
+        policies = checkpoint_policies(folder)
     except Exception as error:  # a damaged pickle may raise anything
         raise _not_whole(folder, error) from error
     if not policies:
@@ -142,8 +138,7 @@ def _env_steps(folder: Path) -> int | None:
         ConfigError: If the checkpoint is truncated.
     """
     try:
-        with open(get_checkpoint_info(str(folder))["state_file"], "rb") as file:
-            return int(pickle.load(file)["counters"][NUM_ENV_STEPS_SAMPLED]) or None
+        return checkpoint_env_steps(folder) or None
     except Exception as error:  # a damaged pickle may raise anything
         raise _not_whole(folder, error) from error
 

@@ -88,13 +88,12 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
         for view in (training, evaluation) if config.get("evaluation_interval") else (training,):
             _check_fragments(run, view)
     reason = default_sampler_reason(run, (training, evaluation))
-    variant = Variant(training, evaluation, resources_of(run, env, config), reason)
-    if reason is not None and variant.must_be_batched:
+    if reason is not None and training.must_be_batched:
         raise ConfigError(
             f"config: env_config: backend: batched: expected a run that can be sampled on arrays, got {reason}. "
             "Change that, or set backend: auto."
         )
-    return variant
+    return Variant(training, evaluation, resources_of(run, env, config), reason)
 
 
 def resources_of(run: str, env: str, config: Mapping[str, Any]) -> dict[str, float]:

@@ -102,7 +102,7 @@ def parse_experiments(specs: Specs, options: TrainOptions | None = None) -> list
 def _default_sampler_reason(variants: tuple[Variant, ...]) -> str | None:
     reasons = (variant.default_sampler_reason for variant in variants)
     reason = next((reason for reason in reasons if reason is not None), None)
-    if reason is not None and any(variant.must_be_batched for variant in variants):
+    if reason is not None and any(variant.training.must_be_batched for variant in variants):
         raise ConfigError(
             f"config: env_config: backend: batched: expected all variants sampled on arrays, got one with {reason}. "
             "An experiment's variants sample alike: put them into two experiments."

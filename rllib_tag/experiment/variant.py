@@ -49,6 +49,11 @@ class View:
         """Whether `TagEnv` or `CommModel` has a part in it."""
         return self.tag is not None or any(is_comm(config.model["custom_model"]) for config in self.policies.values())
 
+    @property
+    def must_be_batched(self) -> bool:
+        """Whether its game says that it is to be sampled on arrays."""
+        return self.tag is not None and self.config.env_config.get("backend") == "batched"
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -65,11 +70,6 @@ class Variant:
     evaluation: View
     resources: Mapping[str, float]
     default_sampler_reason: str | None
-
-    @property
-    def must_be_batched(self) -> bool:
-        """Whether its game says that it is to be sampled on arrays."""
-        return self.training.tag is not None and self.training.config.env_config.get("backend") == "batched"
 
 
 def views(run: str, env: str, config: Mapping[str, Any]) -> tuple[View, View]:

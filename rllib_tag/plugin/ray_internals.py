@@ -22,7 +22,9 @@ from ray.rllib.evaluation.metrics import RolloutMetrics
 from ray.rllib.evaluation.rollout_worker import RolloutWorker, get_global_worker
 from ray.rllib.execution.rollout_ops import standardize_fields, synchronous_parallel_sample
 from ray.rllib.models import MODEL_DEFAULTS
-from ray.rllib.policy.policy import PolicySpec
+from ray.rllib.policy.policy import Policy, PolicySpec
+from ray.rllib.utils.checkpoints import get_checkpoint_info
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED
 from ray.rllib.utils.metrics.learner_info import LEARNER_STATS_KEY, LearnerInfoBuilder
 from ray.train._internal.session import _FutureTrainingResult
 from ray.tune import Callback
@@ -49,12 +51,15 @@ except ImportError:  # before Ray 2.43
 RLLIB_MARK = "rllib_checkpoint.json"  # in the folder of a checkpoint, and of each policy in it
 ALGORITHM_STATE, POLICY_STATE = "algorithm_state.pkl", "policy_state.pkl"  # beside them
 TUNE_STATE = "experiment_state-"  # begins the names of files with Tune's state of an experiment
+# Tune's warning that a trial which takes another's weights gets a new process: that is safe, and costs seconds.
+PBT_WARNING = "Consider boosting PBT"
 FRAME = re.compile(r' +File ".*", line \d+')  # of a traceback
 
 __all__ = [
     "ALGORITHM_STATE",
     "LEARNER_STATS_KEY",
     "MODEL_DEFAULTS",
+    "PBT_WARNING",
     "POLICY_STATE",
     "RLLIB_MARK",
     "TUNE_STATE",
@@ -66,6 +71,8 @@ __all__ = [
     "algorithm_names",
     "asked_for",
     "check_state",
+    "checkpoint_env_steps",
+    "checkpoint_policies",
     "env_is_registered",
     "episode_history",
     "evaluation_config",
@@ -79,6 +86,7 @@ __all__ = [
     "running_cluster",
     "standardize_fields",
     "state_names",
+    "sub_environment_seed",
     "synchronous_parallel_sample",
     "trial_error",
     "trial_folder",
@@ -140,6 +148,38 @@ def model_is_registered(name: str) -> bool:
 def episode_history(algorithm: Algorithm) -> list[RolloutMetrics]:
     """The episodes of earlier iterations that the next result's means hold, too."""
     return algorithm._episode_history
+
+
+def sub_environment_seed(seed: int, worker_index: int, index: int) -> int:
+    """What RLlib's default sampler seeds a game with.
+
+    Args:
+        seed: The run's seed, as the env runner has it.
+        worker_index: The env runner's.
+        index: The game's, of those that the env runner plays.
+    """
+    return worker_index * 1000 + index + seed
+
+
+def checkpoint_policies(checkpoint: Path) -> dict[str, Policy]:
+    """The policies in an RLlib checkpoint, built anew; without a GPU, whatever training had."""
+    policies = {}
+    for name in sorted(get_checkpoint_info(str(checkpoint))["policy_ids"] or ()):
+        state = _state(checkpoint / "policies" / name)
+        state["policy_spec"]["config"].update(num_gpus=0, num_gpus_per_env_runner=0)
+        policies[name] = Policy.from_state(state)
+    return policies
+
+
+def checkpoint_env_steps(checkpoint: Path) -> int:
+    """The environment steps that an RLlib checkpoint's training had sampled; 0 if they were not counted."""
+    return int(_state(checkpoint)["counters"][NUM_ENV_STEPS_SAMPLED])
+
+
+def _state(folder: Path) -> dict[str, Any]:
+    """The state of an algorithm, or of a policy, in a checkpoint."""
+    with open(get_checkpoint_info(str(folder))["state_file"], "rb") as file:
+        return cloudpickle.load(file)
 
 
 def env_is_registered(name: str) -> bool:

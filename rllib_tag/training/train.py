@@ -32,6 +32,7 @@ from rllib_tag.nn.weights import MANIFEST
 from rllib_tag.places import Place
 from rllib_tag.plugin.from_exported import ALGORITHMS as FROM_EXPORTED
 from rllib_tag.plugin.ray_internals import (
+    PBT_WARNING,
     CheckpointConfig,
     SchedulerState,
     trial_error,
@@ -235,9 +236,8 @@ def _default_sampler(reason: str) -> str:
 def _quiet(verbose: int) -> None:
     """Keeps Ray's own noise out of ours unless it is asked for."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    warnings.filterwarnings("ignore", message=PBT_WARNING, category=UserWarning)
     # Before the first episode ends there is no return: a scheduler is to wait for it, and not to end the run.
-    # A trial that takes another's weights gets a new process, which is safe and costs seconds.
-    warnings.filterwarnings("ignore", message="Consider boosting PBT", category=UserWarning)
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     if verbose == 0:
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"

@@ -73,7 +73,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_what_keeps_a_run_plain_is_named(change: str) -> None:
+def test_why_a_run_uses_the_default_sampler_is_named(change: str) -> None:
     changes, expected = CHANGES[change]
     given = spec()
     given["config"]["env_config"]["backend"] = "auto"

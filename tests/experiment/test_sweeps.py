@@ -230,9 +230,14 @@ def test_a_population_stays_within_its_ranges() -> None:
     assert {v["lr"] for v in values} == {0.1, 0.2}
 
 
-def test_a_population_keeps_enough_checkpoints() -> None:
+def population(**mutations: Any) -> dict[str, Any]:
+    """The demo's experiment as a population."""
     (spec,) = small("tag_quick").values()
-    spec["scheduler"] = {"type": "pbt", "hyperparam_mutations": {"clip_param": [0.1]}}
+    return {**spec, "checkpoint_config": {}, "scheduler": {"type": "pbt", "hyperparam_mutations": mutations}}
+
+
+def test_a_population_keeps_enough_checkpoints() -> None:
+    spec = population(clip_param=[0.1])
     parse_experiments({"pbt": spec})
     with pytest.raises(ConfigError, match="expected checkpoint_config: num_to_keep of at least 3, got 2"):
         parse_experiments({"pbt": {**spec, "checkpoint_config": {"num_to_keep": 2}}})
@@ -248,10 +253,8 @@ def test_a_population_keeps_enough_checkpoints() -> None:
     ],
 )
 def test_what_a_population_may_try_is_checked(mutations: Any, message: str) -> None:
-    (spec,) = small("tag_quick").values()
-    parse_experiments({"pbt": {**spec, "scheduler": {"type": "pbt", "hyperparam_mutations": {"clip_param": [0.1]}}}})
     with pytest.raises(ConfigError, match=message):
-        parse_experiments({"pbt": {**spec, "scheduler": {"type": "pbt", "hyperparam_mutations": mutations}}})
+        parse_experiments({"pbt": population(**mutations)})
 
 
 def test_searches() -> None:

@@ -12,13 +12,17 @@ import gymnasium
 import pytest
 import ray
 from ray import train, tune
+from ray.air.integrations import wandb
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.evaluation import rollout_worker
+from ray.train._internal import checkpoint_manager, storage
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
+from ray.tune.logger.json import JsonLoggerCallback
 from ray.tune.registry import register_env
 from ray.tune.schedulers import AsyncHyperBandScheduler, MedianStoppingRule, PopulationBasedTraining, TrialScheduler
 
+from rllib_tag.experiment.loggers import WANDB_MODE
 from rllib_tag.places import CHECKPOINT
 from rllib_tag.plugin import ray_internals
 from rllib_tag.training.train import TrialEnd
@@ -101,6 +105,47 @@ def test_files_of_checkpoints_and_tunes_state(trained: TrialEnd) -> None:
     (state,) = trained.folder.parent.glob(f"{ray_internals.TUNE_STATE}*.json")
     assert ray_internals.state_names(state.read_bytes(), str(checkpoint))
     assert not ray_internals.state_names(state.read_bytes(), f"{checkpoint}_no_such")
+
+
+def test_checkpoints_hold_what_a_team_is_restored_from(trained: TrialEnd) -> None:
+    (checkpoint,) = trained.folder.glob("checkpoint_*")
+    policies = ray_internals.checkpoint_policies(checkpoint)
+    assert sorted(policies) == ["class_a", "class_b"]
+    assert {policy.config["num_gpus"] for policy in policies.values()} == {0}
+    assert ray_internals.checkpoint_env_steps(checkpoint) == trained.result["num_env_steps_sampled"] == 400
+
+
+def test_games_get_the_seeds_of_rllibs_default_sampler() -> None:
+    game = Mock()
+    rollout_worker._update_env_seed_if_necessary(game, 7, 3, 11)
+    game.reset.assert_called_once_with(seed=ray_internals.sub_environment_seed(7, worker_index=3, index=11))
+
+
+def test_tune_deletes_and_writes_on_the_file_system_that_it_is_given() -> None:
+    """`LateDeletion` keeps checkpoints from one, and looks at each state that comes by the other."""
+    assert "fs.delete_dir(fs_path)" in inspect.getsource(storage._delete_fs_path)
+    assert "_delete_fs_path(fs=checkpoint.filesystem" in inspect.getsource(checkpoint_manager)
+    assert "pyarrow.fs.copy_files(" in inspect.getsource(storage._pyarrow_fs_copy_files)
+
+
+def test_what_is_read_of_trials() -> None:
+    trial = Trial("stub", stub=True, stopping_criterion={"training_iteration": 3}, experiment_tag="5_lr=0.1")
+    assert (trial.experiment_tag, trial.stopping_criterion) == ("5_lr=0.1", {"training_iteration": 3})
+    assert trial.status == Trial.PENDING
+    assert not trial.last_result.get("done")
+    assert "Path(trial.local_path, EXPR_RESULT_FILE)" in inspect.getsource(JsonLoggerCallback)
+
+
+def test_tunes_logger_for_wandb(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It needs no key where a variable says so; what is given wins over what it would itself."""
+    monkeypatch.setenv(WANDB_MODE, "offline")
+    wandb._set_api_key()
+    assert "_set_api_key(" in inspect.getsource(wandb.WandbLoggerCallback.setup)
+    assert "wandb_init_kwargs.update(self.kwargs)" in inspect.getsource(wandb.WandbLoggerCallback.log_trial_start)
+
+
+def test_the_warning_of_new_processes() -> None:
+    assert ray_internals.PBT_WARNING in inspect.getsource(tune.tune)
 
 
 def test_a_state_that_tune_cannot_read_is_told_from_others(trained: TrialEnd) -> None:
