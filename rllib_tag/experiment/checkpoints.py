@@ -39,7 +39,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     folder = Path(path).absolute()  # RLlib reads relative paths as URIs
     if folder.name == MANIFEST:
         folder = folder.parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike `is_dir`, also where the name is too long
         raise ConfigError(f"checkpoint: expected a folder, got {path}, which is not there. Give a checkpoint's path.")
     if (folder / MANIFEST).exists() or (folder / RLLIB_MARK).exists():
         return folder
