@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from rllib_tag.errors import ConfigError
+from rllib_tag.errors import ConfigError, under
 from rllib_tag.experiment.checkpoints import find_checkpoint
 from rllib_tag.experiment.options import TrainOptions
 from rllib_tag.experiment.spec import Specs
@@ -29,32 +30,37 @@ def apply_options(specs: Specs, options: TrainOptions) -> Specs:
         raise ConfigError("--scheduler-config: expected --scheduler beside it, got none. Name the scheduler, too.")
     out = {}
     for name, spec in specs.items():
-        spec = copy.deepcopy(spec)
-        for key in ("stop", "storage_path", "num_samples", "restore"):
-            value = getattr(options, key)
-            if value is not None:
-                spec[key] = {**spec.get("stop", {}), **value} if key == "stop" else value
-        if options.scheduler is not None:
-            arguments = dict(options.scheduler_config or {})
-            spec |= {key: arguments.pop(key) for key in ("metric", "mode") if key in arguments}
-            spec["scheduler"] = {"type": options.scheduler, **arguments}
-        if spec.get("restore"):
-            spec["restore"] = str(find_checkpoint(spec["restore"]))
-        spec["config"] = _with_absolute_paths(spec.get("config", {}))
-        storage = spec.get("storage_path", DEFAULT_STORAGE)
-        spec["storage_path"] = storage if is_uri(storage) else os.path.abspath(os.path.expanduser(storage))
-        checkpoint: dict[str, Any] = {
-            "checkpoint_frequency": options.checkpoint_freq,
-            "checkpoint_at_end": options.checkpoint_at_end,
-            "num_to_keep": options.keep_checkpoints_num,
-        }
-        if options.checkpoint_score_attr is not None:
-            checkpoint["checkpoint_score_attribute"] = options.checkpoint_score_attr.removeprefix("min-")
-            checkpoint["checkpoint_score_order"] = "min" if options.checkpoint_score_attr.startswith("min-") else "max"
-        given = {key: value for key, value in checkpoint.items() if value is not None}
-        if given:
-            spec["checkpoint_config"] = {**(spec.get("checkpoint_config") or {}), **given}
-        out[name] = spec
+        with under(name):
+            out[name] = _applied(spec, options)
+    return out
+
+
+def _applied(spec: Mapping[str, Any], options: TrainOptions) -> dict[str, Any]:
+    out = copy.deepcopy(dict(spec))
+    for key in ("stop", "storage_path", "num_samples", "restore"):
+        value = getattr(options, key)
+        if value is not None:
+            out[key] = {**out.get("stop", {}), **value} if key == "stop" else value
+    if options.scheduler is not None:
+        arguments = dict(options.scheduler_config or {})
+        out |= {key: arguments.pop(key) for key in ("metric", "mode") if key in arguments}
+        out["scheduler"] = {"type": options.scheduler, **arguments}
+    if out.get("restore"):
+        out["restore"] = str(find_checkpoint(out["restore"]))
+    out["config"] = _with_absolute_paths(out.get("config", {}))
+    storage = out.get("storage_path", DEFAULT_STORAGE)
+    out["storage_path"] = storage if is_uri(storage) else os.path.abspath(os.path.expanduser(storage))
+    checkpoint: dict[str, Any] = {
+        "checkpoint_frequency": options.checkpoint_freq,
+        "checkpoint_at_end": options.checkpoint_at_end,
+        "num_to_keep": options.keep_checkpoints_num,
+    }
+    if options.checkpoint_score_attr is not None:
+        checkpoint["checkpoint_score_attribute"] = options.checkpoint_score_attr.removeprefix("min-")
+        checkpoint["checkpoint_score_order"] = "min" if options.checkpoint_score_attr.startswith("min-") else "max"
+    given = {key: value for key, value in checkpoint.items() if value is not None}
+    if given:
+        out["checkpoint_config"] = {**(out.get("checkpoint_config") or {}), **given}
     return out
 
 
