@@ -15,7 +15,6 @@ from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.mapping import ClassPolicyMapping
 from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.ray_internals import algorithm_defaults
-from rllib_tag.plugin.tag_vec import mpe2_needed
 
 # Keys of RLlib that the batched sampler has no part in; it knows RLlib's defaults only.
 DEFAULT_SAMPLER_ONLY = (
@@ -51,7 +50,7 @@ def _reason(view: View, defaults: AlgorithmConfig) -> str | None:
         return f"policy_mapping_fn: {_name(type(mapping))}"
     if capacity < len(view.policies):
         return f"policy_map_capacity: {capacity}"
-    reason = mpe2_needed(TagEnvConfig.from_mapping(view.config.env_config))
+    reason = TagEnvConfig.from_mapping(view.config.env_config).unbatched_reason
     if reason is not None:
         return reason
     callbacks = view.config.callbacks_class

@@ -1,4 +1,4 @@
-"""What an adversary makes of the messages that it hears."""
+"""What an agent makes of the messages that it hears."""
 
 from __future__ import annotations
 
@@ -9,51 +9,47 @@ import torch
 from torch import Tensor, nn
 
 from rllib_tag.nn.config import CommConfig
-from rllib_tag.nn.entities import EntityEncoder, placed
+from rllib_tag.nn.entities import EntityEncoder
 from rllib_tag.nn.graph import GraphEncoder
 from rllib_tag.nn.temporal import GRUReader, TransformerReader, age_encoding, windows
-from rllib_tag.world.observations import MessageLayout
+from rllib_tag.world.layout import MessageLayout, Senses
 
 Observation = Mapping[str, Tensor]
 
 
-class _Heard(NamedTuple):
-    """Graphs of what each of B receivers hears, side by side as one of M nodes.
+class _Graph(NamedTuple):
+    """Teams as graphs side by side, whose M = R * C * P nodes are the P senders of C consecutive steps.
 
     Args:
-        nodes: (M, D) features.
-        edges: (2, E) indices, senders over receivers.
-        is_b: (M,) booleans, which nodes are of class B.
-        row: (M,) the receiver that each node is heard by.
-        place: (M,) each node's place in the team.
-        receivers: (B,) indices of the receivers' own nodes.
+        messages: (R, C + T - 1, P, F) in a row, so that a message that several windows of T hold is projected once.
+        valid: (R, C, T) which messages of the window that ends at a step belong to its episode and arrived.
+        edges: (2, E) indices of nodes, senders over receivers.
+        answers: (B,) indices of the nodes that are asked for.
     """
 
-    nodes: Tensor
+    messages: Tensor
+    valid: Tensor
     edges: Tensor
-    is_b: Tensor
-    row: Tensor
-    place: Tensor
-    receivers: Tensor
+    answers: Tensor
 
 
 class CommEncoder(nn.Module):
-    """What an adversary makes of the messages that reach it.
+    """What an agent makes of the messages that reach it.
 
-    Own-class and other-class messages enter through class-specific layers; a temporal network reads
-    each sender's tokens; graph layers pass messages over the links; the receiver's node is the result.
-    Whatever did not arrive is left out before any arithmetic, so neither values nor gradients leak.
+    Messages of each class enter through layers of its own; a temporal network reads each sender's tokens; graph layers
+    pass messages over the links; the receiver's node is the result. Whatever did not arrive is left out before any
+    arithmetic, so neither values nor gradients leak.
 
     Args:
         config: The network's configuration.
+        senses: What there is to see in the game.
     """
 
-    def __init__(self, config: CommConfig) -> None:
+    def __init__(self, config: CommConfig, senses: Senses) -> None:
         super().__init__()
-        self.config = config
-        hidden = config.hidden_dim
-        kinds = {"landmarks": 4, "good": 6}
-        self.classes = nn.ModuleList(EntityEncoder(6, kinds, hidden) for _ in range(2))
+        self.config, self.senses = config, senses
+        hidden, num_classes = config.hidden_dim, len(senses.classes)
+        self.classes = nn.ModuleList(EntityEncoder(own + num_classes, senses.kinds, hidden) for own in senses.own)
         node_dim = hidden if config.temporal == "none" else 2 * hidden
         if config.temporal == "transformer":
             self.temporal: nn.Module = TransformerReader(hidden, config.num_heads, config.num_layers)
@@ -61,57 +57,50 @@ class CommEncoder(nn.Module):
             self.temporal = GRUReader(hidden, config.num_layers)
         if config.sequence == "neighbors":
             self.own_mark = nn.Parameter(torch.randn(hidden) / hidden**0.5)
-        self.graph = GraphEncoder(node_dim, hidden, config.num_heads, config.gnn_layers, config.gnn, config.relational)
+        num_relations = num_classes if config.relational else 1
+        self.graph = GraphEncoder(node_dim, hidden, config.num_heads, config.gnn_layers, config.gnn, num_relations)
 
-    def forward(self, obs: Observation) -> Tensor:
+    def forward(self, obs: Observation, layout: MessageLayout) -> Tensor:
         """Encodes B receivers.
 
         Args:
-            obs: `messages` (B, N, T, F), `message_mask` (B, N, T), `links` (B, N, N), `self` (B, N) one-hot,
-                and `good` (B, y, 4), of which only the shape is read. An all-zero row is a lone receiver.
+            obs: `messages` (B, N, T, F), `message_mask` (B, N, T), `links` (B, N, N) and `self` (B, N) one-hot. An
+                all-zero row is a lone receiver.
+            layout: What stands where in a message.
 
         Returns:
             (B, H), the receivers' nodes.
         """
-        heard = self._hear(obs)
-        return self.graph(heard.nodes, heard.edges, heard.is_b, heard.receivers)
+        graph, places = self._heard(obs)
+        return self._encode(graph, layout, places)
 
-    def team(self, obs: Observation, receivers: Sequence[int]) -> Tensor:
+    def team(self, obs: Observation, layout: MessageLayout, receivers: Sequence[int]) -> Tensor:
         """Encodes receivers of the same team states, each state once for all of them.
 
         Equal to `forward` on each receiver's own observation, where `shares_states` says so. R stretches of C
-        consecutive steps are read, so that a message that several windows of T steps hold is projected once.
+        consecutive steps are read.
 
         Args:
-            obs: `messages` (R, C + T - 1, N, F) as sent, `history` (R, C) steps since the reset, at least 1,
-                `links` (R, C, N, N) and `good` (R, C, y, 4), of which only the shape is read.
+            obs: `messages` (R, C + T - 1, N, F) as sent, `history` (R, C) messages of the running episode, at least 1,
+                and `links` (R, C, N, N).
+            layout: What stands where in a message.
             receivers: n places in the team.
 
         Returns:
             (R, C, n, H).
         """
-        messages, links = obs["messages"], obs["links"] > 0
+        messages, links, members = obs["messages"], obs["links"] > 0, list(receivers)
         R, C, N, _ = links.shape
-        T = messages.shape[1] - C + 1
-        members = list(receivers)
         if self.config.gnn == "none":  # nobody else is heard
             messages, links = messages[:, :, members], links[:, :, members][:, :, :, members]
             members, N = list(range(len(members))), len(members)
-        num_good = obs["good"].shape[2]
-        layout = MessageLayout(num_good, (messages.shape[-1] - 8 - 4 * num_good) // 2)
-        if self.config.temporal == "none":
-            messages, T = messages[:, T - 1 :], 1
-        tokens = self._project(messages.flatten(0, 2), layout).view(R, C + T - 1, N, -1)
-        nodes = tokens[:, T - 1 :].reshape(R * C * N, -1)  # (M, H)
-        if self.config.temporal != "none":
-            ages = torch.arange(T - 1, -1, -1, device=messages.device)
-            valid = ages < obs["history"].unsqueeze(-1)  # (R, C, T)
-            nodes = torch.cat([nodes, self._read_windows(tokens, valid)], dim=-1)  # (M, 2H)
+        T = messages.shape[1] - C + 1
+        valid = torch.arange(T - 1, -1, -1, device=links.device) < obs["history"].unsqueeze(-1)  # (R, C, T)
         state, receiver, sender = links.flatten(0, 1).nonzero(as_tuple=True)
         edges = torch.stack([state * N + sender, state * N + receiver])
-        index = torch.arange(R * C * N, device=messages.device).view(R, C, N)
-        is_b = self._is_b(messages[:, T - 1 :], layout).flatten()
-        return self.graph(nodes, edges, is_b, index[..., members].flatten()).view(R, C, len(members), -1)
+        index = torch.arange(R * C * N, device=links.device).view(R, C, N)
+        graph = _Graph(messages, valid, edges, index[..., members].flatten())
+        return self._encode(graph, layout).view(R, C, len(members), -1)
 
     def shares_states(self, comm_hops: int) -> bool:
         """Whether `team` gives what `forward` gives: when no message is cut off within the graph layers' reach."""
@@ -119,102 +108,99 @@ class CommEncoder(nn.Module):
             return False
         return self.config.gnn == "none" or comm_hops >= self.config.gnn_layers
 
-    def _read_windows(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """The temporal output for every window of the tokens (R, C + T - 1, N, H): (R * C * N, H)."""
-        R, C, T = valid.shape
-        N, H = tokens.shape[2:]
-        if isinstance(self.temporal, TransformerReader):
-            return self.temporal.over_windows(tokens, valid, age_encoding(T, H, tokens.device))
-        return self.temporal(windows(tokens, T).reshape(-1, T, H), valid.unsqueeze(2).expand(R, C, N, T).reshape(-1, T))
-
-    def attention(self, obs: Observation) -> Tensor:
+    def attention(self, obs: Observation, layout: MessageLayout) -> Tensor:
         """Attention of every graph layer on every link, as each receiver computes it.
 
         Returns:
             (B, L, N, N): entry [b, l, i, j] is what node i gives to j in layer l; 0 where there is no link.
         """
-        heard = self._hear(obs)
-        B, N = obs["links"].shape[:2]
-        weights = self.graph.attention(heard.nodes, heard.edges, heard.is_b)
-        out = torch.zeros(B, len(weights), N, N, device=heard.nodes.device)
-        sender, receiver = heard.edges
-        rows, receivers, senders = heard.row[receiver], heard.place[receiver], heard.place[sender]
+        graph, (row, place) = self._heard(obs)
+        B, N = obs["self"].shape
+        nodes, classes = self._nodes(graph, layout, (row, place))
+        weights = self.graph.attention(nodes, graph.edges, classes)
+        out = torch.zeros(B, len(weights), N, N, device=nodes.device)
+        sender, receiver = graph.edges
         for layer, weight in enumerate(weights):
-            out[rows, layer, receivers, senders] = weight
+            out[row[receiver], layer, place[receiver], place[sender]] = weight
         return out
 
-    def _hear(self, obs: Observation) -> _Heard:
-        """What B receivers hear, as one graph."""
+    def _heard(self, obs: Observation) -> tuple[_Graph, tuple[Tensor, Tensor]]:
+        """What B receivers hear, as one graph, and of each node the receiver and its place in the team: (M,) each."""
         messages, valid, links = obs["messages"], obs["message_mask"] > 0, obs["links"] > 0
         B, N, T, _ = messages.shape
         own = torch.zeros(B, N, dtype=torch.bool, device=messages.device)
         own[torch.arange(B, device=own.device), obs["self"].argmax(1)] = True
         # The receiver always hears itself, also in the all-zero rows that RLlib starts with.
-        now = torch.zeros(T, dtype=torch.bool, device=messages.device)
-        now[-1] = True
+        now = torch.arange(T, device=messages.device) == T - 1
         valid = valid | (own.unsqueeze(-1) & now)
         heard = own if self.config.gnn == "none" else valid[:, :, -1]
-        links = links & heard.unsqueeze(1) & heard.unsqueeze(2)
-        links = links | torch.diag_embed(heard)
-        batch, node = heard.nonzero(as_tuple=True)  # (M,) each
+        links = links & heard.unsqueeze(1) & heard.unsqueeze(2) | torch.diag_embed(heard)
+        node_row, node_place = heard.nonzero(as_tuple=True)
         index = heard.flatten().cumsum(0).view(B, N) - 1
-        edge = links.nonzero(as_tuple=True)
-        edges = torch.stack([index[edge[0], edge[2]], index[edge[0], edge[1]]])  # (2, E)
+        row, receiver, sender = links.nonzero(as_tuple=True)
+        edges = torch.stack([index[row, sender], index[row, receiver]])  # (2, E)
+        said = messages[node_row, node_place].unsqueeze(2)  # (M, T, 1, F)
+        graph = _Graph(said, valid[node_row, node_place].unsqueeze(1), edges, index[own])
+        return graph, (node_row, node_place)
 
-        num_good = obs["good"].shape[1]
-        layout = MessageLayout(num_good, (messages.shape[-1] - 8 - 4 * num_good) // 2)
-        heard_messages = messages[batch, node]  # (M, T, F)
-        nodes = self._read(heard_messages, valid[batch, node], links, index, (batch, node), layout)
-        return _Heard(nodes, edges, self._is_b(heard_messages[:, -1], layout), batch, node, index[own])
+    def _encode(self, graph: _Graph, layout: MessageLayout, places: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """The nodes that are asked for: (B, H)."""
+        nodes, classes = self._nodes(graph, layout, places)
+        return self.graph(nodes, graph.edges, classes, graph.answers)
 
-    def _read(
-        self, heard: Tensor, valid: Tensor, links: Tensor, index: Tensor, places: tuple[Tensor, Tensor],
-        layout: MessageLayout,
-    ) -> Tensor:  # fmt: skip
-        """Projected current view joined with the temporal output: (M, H) or (M, 2H)."""
-        config, (batch, node) = self.config, places
-        M, T, F = heard.shape
+    def _nodes(
+        self, graph: _Graph, layout: MessageLayout, places: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """What the graph layers begin with: each node's token now, joined with the temporal output, and its class."""
+        config, messages, valid = self.config, graph.messages, graph.valid
+        C, T = valid.shape[1:]
         if config.temporal == "none" or config.sequence == "neighbors":
-            heard, valid, T = heard[:, -1:], valid[:, -1:], 1
-        tokens = self._project(heard.reshape(M * T, F), layout).view(M, T, -1)  # (M, T, H)
-        current = tokens[:, -1]
+            messages = messages[:, T - 1 :]
+        tokens, classes = self._project(messages, layout)
+        nodes, classes = tokens[:, -C:].reshape(-1, config.hidden_dim), classes[:, -C:].flatten()  # (M, H), (M,)
         if config.temporal == "none":
-            return current
+            return nodes, classes
         if config.sequence == "neighbors":
-            N = links.shape[1]
-            known = links[batch, node]  # (M, N)
-            senders = index[batch].clamp(min=0)  # (M, N), only read where known
-            place = node
-            mark = torch.nn.functional.one_hot(place, N).unsqueeze(-1) * self.own_mark
-            sequence = current[senders] * known.unsqueeze(-1) + mark  # (M, N, H)
-            return torch.cat([current, self.temporal(sequence, known, place)], dim=-1)
-        if config.temporal == "gru":
-            return torch.cat([current, self.temporal(tokens, valid)], dim=-1)
-        place = torch.full((M,), T - 1, device=tokens.device)
-        ages = age_encoding(T, config.hidden_dim, tokens.device)
-        return torch.cat([current, self.temporal(tokens, valid, place, ages)], dim=-1)
+            assert places is not None
+            read = self._read_neighbors(nodes, graph.edges, places)
+        else:
+            read = self._read_windows(tokens, valid)
+        return torch.cat([nodes, read], dim=-1), classes  # (M, 2H)
 
-    @staticmethod
-    def _is_b(messages: Tensor, layout: MessageLayout) -> Tensor:
-        """Which messages (..., F) are of class B: (...) booleans."""
-        return messages[..., layout.one_hot][..., 1] > 0
+    def _read_windows(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """The temporal output for every window of the tokens (R, C + T - 1, P, H): (R * C * P, H)."""
+        R, C, T = valid.shape
+        P, H = tokens.shape[2:]
+        if isinstance(self.temporal, TransformerReader):
+            return self.temporal.over_windows(tokens, valid, age_encoding(T, H, tokens.device))
+        return self.temporal(windows(tokens, T).reshape(-1, T, H), valid.unsqueeze(2).expand(R, C, P, T).reshape(-1, T))
 
-    def _project(self, messages: Tensor, layout: MessageLayout) -> Tensor:
-        """Class-specific projection of messages (M, F): (M, H)."""
-        position = messages[:, :2]
-        own = torch.cat([messages[:, layout.own], messages[:, layout.one_hot]], dim=-1)
-        landmarks = placed(position, messages[:, layout.landmarks].unflatten(1, (layout.num_obstacles, 2)))
-        good = placed(position, messages[:, layout.good].unflatten(1, (layout.num_good, 4)))
-        entities = {}
-        for kind, values, flag in (
-            ("landmarks", landmarks, layout.sees_landmarks),
-            ("good", good, layout.sees_good),
-        ):
-            entities[kind] = values, (messages[:, flag, None] > 0).expand(values.shape[:2])
-        is_b = self._is_b(messages, layout)
-        out = own.new_empty(len(messages), self.config.hidden_dim)
-        for encoder, rows in zip(self.classes, (~is_b, is_b), strict=True):
-            chosen = {kind: (values[rows], counts[rows]) for kind, (values, counts) in entities.items()}
-            seen = {kind: pair for kind, pair in chosen.items() if pair[1].any()}  # an unseen set adds nothing
-            out[rows] = encoder(own[rows], seen)
-        return out.relu()
+    def _read_neighbors(self, nodes: Tensor, edges: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
+        """The temporal output over the tokens (M, H) that each node hears, in the team's order: (M, H)."""
+        place = places[1]
+        M, N = len(nodes), int(place.max()) + 1
+        known = torch.zeros(M, N, dtype=torch.bool, device=nodes.device)
+        sender = torch.zeros(M, N, dtype=torch.long, device=nodes.device)
+        known[edges[1], place[edges[0]]] = True
+        sender[edges[1], place[edges[0]]] = edges[0]
+        mark = torch.nn.functional.one_hot(place, N).unsqueeze(-1) * self.own_mark
+        sequence = nodes[sender] * known.unsqueeze(-1) + mark  # (M, N, H)
+        return self.temporal(sequence, known, place)
+
+    def _project(self, messages: Tensor, layout: MessageLayout) -> tuple[Tensor, Tensor]:
+        """Tokens (R, S, P, H) of messages (R, S, P, F), by layers of each sender's class, and the classes (R, S, P)."""
+        lead, messages = messages.shape[:-1], messages.flatten(0, 2)
+        one_hot = messages[:, layout.one_hot]
+        classes = one_hot.argmax(-1)
+        out = messages.new_empty(len(messages), self.config.hidden_dim)
+        for k, (encoder, own_dim) in enumerate(zip(self.classes, self.senses.own, strict=True)):
+            rows = classes == k
+            of_class = messages[rows]
+            entities: dict[str, tuple[Tensor, Tensor | None]] = {}
+            for kind, dim in self.senses.kinds.items():
+                seen = of_class[:, layout.seen(kind)] > 0
+                if layout.counts[kind] and seen.any():  # an unseen set adds nothing
+                    values = of_class[:, layout.entities(kind)].unflatten(1, (-1, dim))
+                    entities[kind] = values, None if seen.all() else seen.unsqueeze(1).expand(values.shape[:2])
+            out[rows] = encoder(torch.cat([of_class[:, :own_dim], one_hot[rows]], dim=-1), entities)
+        return out.relu().view(*lead, -1), classes.view(lead)

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class EntityEncoder(nn.Module):
     r"""Embeds an observer's own numbers and sets of entities, whatever their number and order.
 
     .. math::
-        h = W x + \sum_k V_k \max_j \mathrm{ReLU}(U_k e_{kj})
+        h = W x + \sum_k V_k \max_j \mathrm{ReLU}(U_k [p_{kj} - p, e_{kj}] + b_k)
 
-    over the kinds k of entities; an empty or fully masked set adds nothing.
+    over the kinds k of entities, whose first two numbers are a position p, as are the observer's; an empty or fully
+    masked set adds nothing. The observer acts by what is relative to itself; who hears of it stands elsewhere and
+    needs the absolute position.
 
     Args:
         own_dim: Numbers that describe the observer.
@@ -27,15 +30,15 @@ class EntityEncoder(nn.Module):
     def __init__(self, own_dim: int, kinds: Mapping[str, int], hidden_dim: int) -> None:
         super().__init__()
         self.own = nn.Linear(own_dim, hidden_dim)
-        self.entity = nn.ModuleDict({kind: nn.Linear(dim, hidden_dim) for kind, dim in kinds.items()})
+        self.entity = nn.ModuleDict({kind: nn.Linear(2 + dim, hidden_dim) for kind, dim in kinds.items()})
         self.pooled = nn.ModuleDict({kind: nn.Linear(hidden_dim, hidden_dim, bias=False) for kind in kinds})
 
-    def forward(self, own: Tensor, entities: Mapping[str, tuple[Tensor, Tensor]]) -> Tensor:
+    def forward(self, own: Tensor, entities: Mapping[str, tuple[Tensor, Tensor | None]]) -> Tensor:
         """Embeds M observers.
 
         Args:
             own: (M, own_dim).
-            entities: For each kind, its entities (M, K, dim) and which of them count, (M, K) booleans.
+            entities: For each kind, its entities (M, K, dim) and which of them count, (M, K) booleans, or None for all.
                 A kind with no entity may be left out.
 
         Returns:
@@ -44,17 +47,15 @@ class EntityEncoder(nn.Module):
         out = self.own(own)  # (M, H)
         for kind, (values, counts) in entities.items():
             if values.shape[1]:
-                embedded = self.entity[kind](values)  # (M, K, H)
-                if not counts.all():
-                    embedded = embedded * counts.unsqueeze(-1)
-                # The ReLU of the maximum, with 0 for what does not count, is the maximum of the ReLUs.
-                out = out + self.pooled[kind](embedded.amax(1).relu())
+                # U [p_j - p, e_j] = U' e_j - U_p p, where U' acts on e_j alone: p is the same for all j, so it is taken
+                # from the maximum.
+                layer = self.entity[kind]
+                assert isinstance(layer, nn.Linear)
+                relative, absolute = layer.weight.split([2, values.shape[-1]], dim=1)
+                weight = absolute + functional.pad(relative, (0, values.shape[-1] - 2))
+                embedded = functional.linear(values, weight, layer.bias)  # (M, K, H)
+                if counts is not None:
+                    embedded = embedded.masked_fill(~counts.unsqueeze(-1), -torch.inf)
+                highest = embedded.amax(1) - functional.linear(own[:, :2], relative)
+                out = out + self.pooled[kind](highest.relu())
         return out
-
-
-def placed(positions: Tensor, entities: Tensor) -> Tensor:
-    """Entities (M, K, D), whose first two numbers are a position, with where they are from (M, 2): (M, K, 2 + D).
-
-    The observer acts by what is relative to itself; who hears of it stands elsewhere and needs the absolute position.
-    """
-    return torch.cat([entities[..., :2] - positions.unsqueeze(1), entities], dim=-1)

@@ -21,7 +21,7 @@ class GraphEncoder(nn.Module):
     the links that a node hears (weights 1 / in-degree), because the symmetric norm would tell a node the
     degree of senders beyond its reach. `none` leaves the convolution out.
 
-    With `relational`, a layer has a convolution for the links from each class of senders and adds the two: attention,
+    With several relations, a layer has a convolution for the links from each class of senders and adds them: attention,
     or the mean, is taken within a class, so that what one class says weighs the same however many of the other talk.
 
     Args:
@@ -30,53 +30,53 @@ class GraphEncoder(nn.Module):
         num_heads: Heads of the attention.
         num_layers: Layers.
         gnn: Which convolution.
-        relational: Whether each class of senders has a convolution of its own. Default: no.
+        num_relations: Classes of senders with a convolution of their own; 1 is one for all. Default: 1.
 
     Source: Velickovic et al. 2018; Brody et al. 2022; Kipf & Welling 2017; torch_geometric.nn.conv. Relations:
     Schlichtkrull et al. 2018 for the mean, Busbridge et al. 2019 (within-relation attention).
     """
 
     def __init__(
-        self, in_dim: int, hidden_dim: int, num_heads: int, num_layers: int, gnn: Gnn, relational: bool = False
+        self, in_dim: int, hidden_dim: int, num_heads: int, num_layers: int, gnn: Gnn, num_relations: int = 1
     ) -> None:
         super().__init__()
-        self.gnn, self.relational = gnn, relational
+        self.gnn, self.num_relations = gnn, num_relations
         dims = [in_dim] + [hidden_dim] * num_layers
         self.skips = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(dims))
         self.convs = nn.ModuleList()
-        for before, after in (pair for pair in pairwise(dims) for _ in range(2 if relational else 1)):
+        for before, after in (pair for pair in pairwise(dims) for _ in range(num_relations)):
             if gnn == "gcn":
                 self.convs.append(GCNConv(before, after, add_self_loops=False, normalize=False, bias=False))
             elif gnn != "none":
                 kind = GATConv if gnn == "gat" else GATv2Conv
                 self.convs.append(kind(before, after // num_heads, heads=num_heads, add_self_loops=False, bias=False))
 
-    def forward(self, nodes: Tensor, edges: Tensor, is_b: Tensor, answers: Tensor | None = None) -> Tensor:
+    def forward(self, nodes: Tensor, edges: Tensor, classes: Tensor, answers: Tensor | None = None) -> Tensor:
         """Passes messages.
 
         Args:
             nodes: (M, in_dim).
             edges: (2, E) indices, senders over receivers; every node is linked to itself.
-            is_b: (M,) booleans, which nodes are of class B; read with `relational` only.
+            classes: (M,) the number of each node's class; read with several relations only.
             answers: (P,) indices of the nodes whose results are asked for. Default: all.
 
         Returns:
             (P, H), or (M, H) for all.
         """
-        return self._run(nodes, edges, is_b, answers, None)
+        return self._run(nodes, edges, classes, answers, None)
 
-    def attention(self, nodes: Tensor, edges: Tensor, is_b: Tensor) -> list[Tensor]:
+    def attention(self, nodes: Tensor, edges: Tensor, classes: Tensor) -> list[Tensor]:
         """The attention of each layer on each edge, mean over the heads: `num_layers` times (E,).
 
-        A receiver's add up to 1; with `relational` the classes that it hears share that evenly.
+        A receiver's add up to 1; with several relations the classes that it hears share that evenly.
         Without attention in the layer: the weight that the edge has in the mean (`gcn`), or nothing (`none`).
         """
         weights: list[Tensor] = []
-        self._run(nodes, edges, is_b, None, weights)
+        self._run(nodes, edges, classes, None, weights)
         return weights
 
     def _run(
-        self, nodes: Tensor, edges: Tensor, is_b: Tensor, answers: Tensor | None, weights: list[Tensor] | None
+        self, nodes: Tensor, edges: Tensor, classes: Tensor, answers: Tensor | None, weights: list[Tensor] | None
     ) -> Tensor:
         for i, skip in enumerate(self.skips):
             asked = answers if i == len(self.skips) - 1 else None
@@ -86,7 +86,7 @@ class GraphEncoder(nn.Module):
                     is_asked = torch.zeros(len(nodes), dtype=torch.bool, device=nodes.device)
                     is_asked[asked] = True
                     edges = edges[:, is_asked[edges[1]]]
-                parts = self._by_relation(edges, is_b)
+                parts = self._by_relation(edges, classes)
                 shares = []
                 for k, chosen in enumerate(parts):
                     passed, share = self._pass(self.convs[i * len(parts) + k], nodes, edges[:, chosen])
@@ -97,12 +97,12 @@ class GraphEncoder(nn.Module):
             nodes = nn.functional.elu(out)
         return nodes
 
-    def _by_relation(self, edges: Tensor, is_b: Tensor) -> list[Tensor | slice]:
+    def _by_relation(self, edges: Tensor, classes: Tensor) -> list[Tensor | slice]:
         """Which edges each of a layer's convolutions takes."""
-        if not self.relational:
+        if self.num_relations == 1:
             return [slice(None)]
-        from_b = is_b[edges[0]]
-        return [~from_b, from_b]
+        sender = classes[edges[0]]
+        return [sender == k for k in range(self.num_relations)]
 
     def _pass(self, conv: nn.Module, nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
         """What a convolution gives (M, H), and the weight of each edge (E,)."""

@@ -1,15 +1,18 @@
-"""The networks of an adversary class and of the good agents, from observation to logits and value."""
+"""The networks of a class of a team and of the good agents, from observation to logits and value."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.encoder import CommEncoder, Observation
-from rllib_tag.nn.entities import EntityEncoder, placed
+from rllib_tag.nn.entities import EntityEncoder
+from rllib_tag.world.layout import MessageLayout, Senses
+from rllib_tag.world.observations import SENSES
 
 LOG_STD_RANGE = (-5.0, 2.0)
 
@@ -23,84 +26,85 @@ def head(in_dim: int, hidden_dim: int, out_dim: int, gain: float) -> nn.Sequenti
 
 
 class CentralCritic(nn.Module):
-    """The value of the global state from one adversary's place. Never in an actor's way.
+    """The value of the global state from one agent's place. Never in an actor's way.
 
     Args:
         config: The network's configuration.
+        senses: What the game tells critics, by kind of entity.
     """
 
-    def __init__(self, config: CommConfig) -> None:
+    def __init__(self, config: CommConfig, senses: Senses) -> None:
         super().__init__()
         hidden = config.hidden_dim
-        self.encoder = EntityEncoder(6, {"team": 8, "good": 6, "landmarks": 4}, hidden)
+        self.kinds = {**senses.state, "team": senses.state["team"] + len(senses.classes)}
+        self.encoder = EntityEncoder(self.kinds["team"], self.kinds, hidden)
         self.value = head(hidden, hidden, 1, gain=1.0)
 
     def forward(self, obs: Observation) -> Tensor:
-        """Values of `team` (B, N, 6), `good` (B, y, 4), `landmarks` (B, z, 2) if any, at `self` (B, N): (B,)."""
-        team, me = obs["team"], obs["self"].argmax(1, keepdim=True)  # (B, N, 6), (B, 1)
+        """Values (B,) at `self` (B, N) of `team` (B, N, D) and the other kinds of entities, (B, K, D) each, if any."""
+        team, me = obs["team"], obs["self"].argmax(1, keepdim=True)  # (B, N, D), (B, 1)
         rows = torch.arange(len(team), device=team.device)[:, None]
         others = torch.arange(team.shape[1] - 1, device=team.device)
-        own = team[rows, me].squeeze(1)  # (B, 6)
-        seen = {**obs, "team": team[rows, others + (others >= me)]}  # (B, N - 1, 6)
-        return self.value(
-            self.encoder(own, surroundings(own[:, :2], seen, "team", "good", "landmarks")).relu()
-        ).squeeze(-1)
+        seen = {**obs, "team": team[rows, others + (others >= me)]}  # (B, N - 1, D)
+        own = team[rows, me].squeeze(1)  # (B, D)
+        return self.value(self.encoder(own, _present(seen, self.kinds)).relu()).squeeze(-1)
 
 
-def surroundings(position: Tensor, obs: Observation, *kinds: str) -> dict[str, tuple[Tensor, Tensor]]:
-    """The observation's entities of some kinds, where there are any, seen from (B, 2) and all counted."""
-    out = {}
-    for kind in kinds:
-        if kind in obs:
-            values = placed(position, obs[kind])
-            out[kind] = values, torch.ones(values.shape[:2], dtype=torch.bool, device=values.device)
-    return out
+def _present(obs: Observation, kinds: Iterable[str]) -> dict[str, tuple[Tensor, None]]:
+    """The observation's entities of some kinds, where there are any; all of them count."""
+    return {kind: (obs[kind], None) for kind in kinds if kind in obs}
 
 
 class AdversaryNet(nn.Module):
-    """Actor and critic of one adversary class.
+    """Actor and critic of one class of a team.
 
     Args:
-        num_outputs: Logits for Discrete(5), or 10: mean and log-std of five continuous actions.
+        num_outputs: Numbers that the action distribution needs: a logit for each action, or mean and log-std of each
+            continuous one.
         config: The network's configuration.
         continuous: Whether the outputs are mean and log-std.
-        critic: The critic to use in place of an own one (`critic: shared`). Default: an own one.
+        senses: What there is to see in the game. Default: those of tag.
+        critic: The critic to use in place of an own one (`critic: shared`); None leaves it out, for acting only.
+            Default: an own one.
     """
 
     def __init__(
-        self, num_outputs: int, config: CommConfig, continuous: bool, critic: CentralCritic | None = None
-    ) -> None:
+        self, num_outputs: int, config: CommConfig, continuous: bool, senses: Senses = SENSES,
+        critic: CentralCritic | Literal["own"] | None = "own",
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.config, self.continuous = config, continuous
-        self.encoder = CommEncoder(config)
+        self.config, self.continuous, self.num_outputs = config, continuous, num_outputs
+        self.encoder = CommEncoder(config, senses)
         self.actor = head(config.hidden_dim, config.hidden_dim, num_outputs, gain=0.01)
-        if config.critic == "local":
-            self.critic: nn.Module = head(config.hidden_dim, config.hidden_dim, 1, gain=1.0)
+        if critic == "own":
+            local = config.critic == "local"
+            made = head(config.hidden_dim, config.hidden_dim, 1, gain=1.0) if local else CentralCritic(config, senses)
+            self.critic: nn.Module | None = made
         else:
-            self.critic = critic or CentralCritic(config)
+            self.critic = critic
 
-    def forward(self, obs: Observation) -> tuple[Tensor, Tensor]:
+    def forward(self, obs: Observation, layout: MessageLayout) -> tuple[Tensor, Tensor]:
         """Action-distribution inputs (B, num_outputs) and the receivers' features (B, H)."""
-        features = self.encoder(obs)
+        features = self.encoder(obs, layout)
         return bounded(self.actor(features), self.continuous), features
 
-    def team(self, obs: Observation, receivers: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def team(self, obs: Observation, layout: MessageLayout, receivers: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Action-distribution inputs (R, C, n, num_outputs) and features (R, C, n, H), as `CommEncoder.team`."""
-        features = self.encoder.team(obs, receivers)
+        features = self.encoder.team(obs, layout, receivers)
         return bounded(self.actor(features), self.continuous), features
 
     def team_value(self, obs: Observation, receivers: Sequence[int], features: Tensor | None = None) -> Tensor:
-        """Values (R, C, n) of `team` (R, C, N, 6), `good` (R, C, y, 4) and `landmarks` (R, C, z, 2) if any.
+        """Values (R, C, n) of the critics' state, (R, C, K, D) by kind of entity.
 
         With `critic: local` of the features, with their leading axes.
         """
-        if self.config.critic == "local":
+        if not isinstance(self.critic, CentralCritic):
             return self.value(obs, features)
         R, C, N, _ = obs["team"].shape
         n = len(receivers)
         rows = {
             key: obs[key].unsqueeze(2).expand(R, C, n, *obs[key].shape[2:]).flatten(0, 2)
-            for key in ("team", "good", "landmarks")
+            for key in self.critic.kinds
             if key in obs
         }
         places = torch.eye(N, device=obs["team"].device)[list(receivers)]
@@ -109,6 +113,7 @@ class AdversaryNet(nn.Module):
 
     def value(self, obs: Observation, features: Tensor | None) -> Tensor:
         """Values (B,): of the global state, or with `critic: local` of the actor's features."""
+        assert self.critic is not None
         value = self.critic(features).squeeze(-1) if self.config.critic == "local" else self.critic(obs)
         return value * self.config.value_scale
 
@@ -124,26 +129,28 @@ class GoodNet(nn.Module):
 
     def __init__(self, num_outputs: int, config: CommConfig, continuous: bool) -> None:
         super().__init__()
-        self.config, self.continuous = config, continuous
+        self.config, self.continuous, self.num_outputs = config, continuous, num_outputs
         hidden = config.hidden_dim
-        self.encoder = EntityEncoder(4, {"adversaries": 4, "good": 6, "landmarks": 4}, hidden)
+        self.encoder = EntityEncoder(4, {"adversaries": 2, "good": 4, "landmarks": 2}, hidden)
         self.actor = head(hidden, hidden, num_outputs, gain=0.01)
-        self.critic = head(hidden, hidden, 1, gain=1.0)
+        self.critic: nn.Module | None = head(hidden, hidden, 1, gain=1.0)
 
-    def forward(self, obs: Observation) -> tuple[Tensor, Tensor]:
+    def forward(self, obs: Observation, layout: MessageLayout | None = None) -> tuple[Tensor, Tensor]:
         """Action-distribution inputs (B, num_outputs) and features (B, H).
 
         Args:
             obs: `own` (B, 4), `adversaries` (B, x, 2), and `good` (B, y - 1, 4) and `landmarks` (B, z, 2)
                 if any, in absolute coordinates.
+            layout: Of no meaning to prey, which hears nothing.
         """
-        entities = surroundings(obs["own"][:, :2], obs, "adversaries", "good", "landmarks")
-        features = self.encoder(obs["own"], entities).relu()
+        del layout
+        features = self.encoder(obs["own"], _present(obs, self.encoder.entity)).relu()
         return bounded(self.actor(features), self.continuous), features
 
     def value(self, obs: Observation, features: Tensor | None) -> Tensor:
         """Values (B,) of the features."""
         del obs
+        assert self.critic is not None
         return self.critic(features).squeeze(-1) * self.config.value_scale
 
 

@@ -33,7 +33,7 @@ def receiver_rows(obs: Observation, receivers: Sequence[int], comm_hops: int) ->
 
     Args:
         obs: `messages` (R, C + T - 1, N, F) as sent in consecutive steps, `history` (R, C) steps since the reset,
-            at least 1, `links` (R, C, N, N), `team` (R, C, N, 6), `good` (R, C, y, 4), `landmarks` (R, C, z, 2) if any.
+            at least 1, `links` (R, C, N, N), and the critics' state, (R, C, K, D) by kind of entity, if it is wanted.
         receivers: n places in the team.
         comm_hops: Links that information crosses in one step.
 
@@ -54,7 +54,6 @@ def receiver_rows(obs: Observation, receivers: Sequence[int], comm_hops: int) ->
         "links": (links.unsqueeze(2) & arrived.unsqueeze(-1) & arrived.unsqueeze(-2)).float(),
         "self": torch.eye(N, device=links.device)[members].expand(R, C, n, N),
     }
-    for key in ("team", "good", "landmarks"):
-        if key in obs:
-            out[key] = obs[key].unsqueeze(2).expand(R, C, n, *obs[key].shape[2:])
+    for key in obs.keys() - {"messages", "history", "links", "receivers"}:
+        out[key] = obs[key].unsqueeze(2).expand(R, C, n, *obs[key].shape[2:])
     return {key: value.flatten(0, 2) for key, value in out.items()}

@@ -17,14 +17,18 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import nn
 
-from rllib_tag.errors import ConfigError, check_int, check_keys
+from rllib_tag.errors import ConfigError, check_int, check_keys, under
 from rllib_tag.names import GOOD_POLICIES, GOOD_POLICY, POLICIES
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.network import AdversaryNet, GoodNet
+from rllib_tag.world.layout import Senses
+from rllib_tag.world.observations import SENSES
 
 MANIFEST = "manifest.json"
-FORMAT_VERSION = 2  # from 2 on, with agents' own policies and a frozen prey; without both, 1 is written
+# 2: agents' own policies and a frozen prey. 3: critics in files of their own, and what there is to see.
+FORMAT_VERSION = 3
 PREY = "prey"  # the folder in an export that holds the export of a frozen prey
+CRITIC = "critic."  # begins the names of a critic's weights
 INSIDE = "./"  # begins a path that is relative to the manifest
 POLICY_NAME = re.compile(r"\w[\w.-]*")
 ADVICE = "Export the checkpoint again with `rllib export`"
@@ -57,14 +61,38 @@ class Exported:
         return {policy for agent, policy in self.acting.items() if agent.startswith("agent_")}
 
 
-def build_net(policy: str, config: CommConfig, continuous: bool) -> Net:
-    """A fresh network for a policy of that name: prey's for `good`, else an adversary's."""
-    num_outputs = 10 if continuous else 5
-    return (GoodNet if policy == GOOD_POLICY else AdversaryNet)(num_outputs, config, continuous)
+def build_net(
+    policy: str, config: CommConfig, continuous: bool, senses: Senses = SENSES, num_outputs: int | None = None
+) -> Net:
+    """A fresh network for a policy of that name: prey's for `good`, else that of a class of a team.
+
+    Args:
+        policy: The policy's name.
+        config: The network's configuration.
+        continuous: Whether its actions are.
+        senses: What there is to see in the game. Default: those of tag.
+        num_outputs: Numbers that the action distribution needs. Default: those of tag.
+    """
+    if num_outputs is None:
+        num_outputs = 10 if continuous else 5
+    if policy == GOOD_POLICY:
+        return GoodNet(num_outputs, config, continuous)
+    return AdversaryNet(num_outputs, config, continuous, senses)
+
+
+def _files(name: str, net: Net) -> dict[str, dict[str, torch.Tensor]]:
+    """A network's weights by file: what acts, and apart from it the critic, which only training needs."""
+    parts: dict[str, dict[str, torch.Tensor]] = {f"{name}.safetensors": {}}
+    for key, value in net.state_dict().items():
+        file = f"{name}.critic.safetensors" if key.startswith(CRITIC) else f"{name}.safetensors"
+        parts.setdefault(file, {})[key] = value.contiguous()
+    return parts
 
 
 def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
-    """Writes networks as `POLICY.safetensors` and `manifest.json`; the folder changes whole or not at all.
+    """Writes networks and `manifest.json`; the folder changes whole or not at all.
+
+    `POLICY.safetensors` is all that acting needs; what only training needs is in `POLICY.critic.safetensors`.
 
     Where the team was trained against a frozen prey, the prey's export goes into the folder, too.
 
@@ -89,14 +117,17 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
     prey = load_exported(frozen) if frozen else None
     manifest: dict[str, Any] = {
         "format": "rllib_tag",
-        "version": FORMAT_VERSION if exported.acting or prey else 1,
+        "version": FORMAT_VERSION,
         "env_config": {key: "inf" if value == math.inf else value for key, value in exported.env_config.items()}
         | ({"good_policy": INSIDE + PREY} if frozen else {}),
         "training": {"seed": exported.seed, "env_steps": exported.env_steps},
         "policies": {
             name: {
                 "file": f"{name}.safetensors",
+                **({} if net.critic is None else {"critic": f"{name}.critic.safetensors"}),
                 "continuous": net.continuous,
+                "num_outputs": net.num_outputs,
+                **({"senses": dataclasses.asdict(net.encoder.senses)} if isinstance(net, AdversaryNet) else {}),
                 "custom_model_config": dataclasses.asdict(net.config),
             }
             for name, net in exported.nets.items()
@@ -109,8 +140,8 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
             whole = Path(aside) / folder.name
             whole.mkdir()
             for name, net in exported.nets.items():
-                weights = save({key: value.contiguous() for key, value in net.state_dict().items()})
-                (whole / f"{name}.safetensors").write_bytes(weights)  # `save_file` lets only its owner read it
+                for file, weights in _files(name, net).items():
+                    (whole / file).write_bytes(save(weights))  # `save_file` lets only its owner read it
             if prey is not None:
                 save_exported(prey, whole / PREY)
             (whole / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
@@ -152,7 +183,7 @@ def _is_export(folder: Path) -> bool:
         if not names:
             return True
         manifest = json.loads((folder / MANIFEST).read_text())
-        files = {entry["file"] for entry in manifest["policies"].values()}
+        files = {entry.get(key) for entry in manifest["policies"].values() for key in ("file", "critic")}
         own = manifest["format"] == "rllib_tag" and names <= {MANIFEST, PREY, *files}
         return own and (PREY not in names or _is_export(folder / PREY))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -234,16 +265,28 @@ def _check_acting(what: str, acting: Any, policies: Mapping[str, Any]) -> None:
 def _load_net(folder: Path, name: str, entry: Any, what: str, kind: str) -> Net:
     if not isinstance(entry, dict) or not isinstance(entry.get("continuous"), bool):
         raise ConfigError(f"{what}: expected file, continuous and custom_model_config for {name}. {ADVICE}.")
-    check_keys(f"{what}: {name}", entry, ["file", "continuous", "custom_model_config"])
-    file = entry.get("file")
-    if not isinstance(file, str) or Path(file).name != file:
-        raise ConfigError(f"{what}: expected a file name beside the manifest for {name}, got {file!r}. {ADVICE}.")
-    net = build_net(kind, CommConfig.from_mapping(entry.get("custom_model_config", {})), entry["continuous"])
-    try:
-        tensors = load_file(folder / file)
-    except (OSError, SafetensorError) as error:
-        raise ConfigError(f"exported weights: cannot read {folder / file}: {error}. {ADVICE}.") from error
-    load_weights(net, tensors, str(folder / file))
+    keys = ["file", "critic", "continuous", "num_outputs", "senses", "custom_model_config"]
+    check_keys(f"{what}: {name}", entry, keys)
+    num_outputs = entry.get("num_outputs")
+    if num_outputs is not None:
+        check_int(f"{what}: {name}: num_outputs", num_outputs, 1)
+    with under(f"{what}: {name}"):
+        senses = Senses.from_mapping(entry["senses"]) if "senses" in entry else SENSES
+    tensors: dict[str, torch.Tensor] = {}
+    for file in [entry.get("file"), *([entry["critic"]] if "critic" in entry else [])]:
+        if not isinstance(file, str) or Path(file).name != file:
+            raise ConfigError(f"{what}: expected a file name beside the manifest for {name}, got {file!r}. {ADVICE}.")
+        if file == entry.get("critic") and not (folder / file).exists():
+            continue  # it acts all the same
+        try:
+            tensors |= load_file(folder / file)
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(f"exported weights: cannot read {folder / file}: {error}. {ADVICE}.") from error
+    config = CommConfig.from_mapping(entry.get("custom_model_config", {}))
+    net = build_net(kind, config, entry["continuous"], senses, num_outputs)
+    if not any(key.startswith(CRITIC) for key in tensors):
+        net.critic = None
+    load_weights(net, tensors, str(folder / entry["file"]))
     return net.eval()
 
 

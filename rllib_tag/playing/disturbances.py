@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from rllib_tag.errors import ConfigError, check_choice, check_number
-from rllib_tag.names import GOOD_POLICY
 from rllib_tag.nn.team import reach
 from rllib_tag.playing.games import Games, Rows
 from rllib_tag.plugin.env_config import TagEnvConfig
@@ -164,22 +163,10 @@ class Disturbance:
 
     @staticmethod
     def _shuffled(rows: Rows, games: Games) -> Rows:
-        said = sent(games).roll(1, 0)  # (B, N, T, F)
+        said = games.said().roll(1, 0)  # (B, N, T, F)
         n = len(rows["self"]) // len(games.seeds)
         heard = rows["message_mask"][..., None] * said.repeat_interleave(n, 0)
         return mixed(rows, {**rows, "messages": heard})
-
-
-def sent(games: Games) -> Tensor:
-    """What every adversary says now: (B, N, T, F)."""
-    parts = []
-    for policy in games.config.policies:
-        if policy == GOOD_POLICY:
-            continue
-        rows = games.rows(policy)
-        own = rows["messages"][torch.arange(len(rows["self"])), rows["self"].argmax(1)]  # (B * n, T, F)
-        parts.append(own.unflatten(0, (len(games.seeds), -1)))
-    return torch.cat(parts, dim=1)
 
 
 def relinked(rows: Rows, links: Tensor, comm_hops: int) -> Rows:

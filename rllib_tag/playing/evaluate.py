@@ -15,12 +15,11 @@ from rllib_tag.files import as_csv, as_json, provenance, write_files
 from rllib_tag.names import BASELINES, POLICIES
 from rllib_tag.playing.controllers import Controller, scripted_controller, team_controller, with_prey
 from rllib_tag.playing.disturbances import Condition, Disturbance, read_conditions
-from rllib_tag.playing.games import Games, start
+from rllib_tag.playing.games import Games
 from rllib_tag.playing.influence import Influence
 from rllib_tag.playing.marl_eval import marl_eval_layout
 from rllib_tag.playing.restore import TrainedTeam, restore
 from rllib_tag.plugin.env_config import TagEnvConfig
-from rllib_tag.plugin.tag_vec import mpe2_needed
 
 # Episodes i of an evaluation have the seeds FIRST_SEED + i. No training run starts there.
 FIRST_SEED = 1_000_000
@@ -168,7 +167,7 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     influence: list[dict[str, Any]] = []
     for name, (game, controller) in parts.items():
-        at_once = AT_ONCE if mpe2_needed(game) is None else AT_ONCE_ON_MPE2
+        at_once = AT_ONCE if game.unbatched_reason is None else AT_ONCE_ON_MPE2
         for chunk in np.array_split(seeds, -(-episodes // at_once)):
             played = [int(seed) for seed in chunk]
             watcher = Influence(team) if conditions and name == TEAM else None
@@ -237,7 +236,7 @@ def play(
         seeds: One a game.
         watch: Called with the games before each step. Default: nothing.
     """
-    games = start(config, seeds)
+    games = Games(config, seeds)
     rngs = [np.random.default_rng([seed, 2]) for seed in seeds]  # stream 1 is the prey's
     while not all(games.stats):
         if watch:

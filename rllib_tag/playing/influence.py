@@ -16,6 +16,7 @@ from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing.disturbances import relinked
 from rllib_tag.playing.games import Games, Rows, rows_of
 from rllib_tag.playing.restore import TrainedTeam
+from rllib_tag.world.layout import MessageLayout
 
 
 class Influence:
@@ -82,14 +83,14 @@ def _figures(net: AdversaryNet, policy: str, rows: Rows, games: Games) -> dict[s
     links = rows["links"] > 0
     deaf = relinked(rows, links & same & same[:, None], games.config.comm_hops)
     with torch.no_grad():
-        (full, _), (without, _) = net(rows), net(deaf)
+        (full, _), (without, _) = net(rows, games.layout), net(deaf, games.layout)
     out = {"kl": divergence(full, without, net.continuous), "logit_shift": _shift(full, without, net.continuous)}
     if not net.continuous:
         out["action_changes"] = full.argmax(-1) != without.argmax(-1)
     me = rows["self"].argmax(1)
     out["heard"] = (rows["message_mask"][:, :, -1] > 0).sum(1) - 1
     if net.config.gnn != "none":
-        mine = receiver_attention(net, rows)  # (M, N)
+        mine = receiver_attention(net, rows, games.layout)  # (M, N)
         out["attention_entropy"] = -(mine * mine.clamp(min=1e-12).log()).sum(-1)
         heard = links[torch.arange(len(me)), me]  # (M, N)
         parts = [heard & same, heard & ~same] if net.config.relational else [heard]
@@ -97,13 +98,13 @@ def _figures(net: AdversaryNet, policy: str, rows: Rows, games: Games) -> dict[s
     return out
 
 
-def receiver_attention(net: AdversaryNet, rows: Rows) -> Tensor:
+def receiver_attention(net: AdversaryNet, rows: Rows, layout: MessageLayout) -> Tensor:
     """What each receiver's last graph layer gives to each sender: (M, N), 0 without `gnn`."""
     me = rows["self"].argmax(1)
     if net.config.gnn == "none":
         return torch.zeros_like(rows["self"])
     with torch.no_grad():
-        return net.encoder.attention(rows)[torch.arange(len(me)), -1, me]
+        return net.encoder.attention(rows, layout)[torch.arange(len(me)), -1, me]
 
 
 def _even_entropy(counts: Tensor) -> Tensor:

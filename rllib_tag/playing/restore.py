@@ -28,6 +28,7 @@ from rllib_tag.nn.weights import (
 from rllib_tag.places import is_uri, local_copy
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.prey import greedy_actions
+from rllib_tag.world.layout import MessageLayout
 from rllib_tag.world.roster import Roster
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"  # a team that ships with the package, exported
@@ -117,6 +118,7 @@ class TrainedTeam:
         self,
         policy: str,
         observations: Observation,
+        layout: MessageLayout,
         rngs: Sequence[np.random.Generator] | None = None,
     ) -> np.ndarray:
         """Acts for several agents of one policy, for any team size.
@@ -124,6 +126,7 @@ class TrainedTeam:
         Args:
             policy: The policy's name.
             observations: Observations of `TagEnv`, stacked by key: (B, ...) arrays or tensors.
+            layout: What stands where in the game's messages: `env_config_for(…).game.layout`.
             rngs: For each observation, what to sample its action with; None takes the likeliest actions.
 
         Returns:
@@ -132,7 +135,7 @@ class TrainedTeam:
         net = self.nets[policy]
         batch = {key: torch.as_tensor(value) for key, value in observations.items()}
         with torch.no_grad():
-            outputs, _ = net(batch)
+            outputs, _ = net(batch, layout)
         if rngs is None:
             return greedy_actions(outputs, net.continuous)
         if net.continuous:

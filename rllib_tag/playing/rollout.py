@@ -14,7 +14,7 @@ from rllib_tag.files import as_json, provenance, write_files
 from rllib_tag.names import POLICIES
 from rllib_tag.playing.controllers import team_controller
 from rllib_tag.playing.evaluate import FIRST_SEED
-from rllib_tag.playing.games import Games, MpeGames
+from rllib_tag.playing.games import Games
 from rllib_tag.playing.influence import class_parts, receiver_attention
 from rllib_tag.playing.restore import TrainedTeam, restore
 from rllib_tag.plugin.env_config import TagEnvConfig
@@ -76,35 +76,36 @@ def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> 
         what each adversary's last graph layer gives to each sender, `actions` (S) by agent, `rewards` (S),
         MPE's own, mean over the adversaries, and `stats`.
     """
-    games = MpeGames(TagEnvConfig.from_mapping(env_config), [seed])
-    (env,) = games.envs
-    act = team_controller(team, env.config.policies)
+    config = TagEnvConfig.from_mapping(env_config)
+    world = config.world(1)
+    games, roster = Games(config, [seed], world), config.roster
+    act = team_controller(team, config.policies)
     record: dict[str, list[Any]] = {"positions": [], "links": [], "attention": [], "rewards": [], "actions": []}
     returns = 0.0
     while True:
-        record["positions"].append(_rounded(env.positions))
-        record["links"].append(env.linked.astype(int).tolist())
+        record["positions"].append(_rounded(games.positions[0]))
+        record["links"].append(games.links[0].astype(int).tolist())
         record["attention"].append(_rounded(last_attention(team, games)[0]))
         if games.stats[0]:
             break
         actions = act(games, [])
         games.step(actions)
-        returns_now = env.stats.summary()["return_adversary"]
+        returns_now = games.returns()[0]["return_adversary"]
         record["rewards"].append(returns_now - returns)
         returns = returns_now
         record["actions"].append({name: action[0].tolist() for name, action in actions.items()})
-    world = env.par_env.unwrapped.world
+    drawn = world.envs[0].unwrapped.world
     return {
         "seed": seed,
         "source": "/".join(Path(team.source).parts[-2:]),
         "env_config": env_config,
-        "names": [*env.roster.adversaries, *env.roster.good_agents],
-        "classes": env.roster.classes.tolist(),
-        "sizes": [agent.size for agent in world.agents],
-        "landmark_sizes": [mark.size for mark in world.landmarks],
-        "landmarks": _rounded(env.landmark_positions),
-        "comm_range": env.config.comm_range if np.isfinite(env.config.comm_range) else None,
-        "stats": env.stats.summary(),
+        "names": [*roster.adversaries, *roster.good_agents],
+        "classes": roster.classes.tolist(),
+        "sizes": [agent.size for agent in drawn.agents],
+        "landmark_sizes": [mark.size for mark in drawn.landmarks],
+        "landmarks": _rounded([mark.state.p_pos for mark in drawn.landmarks]),
+        "comm_range": config.comm_range if np.isfinite(config.comm_range) else None,
+        "stats": games.stats[0],
         **record,
     }
 
@@ -117,9 +118,9 @@ def last_attention(team: TrainedTeam, games: Games) -> np.ndarray:
         members = roster.members(name)
         for net, places, rows in class_parts(team, name, games):
             receivers = [roster.adversaries.index(members[place]) for place in places]
-            out[:, receivers] = receiver_attention(net, rows).unflatten(0, (len(games.seeds), -1)).numpy()
+            out[:, receivers] = receiver_attention(net, rows, games.layout).unflatten(0, (len(games.seeds), -1)).numpy()
     return out
 
 
-def _rounded(values: np.ndarray) -> Any:
+def _rounded(values: Any) -> Any:
     return np.round(np.asarray(values, np.float64), DIGITS).tolist()

@@ -1,4 +1,4 @@
-"""The environment's configuration."""
+"""What `env_config` may say."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ import dataclasses
 import math
 import os
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal, get_args
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_number, dataclass_from_mapping
 from rllib_tag.names import GOOD_POLICIES, GOOD_POLICY, POLICIES
-from rllib_tag.plugin.wrappers import resolve_wrapper
+from rllib_tag.plugin.prey import load_frozen_prey
+from rllib_tag.plugin.wrappers import resolve_wrapper, wrap
+from rllib_tag.world.game import Game, World
+from rllib_tag.world.pettingzoo_world import PettingZooWorld
 from rllib_tag.world.roster import Roster
+from rllib_tag.world.tag import TagGame
+from rllib_tag.world.team_games import TeamGames
 
 RenderMode = Literal["human", "rgb_array"]
 # Options of mpe2's `simple_tag_v3` that `env_config` does not take, and why.
@@ -27,8 +33,101 @@ Backend = Literal["auto", "mpe2", "batched"]
 
 
 @dataclasses.dataclass(frozen=True)
-class TagEnvConfig:
-    """What `env_config` may say.
+class EnvConfig:
+    """What `env_config` may say of any game.
+
+    Args:
+        comm_range: Euclidean range of links in world units; 0 = nobody hears, infinity = all do. Default: 1.
+        comm_hops: Links that information may cross in one step. Default: 2.
+        history_length: T, the steps of own observation that a message carries. Default: 4.
+        wrappers: SuperSuit or PettingZoo wrappers, as import paths or as mappings with `type` and arguments,
+            applied to the PettingZoo env in order. Default: none.
+        shaping: c, the weight of the potential-based shaping of the team's reward. Default: 0.
+        shaping_gamma: The discount in the shaping; use the training's own. Default: 0.99.
+        backend: What plays the game in training by `rllib train`, and in evaluation: `mpe2`, one game after the
+            other; `batched`, all games of a runner at once; `auto`, `batched` unless something else in the config,
+            such as wrappers, needs the other. A `TagEnv` by itself, and any other RLlib process, always plays one
+            game after the other. Default: `auto`.
+        render_mode: `human`, `rgb_array` or None. Default: None.
+
+    Raises:
+        ConfigError: If a value does not fit.
+    """
+
+    comm_range: float = 1.0
+    comm_hops: int = 2
+    history_length: int = 4
+    wrappers: tuple[Any, ...] = ()
+    shaping: float = 0.0
+    shaping_gamma: float = 0.99
+    backend: Backend = "auto"
+    render_mode: RenderMode | None = None
+
+    def __post_init__(self) -> None:
+        if self.comm_range == "inf":  # JSON has no infinity
+            object.__setattr__(self, "comm_range", math.inf)
+        check_number("comm_range", self.comm_range, 0)
+        check_int("comm_hops", self.comm_hops, 0)
+        check_int("history_length", self.history_length, 1)
+        check_number("shaping", self.shaping, 0)
+        if math.isinf(self.shaping):
+            raise ConfigError("shaping: expected a finite number, got infinity. Set one.")
+        check_number("shaping_gamma", self.shaping_gamma, 0, 1)
+        check_choice("backend", self.backend, get_args(Backend))
+        check_choice("render_mode", self.render_mode, (None, *get_args(RenderMode)))
+        if isinstance(self.wrappers, (str, Mapping)) or not isinstance(self.wrappers, (list, tuple)):
+            raise ConfigError(f"wrappers: expected a list, got {self.wrappers!r}. Write one.")
+        object.__setattr__(self, "wrappers", tuple(self.wrappers))
+        for entry in self.wrappers:
+            resolve_wrapper(entry)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> EnvConfig:
+        """Builds it from a mapping such as YAML's; an unknown key is an error that names the nearest."""
+        return dataclass_from_mapping(cls, "env_config", mapping)
+
+    @property
+    def game(self) -> Game:
+        """The game."""
+        raise NotImplementedError
+
+    @property
+    def unbatched_reason(self) -> str | None:
+        """What in it cannot be played with all games of a runner at once; None if nothing."""
+        if self.backend == "mpe2":
+            return "backend: mpe2"
+        if self.wrappers:
+            return "wrappers"
+        return f"render_mode: {self.render_mode}" if self.render_mode else None
+
+    def world(self, num_games: int) -> PettingZooWorld:
+        """B games as PettingZoo envs, wrapped."""
+        return PettingZooWorld(self.game, num_games, lambda env: wrap(env, self.wrappers), self.render_mode)
+
+    def batched_world(self, num_games: int) -> World:
+        """B games at once, on arrays where the game has such a version.
+
+        Raises:
+            ConfigError: If they cannot be played so.
+        """
+        if self.unbatched_reason is not None:
+            raise ConfigError(
+                f"env_config: expected a game that can be played on arrays, got {self.unbatched_reason}. "
+                "Remove it, or train with RLlib's default sampler."
+            )
+        return self.game.batched(num_games) or self.world(num_games)
+
+    def games(self, world: World) -> TeamGames:
+        """The games of a world, whose team talks as this says."""
+        return TeamGames(
+            self.game, world, comm_range=self.comm_range, history_length=self.history_length, shaping=self.shaping,
+            shaping_gamma=self.shaping_gamma,
+        )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class TagEnvConfig(EnvConfig):
+    """What `env_config` may say of `TagEnv`, besides the keys of `EnvConfig`.
 
     Args:
         num_class_a: Adversaries that see the landmarks. Default: 2.
@@ -38,21 +137,8 @@ class TagEnvConfig:
         max_cycles: Steps an episode. Default: 100.
         continuous_actions: Box(0, 1, (5,)) in place of Discrete(5). Default: False.
         full_observation: Whether every adversary gets both class views. Default: False.
-        comm_range: Euclidean range of links in world units; 0 = nobody hears, infinity = all do. Default: 1.
-        comm_hops: Links that information may cross in one step. Default: 2.
-        history_length: T, the steps of own observation that a message carries. Default: 4.
         good_policy: `random`, `evasive`, `learned` (third policy `good`) or a path to exported weights.
             Default: `random`.
-        wrappers: SuperSuit or PettingZoo wrappers, as import paths or as mappings with `type` and arguments,
-            applied to the PettingZoo env in order. Default: none.
-        shaping: c, the weight of the potential-based shaping of the adversaries' reward. Default: 0.
-        shaping_gamma: The discount in the shaping; use the training's own. Default: 0.99.
-        backend: What plays the game in training by `rllib train`, and in evaluation: `mpe2`, one game after the
-            other; `batched`, all games of a runner at once on `SimpleTagVec`; `auto`, `batched` unless something
-            else in the config, such as wrappers, needs mpe2. A `TagEnv` by itself, and any other RLlib process,
-            always plays on mpe2.
-            Default: `auto`.
-        render_mode: `human`, `rgb_array` or None. Default: None.
         terminate_on_success: Whether an episode ends as soon as every good agent is touched at the same time. Played
             on mpe2. Default: False.
 
@@ -67,15 +153,7 @@ class TagEnvConfig:
     max_cycles: int = 100
     continuous_actions: bool = False
     full_observation: bool = False
-    comm_range: float = 1.0
-    comm_hops: int = 2
-    history_length: int = 4
     good_policy: str = "random"
-    wrappers: tuple[Any, ...] = ()
-    shaping: float = 0.0
-    shaping_gamma: float = 0.99
-    backend: Backend = "auto"
-    render_mode: RenderMode | None = None
     terminate_on_success: bool = False
 
     def __post_init__(self) -> None:
@@ -84,23 +162,8 @@ class TagEnvConfig:
         check_int("max_cycles", self.max_cycles, 1)
         check_bool("continuous_actions", self.continuous_actions)
         check_bool("full_observation", self.full_observation)
-        if self.comm_range == "inf":  # JSON has no infinity
-            object.__setattr__(self, "comm_range", math.inf)
-        check_number("comm_range", self.comm_range, 0)
-        check_int("comm_hops", self.comm_hops, 0)
-        check_int("history_length", self.history_length, 1)
-        check_number("shaping", self.shaping, 0)
-        if math.isinf(self.shaping):
-            raise ConfigError("shaping: expected a finite number, got infinity. Set one.")
-        check_number("shaping_gamma", self.shaping_gamma, 0, 1)
-        check_choice("backend", self.backend, get_args(Backend))
-        check_choice("render_mode", self.render_mode, (None, *get_args(RenderMode)))
+        super().__post_init__()
         check_bool("terminate_on_success", self.terminate_on_success)
-        if isinstance(self.wrappers, (str, Mapping)) or not isinstance(self.wrappers, (list, tuple)):
-            raise ConfigError(f"wrappers: expected a list, got {self.wrappers!r}. Write one.")
-        object.__setattr__(self, "wrappers", tuple(self.wrappers))
-        for entry in self.wrappers:
-            resolve_wrapper(entry)
         if not isinstance(self.good_policy, str):
             raise ConfigError(
                 f"good_policy: expected {', '.join(GOOD_POLICIES)} or a path, got {self.good_policy!r}. Write one."
@@ -119,10 +182,25 @@ class TagEnvConfig:
                 raise ConfigError(f"env_config: expected no {key}, got {mapping[key]!r}: {NOT_TAKEN[key]}.")
         return dataclass_from_mapping(cls, "env_config", mapping)
 
-    @property
+    @cached_property
     def roster(self) -> Roster:
         """Who is who."""
         return Roster(self.num_class_a, self.num_class_b, self.num_good)
+
+    @cached_property
+    def game(self) -> TagGame:
+        """The game."""
+        frozen = self.good_policy not in GOOD_POLICIES
+        return TagGame(
+            self.roster, self.num_obstacles, self.max_cycles, self.continuous_actions, self.full_observation,
+            self.good_policy, self.terminate_on_success,
+            load_frozen_prey(self.good_policy, self.continuous_actions) if frozen else None,
+        )  # fmt: skip
+
+    @property
+    def unbatched_reason(self) -> str | None:
+        """What in it only mpe2 can do; None if nothing."""
+        return super().unbatched_reason or ("terminate_on_success" if self.terminate_on_success else None)
 
     @property
     def policies(self) -> tuple[str, ...]:

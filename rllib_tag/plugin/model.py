@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
-from rllib_tag.plugin.finite import first_not_finite
 from rllib_tag.plugin.ray_internals import worker_being_built
+from rllib_tag.plugin.spaces import message_layout
+from rllib_tag.world.finite import first_not_finite
+from rllib_tag.world.layout import MessageLayout, Senses
 
 # By worker and by the name of the model that has them, for `critic: shared`.
 _shared_critics: weakref.WeakKeyDictionary[Any, dict[str, SharedCritic]] = weakref.WeakKeyDictionary()
@@ -24,9 +26,9 @@ class CommModel(TorchModelV2, nn.Module):
     """Adapter between RLlib and `AdversaryNet`, or `GoodNet` where the observation is a good agent's.
 
     Args:
-        obs_space: The preprocessed space; its `original_space` is one of `TagEnv`'s.
-        action_space: Discrete(5) or Box(0, 1, (5,)).
-        num_outputs: What the action distribution needs: 5 or 10.
+        obs_space: The preprocessed space; its `original_space` is one of `CommEnv`'s.
+        action_space: Discrete, or a Box of one axis.
+        num_outputs: What the action distribution needs.
         model_config: RLlib's model config.
         name: The model's name.
         **custom_model_config: The keys of `CommConfig`.
@@ -49,19 +51,22 @@ class CommModel(TorchModelV2, nn.Module):
         config = CommConfig.from_mapping(custom_model_config)
         original = getattr(obs_space, "original_space", obs_space)
         if not isinstance(original, gym.spaces.Dict) or not {"messages", "own"} & set(original.spaces):
-            raise ConfigError(f"CommModel: expected an observation space of TagEnv, got {original}.")
+            raise ConfigError(f"CommModel: expected an observation space of TagEnv or CommEnv, got {original}.")
         continuous = isinstance(action_space, gym.spaces.Box)
         self.net: AdversaryNet | GoodNet
+        self.layout: MessageLayout | None = None
         if "messages" in original.spaces:
-            critic = _shared_critic(config, name) if config.critic == "shared" else None
-            self.net = AdversaryNet(num_outputs, config, continuous, critic)
+            self.layout = message_layout(original)
+            senses = self.layout.senses
+            shared = {"critic": _shared_critic(config, senses, name)} if config.critic == "shared" else {}
+            self.net = AdversaryNet(num_outputs, config, continuous, senses, **shared)
         else:
             self.net = GoodNet(num_outputs, config, continuous)
 
     def forward(self, input_dict: dict[str, Any], state: list[Tensor], seq_lens: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Action-distribution inputs (B, num_outputs) of `input_dict["obs"]`, and the unused state."""
         self._obs = input_dict["obs"]
-        outputs, self._features = self.net(self._obs)
+        outputs, self._features = self.net(self._obs, self.layout)
         return outputs, state
 
     def value_function(self) -> Tensor:
@@ -97,7 +102,7 @@ class SharedCritic(CentralCritic):
         return self
 
 
-def _shared_critic(config: CommConfig, name: str) -> SharedCritic:
+def _shared_critic(config: CommConfig, senses: Senses, name: str) -> SharedCritic:
     """The one critic of the worker that is being built; a policy built otherwise, as by `restore`, has its own.
 
     An algorithm such as APPO gives each policy a second model, whose weights lag behind. Those share another critic:
@@ -105,8 +110,8 @@ def _shared_critic(config: CommConfig, name: str) -> SharedCritic:
     """
     worker = worker_being_built()
     if worker is None:
-        return SharedCritic(config)
+        return SharedCritic(config, senses)
     critics = _shared_critics.setdefault(worker, {})
     if name not in critics:
-        critics[name] = SharedCritic(config)
+        critics[name] = SharedCritic(config, senses)
     return critics[name]

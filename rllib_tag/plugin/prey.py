@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import torch
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.weights import load_exported
+from rllib_tag.world.tag import Prey
 
-FrozenPrey = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 
-
-def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> FrozenPrey:
+def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> Prey:
     """Prey that acts by exported weights, deterministically.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,19 +17,17 @@ from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
 from torch.utils import deterministic
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.names import GOOD_POLICY
-from rllib_tag.plugin.env import TagEnv
-from rllib_tag.plugin.observer import Arrays
+from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.ray_internals import RolloutMetrics
 from rllib_tag.plugin.runner import TagRunner
-from rllib_tag.plugin.tag_vec import TagVec, TeamView
 from rllib_tag.plugin.team_policy import TeamPolicy
+from rllib_tag.world.team_games import TeamView
 
 # Steps of one game that stand in one row of a batch. A message that several of their histories hold is encoded
 # once; longer stretches save little more and mix a minibatch less.
 STRETCH = 10
 # Attributes of a sampler that change as it samples.
-RUNNING = ("_games", "_returns", "_recent", "_finished")
+RUNNING = ("_games", "_returns", "_finished")
 
 
 class TeamBatch(MultiAgentBatch):
@@ -64,32 +62,32 @@ class BatchedSampler(TagRunner):
         self._waiting: list[tuple[MultiAgentBatch, RolloutMetrics]] = []
         if self.env is None:
             return
-        if not isinstance(self.env, TagEnv):
-            raise ConfigError(f"BatchedSampler: expected rllib_tag.TagEnv, got {type(self.env).__name__}. Use PPO.")
+        if not isinstance(self.env, CommEnv):
+            raise ConfigError(
+                f"BatchedSampler: expected rllib_tag.TagEnv or CommEnv, got {type(self.env).__name__}. Use PPO."
+            )
         config, num_envs = self.config, self.config.num_envs_per_env_runner
         # RLlib's evaluation takes one episode a call until it has as many as were asked for.
         self._one_by_one = config.in_evaluation and config.evaluation_duration_unit == "episodes"
         if self._one_by_one and config.evaluation_duration != "auto":
             runners = max(1, config.evaluation_num_env_runners)
             num_envs = min(num_envs, math.ceil(config.evaluation_duration / runners))
-        self._games = TagVec(self.env.config, num_envs)
+        self._games = self.env.config.games(self.env.config.batched_world(num_envs))
         places: dict[str, list[int]] = {}
         for place, agent in enumerate(self._games.agents):
             places.setdefault(self.policy_mapping_fn(agent, None, worker=self), []).append(place)
         self._places = places
         if self.seed is not None:  # the seeds that RLlib gives its sub-environments, which it resets once more
             self._games.reset([self.worker_index * 1000 + i + self.seed for i in range(num_envs)])
-            self._games.reset()
+        self._games.reset()
         self._returns = np.zeros((num_envs, len(self._games.agents)))
-        silence = np.zeros_like(self._games.view.adversaries["messages"])
-        self._recent = [silence] * (self._games.config.history_length - 1)  # the messages before the next step
         self._stretch = self._common_stretch()
 
     def _common_stretch(self) -> int:
         """Steps in a row of a batch: they must divide the fragments of all runners, and suit a minibatch."""
         config = self.config
         if config.batch_mode == "complete_episodes":
-            length = self._games.config.max_cycles
+            length = self._games.game.max_cycles
         else:
             runners = range(1, config.num_env_runners + 1) if config.num_env_runners else [0]
             length = math.gcd(*(config.get_rollout_fragment_length(worker_index=i) for i in runners))
@@ -105,7 +103,7 @@ class BatchedSampler(TagRunner):
         if not self._one_by_one:
             return self._play()
         if not self._waiting:
-            batch, B = self._play(), self._games.num_envs
+            batch, B = self._play(), self._games.num_games
             ended, self._finished = self._finished[-B:], self._finished[:-B]
             for i in range(B):
                 parts = {}
@@ -120,13 +118,18 @@ class BatchedSampler(TagRunner):
     def _play(self) -> MultiAgentBatch:
         num_steps = self.config.get_rollout_fragment_length(worker_index=self.worker_index)
         if self.config.batch_mode == "complete_episodes":
-            num_steps = self._games.config.max_cycles - self._games.view.steps
-        fragment = _Fragment(recent=list(self._recent))
+            num_steps = self._games.game.max_cycles - int(self._games.view.ages[0])
+        fragment = _Fragment(recent=self._games.history.sent[:-1])
         for _ in range(num_steps):
             self._step(fragment)
-        if not fragment.cuts or fragment.cuts[-1][0] != num_steps - 1:
-            fragment.cuts.append((num_steps - 1, self._recent, self._games.view))
-        return TeamBatch({name: self._batch(name, fragment) for name in self._places}, num_steps * self._games.num_envs)
+        running = np.arange(self._games.num_games)
+        if fragment.cuts and fragment.cuts[-1].step == num_steps - 1:
+            running = np.setdiff1d(running, fragment.cuts[-1].games)
+        if len(running):
+            view, recent = self._games.view, self._games.history.sent[:-1]
+            fragment.cuts.append(_Cut(num_steps - 1, running, np.zeros(len(running), bool), recent, view))
+        batches = {name: self._batch(name, fragment) for name in self._places}
+        return TeamBatch(batches, num_steps * self._games.num_games)
 
     def get_metrics(self) -> list[RolloutMetrics]:
         """The episodes that have ended since the last call."""
@@ -159,63 +162,63 @@ class BatchedSampler(TagRunner):
         return None
 
     def _kind(self) -> Any:
-        return None if self.env is None else (self._games.config, self._games.num_envs)
+        return None if self.env is None else (self.env.config, self._games.num_games)
 
     def _step(self, fragment: _Fragment) -> None:
-        view, games = self._games.view, self._games
-        actions: Arrays = {}
+        games = self._games
+        view, recent = games.view, games.history.sent[:-1]
+        actions: dict[str, np.ndarray] = {}
         for name, places in self._places.items():
             policy: TeamPolicy = self.policy_map[name]
-            chosen, logp, inputs = policy.act(self._observation(name, [view], self._recent, stretch=1))
+            chosen, logp, inputs = policy.act(self._observation(name, [view], recent, stretch=1))
             fragment.add(name, actions=chosen, action_logp=logp, action_dist_inputs=inputs)
             if self.config.normalize_actions:
                 chosen = unsquash_action(chosen, policy.action_space_struct)
             elif self.config.clip_actions:
                 chosen = clip_action(chosen, policy.action_space_struct)
             actions |= {games.agents[place]: chosen[:, i] for i, place in enumerate(places)}
-        fragment.views.append(view)
-        self._recent = [*self._recent, view.adversaries["messages"]][1:] if self._recent else []
+        before = games.history.sent[1:]
         result = games.step(actions)
+        fragment.views.append(view)
         fragment.rewards.append(result.rewards)
         self._returns += result.rewards
         if result.final is not None:
-            fragment.cuts.append((len(fragment.views) - 1, self._recent, result.final))
-            self._finish(result.stats)
+            ended = np.array(list(result.stats))
+            step = len(fragment.views) - 1
+            fragment.cuts.append(_Cut(step, ended, result.terminated[ended], before, result.final))
+            self._finish(result.stats, result.final.ages)
 
-    def _finish(self, stats: list[dict[str, float]]) -> None:
+    def _finish(self, stats: Mapping[int, dict[str, float]], lengths: np.ndarray) -> None:
         policies = {self._games.agents[place]: name for name, places in self._places.items() for place in places}
         names = [(agent, policies[agent]) for agent in self._games.agents]
-        for returns, figures in zip(self._returns, stats, strict=True):
+        for game, metrics in stats.items():
+            returns = self._returns[game]
             self._finished.append(
                 RolloutMetrics(
-                    episode_length=self._games.config.max_cycles,
+                    episode_length=int(lengths[game]),
                     episode_reward=float(returns.sum()),
                     agent_rewards=dict(zip(names, returns.tolist(), strict=True)),
-                    custom_metrics=figures,
+                    custom_metrics=metrics,
                 )
             )
-        self._returns[:] = 0
+            self._returns[game] = 0
 
-    def _observation(self, name: str, views: list[TeamView], recent: list[np.ndarray], stretch: int) -> Arrays:
+    def _observation(
+        self, name: str, views: Sequence[TeamView], recent: Sequence[np.ndarray], stretch: int,
+        games: np.ndarray | slice = slice(None),
+    ) -> dict[str, np.ndarray]:  # fmt: skip
         """A policy's observations of consecutive steps as rows of some steps of one game: (B * rows, stretch, ...)."""
-        T = self._games.config.history_length
-        if name == GOOD_POLICY:
-            return {key: _rows([view.good[key] for view in views], stretch) for key in views[0].good}
-        out = {
-            key: _rows([view.adversaries[key] for view in views], stretch)
-            for key in views[0].adversaries
-            if key != "messages"
-        }
-        out["links"] = np.packbits(out["links"], axis=-1)
-        said = np.stack(
-            [*recent, *(view.adversaries["messages"] for view in views)], axis=1
-        )  # (B, T - 1 + steps, N, F)
+        if self._games.agents[self._places[name][0]] not in self._games.game.team:
+            return {key: _rows([view.others[key][games] for view in views], stretch) for key in views[0].others}
+        T = self._games.history.length
+        out = {kind: _rows([view.state[kind][games] for view in views], stretch) for kind in views[0].state}
+        out["links"] = np.packbits(_rows([view.links[games] for view in views], stretch), axis=-1)
+        sent = [*recent, *(view.messages for view in views)]
+        said = np.stack([messages[games] for messages in sent], axis=1)  # (B, T - 1 + steps, N, F)
         starts = np.arange(0, len(views), stretch)
-        taken = starts[:, None] + np.arange(stretch + T - 1)  # (rows, stretch + T - 1)
-        messages = said[:, taken]
+        messages = said[:, starts[:, None] + np.arange(stretch + T - 1)]  # (B, rows, stretch + T - 1, N, F)
         out["messages"] = messages.reshape(-1, *messages.shape[2:])
-        steps = np.array([min(view.steps + 1, T) for view in views]).reshape(-1, stretch)
-        out["history"] = np.tile(steps, (len(said), 1))
+        out["history"] = _rows([np.minimum(view.ages[games] + 1, T) for view in views], stretch)
         out["receivers"] = np.tile(np.array(self._places[name]), (len(out["messages"]), 1))
         return out
 
@@ -223,15 +226,17 @@ class BatchedSampler(TagRunner):
         policy: TeamPolicy = self.policy_map[name]
         num_steps, places, stretch = len(fragment.views), self._places[name], self._stretch
         obs = self._observation(name, fragment.views, fragment.recent, stretch)
-        B, n = self._games.num_envs, len(places)
+        B, n = self._games.num_games, len(places)
         values = policy.values(obs).reshape(B, num_steps, n)
-        bootstraps = {
-            step: policy.values(self._observation(name, [view], recent, stretch=1))[:, 0]
-            for step, recent, view in fragment.cuts
-        }
+        following = np.concatenate([values[:, 1:], np.zeros_like(values[:, :1])], axis=1)
+        is_cut = np.zeros((B, num_steps), bool)
+        for cut in fragment.cuts:
+            after = policy.values(self._observation(name, [cut.view], cut.recent, stretch=1, games=cut.games))[:, 0]
+            following[cut.games, cut.step] = np.where(cut.terminated[:, None], 0, after)
+            is_cut[cut.games, cut.step] = True
         rewards = np.stack(fragment.rewards, axis=1)[:, :, places].astype(np.float32)  # (B, steps, n)
         advantages = generalized_advantages(
-            rewards, values, bootstraps, policy.config["gamma"], policy.config["lambda"]
+            rewards, values, following, is_cut, policy.config["gamma"], policy.config["lambda"]
         )
         columns = {key: _rows(steps, stretch) for key, steps in fragment.columns[name].items()}
         for key, array in (
@@ -244,6 +249,25 @@ class BatchedSampler(TagRunner):
         return SampleBatch({SampleBatch.OBS: obs, **columns})
 
 
+@dataclasses.dataclass(frozen=True)
+class _Cut:
+    """Where trajectories end.
+
+    Args:
+        step: The step after which they do.
+        games: Which games' do.
+        terminated: (games,) whether nothing comes after; else it is worth what critics say of it.
+        recent: The T - 1 messages before what came next, (B, N, F) each.
+        view: What came next.
+    """
+
+    step: int
+    games: np.ndarray
+    terminated: np.ndarray
+    recent: Sequence[np.ndarray]
+    view: TeamView
+
+
 @dataclasses.dataclass
 class _Fragment:
     """What was seen and done, step by step.
@@ -253,14 +277,14 @@ class _Fragment:
         views: What the games showed before each step.
         rewards: (B, agents) of each step.
         columns: By policy and column, (B, n, ...) of each step.
-        cuts: Steps after which trajectories end, the messages before what came next, and what came next.
+        cuts: Where trajectories end, in order.
     """
 
-    recent: list[np.ndarray]
+    recent: Sequence[np.ndarray]
     views: list[TeamView] = dataclasses.field(default_factory=list)
     rewards: list[np.ndarray] = dataclasses.field(default_factory=list)
     columns: dict[str, dict[str, list[np.ndarray]]] = dataclasses.field(default_factory=dict)
-    cuts: list[tuple[int, list[np.ndarray], TeamView]] = dataclasses.field(default_factory=list)
+    cuts: list[_Cut] = dataclasses.field(default_factory=list)
 
     def add(self, policy: str, **values: np.ndarray) -> None:
         """Notes what a policy did in one step."""
@@ -290,27 +314,27 @@ def set_random_states(states: Mapping[str, Any]) -> bool:
     return as_many
 
 
-def _rows(steps: list[np.ndarray], stretch: int) -> np.ndarray:
+def _rows(steps: Sequence[np.ndarray], stretch: int) -> np.ndarray:
     """Arrays (B, ...) of consecutive steps as rows of some steps of one game: (B * rows, stretch, ...)."""
     stacked = np.stack(steps, axis=1)
     return stacked.reshape(-1, stretch, *stacked.shape[2:])
 
 
 def generalized_advantages(
-    rewards: np.ndarray, values: np.ndarray, bootstraps: dict[int, np.ndarray], gamma: float, lambda_: float
+    rewards: np.ndarray, values: np.ndarray, following: np.ndarray, is_cut: np.ndarray, gamma: float, lambda_: float
 ) -> np.ndarray:
     r"""Advantages of trajectories side by side, cut after some of the steps.
 
     .. math::
-        \delta_t = r_t + \gamma v_{t+1} - v_t, \qquad A_t = \delta_t + \gamma \lambda A_{t+1}
+        \delta_t = r_t + \gamma v'_t - v_t, \qquad A_t = \delta_t + \gamma \lambda A_{t+1}
 
-    where after a cut v is the bootstrap value and A is 0.
+    where v' is the value of what comes next, and after a cut A is 0.
 
     Args:
         rewards: (B, steps, n).
         values: (B, steps, n).
-        bootstraps: For each step after which trajectories are cut, the value (B, n) of what came next; the last
-            step must be one of them.
+        following: (B, steps, n), 0 where nothing comes next.
+        is_cut: (B, steps) after which steps a trajectory ends; after the last ones all do.
         gamma: Discount.
         lambda_: The estimator's own discount.
 
@@ -319,14 +343,10 @@ def generalized_advantages(
 
     Source: Schulman et al. 2016.
     """
+    errors = rewards + gamma * following - values
     out = np.empty_like(values, dtype=np.float32)
-    nothing = np.zeros_like(values[:, 0])
-    after = nothing
+    after = np.zeros_like(values[:, 0])
     for t in range(rewards.shape[1] - 1, -1, -1):
-        if t in bootstraps:
-            following, after = bootstraps[t], nothing
-        else:
-            following = values[:, t + 1]
-        after = rewards[:, t] + gamma * following - values[:, t] + gamma * lambda_ * after
+        after = errors[:, t] + gamma * lambda_ * np.where(is_cut[:, t, None], 0, after)
         out[:, t] = after
     return out

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rllib_tag.nn.network import AdversaryNet, GoodNet
 from rllib_tag.nn.team import receiver_rows
-from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.env_config import EnvConfig
 
 Arrays = Mapping[str, np.ndarray]
 # The columns that have a number, or a vector, for every agent of a row.
@@ -42,7 +42,7 @@ class TeamPolicy(PPOTorchPolicy):
         obs = train_batch[SampleBatch.OBS]
         if not isinstance(obs, Mapping):
             return super().loss(model, dist_class, train_batch)
-        outputs, features = self._encode(model.net, obs)
+        outputs, features = self._encode(obs)
         encoded = _Encoded(model, outputs, self._critic_values(model.net, obs, features))
         rows = {key: train_batch[key].flatten(0, 2) for key in PER_AGENT}
         return super().loss(encoded, dist_class, SampleBatch(rows))
@@ -79,7 +79,7 @@ class TeamPolicy(PPOTorchPolicy):
         self._set_eval()
         explore, timestep = self.config["explore"], self.global_timestep
         with torch.no_grad():
-            outputs, _ = self._encode(self.model.net, self._tensors(obs))
+            outputs, _ = self._encode(self._tensors(obs))
             self.exploration.before_compute_actions(explore=explore, timestep=timestep)
             actions, logp = self.exploration.get_exploration_action(
                 action_distribution=self.dist_class(outputs, self.model), timestep=timestep, explore=explore
@@ -97,7 +97,7 @@ class TeamPolicy(PPOTorchPolicy):
             tensors = self._tensors(obs)
             # A centralised critic needs nothing of what the actor makes.
             central = isinstance(net, AdversaryNet) and net.config.critic != "local"
-            features = None if central else self._encode(net, tensors)[1]
+            features = None if central else self._encode(tensors)[1]
             return self._critic_values(net, tensors, features).cpu().numpy().reshape(*lead, -1)
 
     def _set_eval(self) -> None:
@@ -107,16 +107,17 @@ class TeamPolicy(PPOTorchPolicy):
     def _tensors(self, obs: Arrays) -> dict[str, Tensor]:
         return {key: torch.from_numpy(value).to(self.device) for key, value in obs.items()}
 
-    def _encode(self, net: AdversaryNet | GoodNet, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    def _encode(self, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Inputs of the action distribution (M, num_outputs) and features (M, H) of all M = R * C * n agent steps."""
+        net, layout = self.model.net, self.model.layout
         if isinstance(net, GoodNet):
             return net({key: value.flatten(0, 2) for key, value in obs.items()})
         receivers = obs["receivers"][0].tolist()
         obs = {**obs, "links": unpack(obs["links"], obs["messages"].shape[2])}
         if net.encoder.shares_states(self._comm_hops):
-            outputs, features = net.team(obs, receivers)
+            outputs, features = net.team(obs, layout, receivers)
             return outputs.flatten(0, 2), features.flatten(0, 2)
-        return net(receiver_rows(obs, receivers, self._comm_hops))
+        return net(receiver_rows(obs, receivers, self._comm_hops), layout)
 
     @staticmethod
     def _critic_values(net: AdversaryNet | GoodNet, obs: Mapping[str, Tensor], features: Tensor | None) -> Tensor:
@@ -127,7 +128,7 @@ class TeamPolicy(PPOTorchPolicy):
 
     @functools.cached_property
     def _comm_hops(self) -> int:
-        return TagEnvConfig.from_mapping(self.config["env_config"]).comm_hops
+        return self.config["env_config"].get("comm_hops", EnvConfig.comm_hops)
 
 
 def unpack(packed: Tensor, length: int) -> Tensor:

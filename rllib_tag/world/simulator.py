@@ -113,9 +113,7 @@ class SimpleTagVec:
         if seed is not None:
             if len(seed) != self.num_envs:
                 raise ConfigError(f"seed: expected one for each of the {self.num_envs} environments, got {len(seed)}.")
-            for i, value in enumerate(seed):
-                if value is not None:
-                    self._rngs[i] = seeding.np_random(value)[0]
+            self.seed(range(self.num_envs), seed)
         self.restart(np.arange(self.num_envs))
         return self.observe(), {agent: {} for agent in self.agents}
 
@@ -161,6 +159,12 @@ class SimpleTagVec:
         self._integrate(forces)
         self.steps += 1
         return self._rewards(self._touching()), self.steps >= self.max_cycles
+
+    def seed(self, envs: Sequence[int], seeds: Sequence[int | None]) -> None:
+        """Seeds the random streams of some environments; those whose seed is None go on."""
+        for i, value in zip(envs, seeds, strict=True):
+            if value is not None:
+                self._rngs[i] = seeding.np_random(value)[0]
 
     def restart(self, envs: np.ndarray) -> None:
         """Starts the episodes of some environments anew, each with its own random stream."""

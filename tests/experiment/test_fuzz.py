@@ -33,7 +33,6 @@ from rllib_tag.experiment.variant import View
 from rllib_tag.nn.weights import MANIFEST, load_exported
 from rllib_tag.playing.restore import PRETRAINED
 from rllib_tag.plugin.mapping import acting_policies
-from rllib_tag.plugin.tag_vec import TagVec
 from rllib_tag.plugin.team_ppo import TeamPPO
 
 from .grammar import experiments
@@ -144,7 +143,7 @@ def build(experiment: Experiment) -> None:
             policy.set_weights(trained[name].get_weights())
         if on_arrays:
             for view in (variant.training, variant.evaluation):
-                TagVec(TagEnv(view.config.env_config).config, 2)
+                TagEnv(view.config.env_config).config.batched_world(2)
 
 
 def built(run: str, view: View, on_arrays: bool) -> dict[str, Policy]:

@@ -74,16 +74,16 @@ def dense_gat(
     return torch.cat(out, dim=-1), torch.stack(weights).mean(0)
 
 
-@pytest.mark.parametrize("relational", [False, True])
+@pytest.mark.parametrize("num_relations", [1, 2, 3])
 @pytest.mark.parametrize("gnn", ["gat", "gatv2", "gcn", "none"])
-def test_graph_layers_equal_dense_ones(gnn: str, relational: bool) -> None:
+def test_graph_layers_equal_dense_ones(gnn: str, num_relations: int) -> None:
     M, D, H, heads = 11, 7, 12, 2
-    encoder = GraphEncoder(D, H, heads, 2, gnn, relational)
-    nodes, is_b = torch.randn(M, D), torch.arange(M) % 3 == 0
+    encoder = GraphEncoder(D, H, heads, 2, gnn, num_relations)
+    nodes, classes = torch.randn(M, D), torch.arange(M) % 3 % num_relations
     linked = torch.rand(M, M) < 0.3
-    linked[:5, is_b] = False  # some hear nobody of one class
+    linked[:5, classes == num_relations - 1] = False  # some hear nobody of one class
     linked |= torch.eye(M, dtype=torch.bool)
-    relations = [linked & ~is_b, linked & is_b] if relational else [linked]
+    relations = [linked & (classes == k) for k in range(num_relations)]
     classes_heard = sum(heard.any(1).int() for heard in relations)
     expected, attention = nodes, []
     for i, skip in enumerate(encoder.skips):
@@ -100,42 +100,58 @@ def test_graph_layers_equal_dense_ones(gnn: str, relational: bool) -> None:
         attention.append(given / classes_heard[:, None])
     receivers, senders = linked.nonzero(as_tuple=True)
     edges = torch.stack([senders, receivers])
-    torch.testing.assert_close(encoder(nodes, edges, is_b), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(encoder(nodes, edges, classes), expected, rtol=1e-4, atol=1e-5)
     if gnn != "none":
-        for found, given in zip(encoder.attention(nodes, edges, is_b), attention, strict=True):
+        for found, given in zip(encoder.attention(nodes, edges, classes), attention, strict=True):
             torch.testing.assert_close(found, given[receivers, senders], rtol=1e-4, atol=1e-5)
 
 
 def test_what_a_class_says_weighs_the_same_however_many_of_the_other_talk() -> None:
-    nodes, is_b = torch.randn(5, 7).double(), torch.tensor([False, True, False, False, False])
+    nodes, classes = torch.randn(5, 7).double(), torch.tensor([0, 1, 0, 0, 0])
 
     def says(encoder: GraphEncoder, senders: list[int]) -> torch.Tensor:
         """What node 1, the only one of class B, adds to what node 0 hears of others, before the nonlinearity."""
 
         def heard(senders: list[int]) -> torch.Tensor:
-            out = encoder(nodes, torch.tensor([senders, [0] * len(senders)]), is_b)[0]
+            out = encoder(nodes, torch.tensor([senders, [0] * len(senders)]), classes)[0]
             return torch.where(out > 0, out, out.log1p())  # undoes the ELU
 
         return heard([*senders, 1]) - heard(senders)
 
-    for relational in (True, False):
-        encoder = GraphEncoder(7, 12, 2, 1, "gat", relational).double()
-        assert torch.allclose(says(encoder, [0]), says(encoder, [0, 2, 3, 4])) == relational
+    for num_relations in (1, 2):
+        encoder = GraphEncoder(7, 12, 2, 1, "gat", num_relations).double()
+        assert torch.allclose(says(encoder, [0]), says(encoder, [0, 2, 3, 4])) == (num_relations == 2)
 
 
 def test_entities_are_a_set() -> None:
     encoder = EntityEncoder(3, {"marks": 2, "prey": 5}, 7)
     own, marks, prey = torch.randn(11, 3), torch.randn(11, 4, 2), torch.randn(11, 3, 5)
     counts = torch.rand(11, 3) < 0.5
-    every = torch.ones(11, 4, dtype=torch.bool)
-    out = encoder(own, {"marks": (marks, every), "prey": (prey, counts)})
+    out = encoder(own, {"marks": (marks, None), "prey": (prey, counts)})
     assert out.shape == (11, 7)
-    flipped = encoder(own, {"marks": (marks.flip(1), every), "prey": (prey.flip(1), counts.flip(1))})
+    flipped = encoder(own, {"marks": (marks.flip(1), None), "prey": (prey.flip(1), counts.flip(1))})
     torch.testing.assert_close(flipped, out)
     noisy = torch.where(counts.unsqueeze(-1), prey, torch.randn_like(prey))
-    torch.testing.assert_close(encoder(own, {"marks": (marks, every), "prey": (noisy, counts)}), out)
-    none = encoder(own, {"prey": (prey, torch.zeros_like(counts)), "marks": (marks[:, :0], every[:, :0])})
+    torch.testing.assert_close(encoder(own, {"marks": (marks, None), "prey": (noisy, counts)}), out)
+    none = encoder(own, {"prey": (prey, torch.zeros_like(counts)), "marks": (marks[:, :0], None)})
     torch.testing.assert_close(none, encoder.own(own))
+
+
+def test_entities_are_seen_from_where_the_observer_is() -> None:
+    """Against the plain form, in which each entity stands with where it is from the observer."""
+    encoder = EntityEncoder(3, {"prey": 5}, 7).double()
+    own, prey = torch.randn(11, 3, dtype=torch.double), torch.randn(11, 4, 5, dtype=torch.double)
+    placed = torch.cat([prey[..., :2] - own[:, None, :2], prey], dim=-1)
+    seen = encoder.entity["prey"](placed).relu().amax(1)
+    expected = encoder.own(own) + encoder.pooled["prey"](seen)
+    out = encoder(own, {"prey": (prey, None)})
+    torch.testing.assert_close(out, expected)
+    for ours, plain in zip(
+        torch.autograd.grad(out.square().sum(), list(encoder.parameters())),
+        torch.autograd.grad(expected.square().sum(), list(encoder.parameters())),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, plain)
 
 
 def test_ages_count_back_from_the_last_token() -> None:

@@ -13,7 +13,9 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
 from rllib_tag.plugin.env import TagEnv
-from rllib_tag.world.observations import MessageLayout
+from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.world.layout import MessageLayout
+from rllib_tag.world.observations import SENSES
 
 VARIANTS = [
     CommConfig(hidden_dim=28, num_heads=2, **options)
@@ -54,6 +56,13 @@ def batch_of(env_config: dict[str, object], steps: int = 5) -> dict[str, torch.T
     return as_batch([obs for step in play_on(env, steps) for obs in step.values()])
 
 
+def layout_of(**env_config: object) -> MessageLayout:
+    return TagEnvConfig.from_mapping(env_config).game.layout
+
+
+LAYOUT = layout_of()  # one good agent, two landmarks
+
+
 def net(config: CommConfig, num_outputs: int = 5, continuous: bool = False) -> AdversaryNet:
     made = AdversaryNet(num_outputs, config, continuous)
     for parameter in made.actor.parameters():  # the actor starts near zero; the promises must hold for any weights
@@ -68,21 +77,21 @@ def test_no_leak_of_values_or_gradients(config: CommConfig) -> None:
     arrived = obs["message_mask"][:, :, -1] > 0
     assert (~arrived).any()
     network = net(config).eval()
-    logits, _ = network(obs)
+    logits, _ = network(obs, LAYOUT)
     noisy = dict(obs)
     noisy["messages"] = torch.where(arrived[:, :, None, None], obs["messages"], torch.randn_like(obs["messages"]) * 100)
     unarrived_link = ~(arrived.unsqueeze(1) & arrived.unsqueeze(2))
     noisy["links"] = torch.where(unarrived_link, torch.ones_like(obs["links"]), obs["links"])
     for key in ("team", "good", "landmarks"):
         noisy[key] = torch.randn_like(obs[key]) * 100
-    torch.testing.assert_close(network(noisy)[0], logits, **SAME)
+    torch.testing.assert_close(network(noisy, LAYOUT)[0], logits, **SAME)
 
     leaves = {
         key: value.clone().requires_grad_()
         for key, value in noisy.items()
         if key not in ("self", "links", "message_mask")
     }
-    outputs, _ = network({**noisy, **leaves})
+    outputs, _ = network({**noisy, **leaves}, LAYOUT)
     outputs.square().sum().backward()
     assert leaves["messages"].grad is not None
     assert (leaves["messages"].grad[~arrived] == 0).all()
@@ -98,15 +107,18 @@ def test_nobody_beyond_the_reach_is_heard_in_the_environment(config: CommConfig,
     env = TagEnv(num_class_a=0, num_class_b=5, num_obstacles=0, comm_hops=hops, comm_range=1.0, history_length=1)
     env.reset(seed=0)
     network = net(config).eval()
+    env.games.world.reset = lambda *_: None
 
     def logits(last: tuple[float, float]) -> torch.Tensor:
         world = env.par_env.unwrapped.world
         for i in range(4):
             world.agents[i].state.p_pos = np.array([0.9 * i, 0.0])
         world.agents[4].state.p_pos = np.array(last)
-        env._raw = {name: env.par_env.unwrapped.observe(name) for name in env.par_env.agents}
+        env.games.world._seen = [{name: env.par_env.unwrapped.observe(name) for name in env.par_env.agents}]
+        env.games.reset()  # which here only looks again
         observations = env._observe()
-        return network(as_batch([observations[name] for name in env.roster.adversaries]))[0]
+        batch = as_batch([observations[name] for name in env.roster.adversaries])
+        return network(batch, env.games.game.layout)[0]
 
     near, far = logits((3.6, 0.0)), logits((3.6, 5.0))
     beyond = [i for i in range(4) if 4 - i > hops]
@@ -120,7 +132,7 @@ def test_one_set_of_weights_acts_for_any_team(config: CommConfig) -> None:
     network = net(config).eval()
     for a, b, good, marks in [(2, 2, 1, 2), (3, 1, 1, 2), (1, 0, 1, 2), (0, 1, 2, 0), (5, 3, 3, 7), (0, 2, 1, 0)]:
         obs = batch_of({"num_class_a": a, "num_class_b": b, "num_good": good, "num_obstacles": marks}, steps=2)
-        logits, features = network(obs)
+        logits, features = network(obs, layout_of(num_good=good, num_obstacles=marks))
         assert logits.shape == (3 * (a + b), 5)
         assert network.value(obs, features).shape == (3 * (a + b),)
         assert logits.isfinite().all()
@@ -136,12 +148,12 @@ def test_renumbering_teammates_changes_nothing(config: CommConfig) -> None:
         moved[key] = obs[key][:, order]
     moved["links"] = obs["links"][:, order][:, :, order]
     moved["landmarks"] = obs["landmarks"].flip(1)
-    layout = MessageLayout(1, 2)
     message = moved["messages"].clone()
-    message[..., layout.landmarks] = message[..., layout.landmarks].unflatten(-1, (2, 2)).flip(-2).flatten(-2)
+    marks = LAYOUT.entities("landmarks")
+    message[..., marks] = message[..., marks].unflatten(-1, (2, 2)).flip(-2).flatten(-2)
     moved["messages"] = message
-    logits, features = network(obs)
-    logits_moved, features_moved = network(moved)
+    logits, features = network(obs, LAYOUT)
+    logits_moved, features_moved = network(moved, LAYOUT)
     torch.testing.assert_close(logits_moved, logits, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(network.value(moved, features_moved), network.value(obs, features), rtol=1e-4, atol=1e-4)
 
@@ -152,7 +164,7 @@ def test_renumbering_teammates_changes_nothing(config: CommConfig) -> None:
 def test_zeros_give_finite_values_and_gradients(config: CommConfig, rows: int, train: bool) -> None:
     obs = {key: torch.zeros(rows, *value.shape[1:]) for key, value in batch_of({}, steps=0).items()}
     network = net(config).train(train)
-    logits, features = network(obs)
+    logits, features = network(obs, LAYOUT)
     value = network.value(obs, features)
     assert logits.isfinite().all()
     assert value.isfinite().all()
@@ -164,8 +176,8 @@ def test_zeros_give_finite_values_and_gradients(config: CommConfig, rows: int, t
 def test_a_batch_equals_a_loop(config: CommConfig) -> None:
     network = net(config).eval()
     obs = batch_of({"num_class_a": 3, "num_class_b": 2, "comm_range": 0.7})
-    together, _ = network(obs)
-    alone = [network({key: value[i : i + 1] for key, value in obs.items()})[0] for i in range(len(together))]
+    together, _ = network(obs, LAYOUT)
+    alone = [network({key: value[i : i + 1] for key, value in obs.items()}, LAYOUT)[0] for i in range(len(together))]
     torch.testing.assert_close(torch.cat(alone), together, rtol=1e-4, atol=1e-5)
 
 
@@ -177,14 +189,14 @@ def test_masked_history_is_not_read(config: CommConfig) -> None:
     missing = obs["message_mask"] == 0
     assert missing[:, :, :3].all()
     noisy = dict(obs, messages=torch.where(missing.unsqueeze(-1), torch.randn_like(obs["messages"]), obs["messages"]))
-    torch.testing.assert_close(network(noisy)[0], network(obs)[0], **SAME)
+    torch.testing.assert_close(network(noisy, LAYOUT)[0], network(obs, LAYOUT)[0], **SAME)
 
 
 def test_history_and_other_classes_are_read() -> None:
     network = net(CommConfig(hidden_dim=28)).eval()
     obs = batch_of({"history_length": 3, "comm_range": float("inf")})
     messages = obs["messages"].clone().requires_grad_()
-    network({**obs, "messages": messages})[0].square().sum().backward()
+    network({**obs, "messages": messages}, LAYOUT)[0].square().sum().backward()
     rows = obs["message_mask"].sum(-1)[:, 0] == 3
     assert (messages.grad[rows].abs().sum(-1) > 0).all()
 
@@ -192,7 +204,7 @@ def test_history_and_other_classes_are_read() -> None:
 def test_attention_rows_sum_to_one_over_what_is_heard() -> None:
     obs = batch_of({"num_class_a": 3, "num_class_b": 2, "comm_range": 0.8})
     for gnn, relational in itertools.product(("gat", "gatv2", "gcn"), (False, True)):
-        attention = net(CommConfig(hidden_dim=28, gnn=gnn, relational=relational)).encoder.attention(obs)
+        attention = net(CommConfig(hidden_dim=28, gnn=gnn, relational=relational)).encoder.attention(obs, LAYOUT)
         assert attention.shape == (len(obs["self"]), 2, 5, 5)
         assert (attention[(obs["links"] == 0).unsqueeze(1).expand_as(attention)] == 0).all()
         own = attention[torch.arange(len(attention)), :, obs["self"].argmax(1)]  # (B, L, N)
@@ -203,7 +215,7 @@ def test_continuous_outputs_bound_the_log_std() -> None:
     network = net(CommConfig(hidden_dim=28), 10, continuous=True)
     for parameter in network.actor.parameters():
         torch.nn.init.normal_(parameter, std=100)
-    outputs, _ = network(batch_of({}))
+    outputs, _ = network(batch_of({}), LAYOUT)
     assert outputs.shape[1] == 10
     assert (outputs[:, 5:] >= -5).all()
     assert (outputs[:, 5:] <= 2).all()
@@ -221,7 +233,7 @@ def test_learning_prey_takes_any_game(good: int, marks: int) -> None:
 
 
 def test_the_critic_sees_the_state_from_its_own_place() -> None:
-    critic = CentralCritic(CommConfig(hidden_dim=28))
+    critic = CentralCritic(CommConfig(hidden_dim=28), SENSES)
     obs = batch_of({}, steps=1)
     values = critic(obs)
     assert values.shape == (8,)

@@ -13,8 +13,8 @@ from rllib_tag.nn.team import receiver_rows
 from rllib_tag.nn.temporal import TransformerReader, age_encoding, windows
 from rllib_tag.nn.window_attention import WindowAttention
 from rllib_tag.plugin.env_config import TagEnvConfig
-from rllib_tag.plugin.tag_vec import TagVec
 
+LAYOUT = TagEnvConfig().game.layout
 SHARED = [
     CommConfig(hidden_dim=28, num_heads=2, **options)
     for options in (
@@ -35,15 +35,17 @@ SHARED = [
 
 def stretches(env_config: dict[str, object], steps: int) -> dict[str, torch.Tensor]:
     """The first steps of three games, each as one row, begun before the first message."""
-    games = TagVec(TagEnvConfig.from_mapping(env_config), 3)
+    config = TagEnvConfig.from_mapping(env_config)
+    games = config.games(config.batched_world(3))
     games.reset([2, 3, 5])
     rng = np.random.default_rng(0)
-    T = games.config.history_length
+    T = config.history_length
     views = [games.view]
     for _ in range(steps - 1):
         games.step({agent: rng.integers(5, size=3) for agent in games.agents})
         views.append(games.view)
-    obs = {key: np.stack([view.adversaries[key] for view in views], axis=1) for key in views[0].adversaries}
+    shown = [{"messages": view.messages, "links": view.links, **view.state} for view in views]
+    obs = {key: np.stack([each[key] for each in shown], axis=1) for key in shown[0]}
     before = np.full((3, T - 1, *obs["messages"].shape[2:]), 7.0, np.float32)  # of an earlier episode: never read
     obs["messages"] = np.concatenate([before, obs["messages"]], axis=1)
     obs["history"] = np.array([[min(step + 1, T) for step in range(steps)]] * 3)
@@ -65,12 +67,12 @@ def test_one_encoding_serves_all_receivers(config: CommConfig, receivers: tuple[
     assert not (obs["links"].all())
     network = net(config)
     assert network.encoder.shares_states(comm_hops=2)
-    outputs, features = network.team(obs, receivers)
+    outputs, features = network.team(obs, LAYOUT, receivers)
     values = network.team_value(obs, receivers, features)
     assert outputs.shape == (3, 7, len(receivers), 5)
     assert values.shape == (3, 7, len(receivers))
     rows = receiver_rows(obs, receivers, comm_hops=2)
-    expected, row_features = network(rows)
+    expected, row_features = network(rows, LAYOUT)
     expected_values = network.value(rows, row_features)
     torch.testing.assert_close(outputs.flatten(0, 2), expected, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(values.flatten(), expected_values, rtol=1e-4, atol=1e-4)
@@ -92,7 +94,7 @@ def test_a_shared_state_leaks_nothing(config: CommConfig) -> None:
     network, receiver = net(config).eval(), 1
     arrived = receiver_rows(obs, [receiver], comm_hops=2)["message_mask"].view(3, 7, 5, 3)
     messages = obs["messages"].requires_grad_()
-    outputs, _ = network.team({**obs, "messages": messages}, (0, receiver, 3))
+    outputs, _ = network.team({**obs, "messages": messages}, LAYOUT, (0, receiver, 3))
     unheard = 0
     for row in range(3):
         for step in range(7):
@@ -117,8 +119,8 @@ def test_cut_off_messages_would_be_heard_in_a_shared_state() -> None:
     """Why `shares_states` is needed: with one hop and two layers, sharing would leak."""
     obs = stretches({"num_class_a": 3, "num_class_b": 2, "comm_range": 0.7, "history_length": 3}, steps=7)
     network = net(CommConfig(hidden_dim=28))
-    shared, _ = network.team(obs, (0, 1))
-    alone, _ = network(receiver_rows(obs, (0, 1), comm_hops=1))
+    shared, _ = network.team(obs, LAYOUT, (0, 1))
+    alone, _ = network(receiver_rows(obs, (0, 1), comm_hops=1), LAYOUT)
     assert (shared.flatten(0, 2) - alone).abs().max() > 0.1
 
 

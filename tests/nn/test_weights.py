@@ -10,6 +10,8 @@ import torch
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.weights import Exported, build_net, load_exported, save_exported
+from rllib_tag.plugin.env import TagEnv
+from rllib_tag.plugin.env_config import TagEnvConfig
 
 SMALL = CommConfig(hidden_dim=12, num_layers=1)
 
@@ -31,13 +33,36 @@ def test_what_is_written_is_read_back(folder: Path) -> None:
             torch.testing.assert_close(value, again.nets[name].state_dict()[key], rtol=0, atol=0)
 
 
+def test_what_acts_needs_no_critic(folder: Path) -> None:
+    """Neither its weights nor its state: the export acts alike without the critics' files."""
+    config = TagEnvConfig()
+    env = TagEnv()
+    obs = {key: torch.from_numpy(value)[None] for key, value in env.reset(seed=3)[0]["adversary_1"].items()}
+    actor = {key: obs[key] for key in ("messages", "message_mask", "links", "self")}
+    before = load_exported(folder).nets["class_a"]
+    for file in folder.glob("*.critic.safetensors"):
+        file.unlink()
+    after = load_exported(folder).nets["class_a"]
+    assert before.critic is not None
+    assert after.critic is None
+    torch.testing.assert_close(after(actor, config.game.layout), before(obs, config.game.layout), rtol=0, atol=0)
+    again = save_exported(load_exported(folder), folder.parent / "actors")
+    assert sorted(path.name for path in again.iterdir()) == [
+        "class_a.safetensors", "class_b.safetensors", "good.safetensors", "manifest.json",
+    ]  # fmt: skip
+
+
 def test_who_may_read_the_manifest_may_read_the_weights(folder: Path) -> None:
     assert len({path.stat().st_mode for path in folder.iterdir()}) == 1
 
 
 def test_an_earlier_export_is_replaced_as_a_whole(folder: Path) -> None:
     save_exported(Exported({"class_a": build_net("class_a", SMALL, True)}, {}), folder)
-    assert sorted(path.name for path in folder.iterdir()) == ["class_a.safetensors", "manifest.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "class_a.critic.safetensors",
+        "class_a.safetensors",
+        "manifest.json",
+    ]
     assert [path.name for path in folder.parent.iterdir()] == ["export"]
 
 
@@ -98,7 +123,7 @@ def truncate(folder: Path) -> None:
         (lambda folder: (folder / "manifest.json").write_text("[]"), "expected format 'rllib_tag'"),
         (lambda folder: (folder / "class_b.safetensors").unlink(), "cannot read"),
         (truncate, "cannot read"),
-        (edit(lambda m: m.update(version=99)), "expected version up to 2, got 99"),
+        (edit(lambda m: m.update(version=99)), "expected version up to 3, got 99"),
         (edit(lambda m: m.update(extra=1)), "unknown key 'extra'"),
         (edit(lambda m: m.pop("policies")), "expected the mappings"),
         (edit(lambda m: m["policies"].update(class_c={})), "unknown key 'class_c'"),
@@ -106,6 +131,10 @@ def truncate(folder: Path) -> None:
         (edit(lambda m: m["policies"]["good"].pop("continuous")), "expected file, continuous"),
         (edit(lambda m: m["policies"]["class_a"]["custom_model_config"].update(hidden_dim=16)), "another|architecture"),
         (edit(lambda m: m["policies"]["class_a"].update(file="good.safetensors")), "architecture"),
+        (edit(lambda m: m["policies"]["class_a"].update(critic="../x")), "a file name beside the manifest"),
+        (edit(lambda m: m["policies"]["class_a"].update(num_outputs=0)), "num_outputs: expected an integer"),
+        (edit(lambda m: m["policies"]["class_a"]["senses"].pop("own")), "class_a: senses: expected classes and own"),
+        (edit(lambda m: m["policies"]["class_a"]["senses"].update(own=[4, -1])), "senses: expected an integer"),
     ],
 )
 def test_damage_is_named(folder: Path, harm: Callable[[Path], object], message: str) -> None:

@@ -23,10 +23,9 @@ from rllib_tag.playing.disturbances import (
     alone,
     read_conditions,
     relinked,
-    sent,
 )  # fmt: skip
 from rllib_tag.playing.evaluate import evaluate
-from rllib_tag.playing.games import ArrayGames, Rows
+from rllib_tag.playing.games import Games, Rows
 from rllib_tag.playing.influence import divergence
 from rllib_tag.playing.restore import TrainedTeam
 from rllib_tag.plugin.env_config import TagEnvConfig
@@ -38,9 +37,9 @@ TEAM = {"num_class_a": 3, "num_class_b": 2, "history_length": 3, "max_cycles": 1
 CLASSES = ("class_a", "class_b")
 
 
-def games(steps: int, **changes: Any) -> ArrayGames:
+def games(steps: int, **changes: Any) -> Games:
     """Seven games after some random steps."""
-    out = ArrayGames(TagEnvConfig(**{**TEAM, **changes}), range(7))
+    out = Games(TagEnvConfig(**{**TEAM, **changes}), range(7))
     for _ in range(steps):
         out.step(random_play(out, 1))
     return out
@@ -59,7 +58,7 @@ def untrained(**config: Any) -> TrainedTeam:
 
 def logits(team: TrainedTeam, policy: str, rows: Rows) -> torch.Tensor:
     with torch.no_grad():
-        return team.nets[policy](rows)[0]
+        return team.nets[policy](rows, TagEnvConfig(**TEAM).game.layout)[0]
 
 
 @pytest.mark.parametrize("policy", CLASSES)
@@ -128,7 +127,7 @@ def test_shuffled_messages_are_of_another_episode() -> None:
     rows = played.rows("class_b")
     shown = Disturbance(Condition("shuffle")).apply("class_b", rows, played)
     assert same(shown, rows, ("message_mask", "links"))
-    said = sent(played)
+    said = played.said()
     assert said.shape == (7, 5, 3, 16)
     for row in range(14):
         for place in range(5):

@@ -19,7 +19,6 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.weights import Exported, build_net, save_exported
 from rllib_tag.plugin.env import STATS_KEY, TagEnv
-from rllib_tag.plugin.observer import potentials
 
 GAMES = [
     {},
@@ -129,7 +128,11 @@ def test_it_is_mpes_own_game(game: dict) -> None:
         _, rewards, *_ = env.step(actions)
         raw, expected, *_ = plain.step(actions)
         assert rewards == expected
-        np.testing.assert_array_equal(env._raw["adversary_3"], raw["adversary_3"])
+        np.testing.assert_array_equal(env.games.world._seen[0]["adversary_3"], raw["adversary_3"])
+
+
+def potential(env: TagEnv) -> np.ndarray:
+    return env.games.game.potential(env.games.facts)[0]
 
 
 def test_shaping_is_potential_based_and_never_reported() -> None:
@@ -138,10 +141,10 @@ def test_shaping_is_potential_based_and_never_reported() -> None:
     seen = []
     for env in games:
         env.reset(seed=2)
-    seen.append(potentials(games[1].positions, 4))
+    seen.append(potential(games[1]))
     for _ in range(20):
         plain, shaped = (env.step(random_actions(env, r)) for env, r in zip(games, rng, strict=True))
-        seen.append(potentials(games[1].positions, 4))
+        seen.append(potential(games[1]))
         extra = 5 * (0.9 * seen[-1] - seen[-2])
         np.testing.assert_allclose(np.array(list(shaped[1].values())) - list(plain[1].values()), extra)
     assert games[0].stats.summary() == games[1].stats.summary()

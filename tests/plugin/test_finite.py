@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from rllib_tag import TagEnv
-from rllib_tag.plugin.finite import check_finite, first_not_finite
 from rllib_tag.plugin.runner import ErrorBatch, RunnerError
+from rllib_tag.world.finite import check_finite, first_not_finite
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,6 @@ def test_an_environment_names_what_came_out_of_it_wrong(monkeypatch: pytest.Monk
         return observations, rewards, *rest
 
     monkeypatch.setattr(env.par_env, "step", broken)
-    message = re.escape("TagEnv.step: expected finite numbers, got observations/adversary_1[4] = nan.")
+    message = re.escape("TagGame.step: expected finite numbers, got observations/adversary_1[4] = nan.")
     with pytest.raises(FloatingPointError, match=message):
         env.step({"adversary_0": 1, "adversary_1": 2})

@@ -320,18 +320,21 @@ def test_stretches_divide_a_fragment(ray_session: None) -> None:
 
 
 def test_advantages_are_sums_of_discounted_errors() -> None:
-    """Against the plain double sum, with a cut in the middle."""
+    """Against the plain double sum, with trajectories that end at different steps."""
     B, T, n, gamma, lam = 2, 7, 3, 0.9, 0.8
     rng = np.random.default_rng(0)
     rewards, values = rng.normal(size=(B, T, n)), rng.normal(size=(B, T, n))
-    cuts = {3: rng.normal(size=(B, n)), 6: rng.normal(size=(B, n))}
-    out = generalized_advantages(rewards, values, cuts, gamma, lam)
-    for start, end in ((0, 3), (4, 6)):
-        following = np.concatenate([values[:, start + 1 : end + 1], cuts[end][:, None]], axis=1)
-        errors = rewards[:, start : end + 1] + gamma * following - values[:, start : end + 1]
-        for t in range(end - start + 1):
-            expected = sum((gamma * lam) ** k * errors[:, t + k] for k in range(end - start + 1 - t))
-            np.testing.assert_allclose(out[:, start + t], expected, rtol=1e-5)
+    following, is_cut = rng.normal(size=(B, T, n)), np.zeros((B, T), bool)
+    parts = {0: ((0, 3), (4, 6)), 1: ((0, 0), (1, 6))}
+    for game, ranges in parts.items():
+        is_cut[game, [end for _, end in ranges]] = True
+    out = generalized_advantages(rewards, values, following, is_cut, gamma, lam)
+    errors = rewards + gamma * following - values
+    for game, ranges in parts.items():
+        for start, end in ranges:
+            for t in range(start, end + 1):
+                expected = sum((gamma * lam) ** (k - t) * errors[game, k] for k in range(t, end + 1))
+                np.testing.assert_allclose(out[game, t], expected, rtol=1e-5)
 
 
 def test_a_batch_grows_with_the_team_and_not_with_its_square(ray_session: None) -> None:
@@ -413,10 +416,10 @@ def test_another_trials_checkpoint_leaves_the_random_states(ray_session: None, t
     file = tmp_path / "checkpoint" / SAMPLING
     file.write_bytes(pickle.dumps({**pickle.loads(file.read_bytes()), "trial": "another"}))
     algo = build(True, {}, explore=True, seed=4)
-    world, torch_state = algo.env_runner._games._world, torch.get_rng_state()
+    world, torch_state = algo.env_runner._games.world.vec, torch.get_rng_state()
     games, positions = world._rngs[0].bit_generator.state, world.positions.copy()
     algo.restore(str(tmp_path / "checkpoint"))
-    assert algo.env_runner._games._world is world
+    assert algo.env_runner._games.world.vec is world
     assert world._rngs[0].bit_generator.state == games
     np.testing.assert_array_equal(world.positions, positions)
     assert torch.equal(torch.get_rng_state(), torch_state)

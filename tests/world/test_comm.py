@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rllib_tag.world.comm import heard_links, links, reach
+from rllib_tag.world.comm import hear, links, reach
 
 
 def plain_links(positions: np.ndarray, comm_range: float) -> np.ndarray:
@@ -37,7 +37,7 @@ def test_links_and_reach_equal_the_plain_versions(num: int, comm_range: float, h
     arrived = reach(linked, hops)
     np.testing.assert_array_equal(arrived, plain_reach(linked, hops))
     assert (linked == linked.T).all()
-    known = heard_links(linked, arrived)
+    known = hear(np.zeros((1, num, 1)), np.array(1), linked, hops)["links"] > 0
     assert known.shape == (num, num, num)
     for i in range(num):
         for j, k in np.argwhere(known[i]):
@@ -71,4 +71,23 @@ def test_a_batch_equals_a_loop() -> None:
     for i in range(11):
         np.testing.assert_array_equal(linked[i], links(positions[i], 0.7))
         np.testing.assert_array_equal(arrived[i], reach(linked[i], 2))
-        np.testing.assert_array_equal(heard_links(linked, arrived)[i], heard_links(linked[i], arrived[i]))
+
+
+def test_what_is_heard_has_arrived_in_this_episode() -> None:
+    B, T, N, F = 3, 4, 5, 7
+    rng = np.random.default_rng(0)
+    window, linked = rng.normal(size=(B, T, N, F)), links(rng.uniform(-1, 1, (B, N, 2)), 0.7)
+    num_valid = np.array([1, 2, 4])
+    heard = hear(window, num_valid, linked, 2)
+    arrived = reach(linked, 2)
+    for b in range(B):
+        alone = hear(window[b], num_valid[b], linked[b], 2)
+        for key, value in alone.items():
+            np.testing.assert_array_equal(heard[key][b], value)
+        for i in range(N):
+            assert heard["self"][b, i].tolist() == np.eye(N)[i].tolist()
+            for j in range(N):
+                for t in range(T):
+                    valid = arrived[b, i, j] and t >= T - num_valid[b]
+                    assert heard["message_mask"][b, i, j, t] == valid
+                    np.testing.assert_array_equal(heard["messages"][b, i, j, t], window[b, t, j] * valid)

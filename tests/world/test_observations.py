@@ -1,4 +1,4 @@
-"""Sizes and views against mpe2 itself and its true state."""
+"""Sizes and fields against mpe2 itself and its true state."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from mpe2 import simple_tag_v3
 
-from rllib_tag.world.observations import MessageLayout, class_view, decode, messages, raw_size
-from rllib_tag.world.roster import CLASS_A, CLASS_B, Roster
+from rllib_tag.world.observations import decode, raw_size
+from rllib_tag.world.roster import Roster
 
 GRID = [(x, y, z) for x in (1, 2, 4, 7) for y in (1, 2, 3) for z in (0, 2, 5)]
 
@@ -35,23 +35,22 @@ def test_sizes_are_mpes(x: int, y: int, z: int) -> None:
 
 
 @pytest.mark.parametrize(("x", "y", "z"), GRID)
-def test_views_show_the_true_world(x: int, y: int, z: int) -> None:
+def test_fields_show_the_true_world(x: int, y: int, z: int) -> None:
     world, observations = play(x, y, z)
-    num_a = x // 2
-    roster = Roster(num_a, x - num_a, y)
     hunters, prey = world.agents[:x], world.agents[x:]
-    landmarks = np.array([mark.state.p_pos for mark in world.landmarks]).reshape(-1)
-    seen = np.concatenate([np.concatenate([agent.state.p_pos, agent.state.p_vel]) for agent in prey])
-    for name, agent in zip(roster.adversaries, hunters, strict=True):
-        fields = decode(observations[name], roster, z, good=False)
-        own = np.concatenate([agent.state.p_pos, agent.state.p_vel])
-        view_a, view_b = class_view(fields, CLASS_A), class_view(fields, CLASS_B)
-        assert view_a.shape == (6 + 2 * z,)
-        assert view_b.shape == (6 + 4 * y,)
-        np.testing.assert_allclose(view_a, [*own, *landmarks, 1, 0], atol=1e-6)
-        np.testing.assert_allclose(view_b, [*own, *seen, 0, 1], atol=1e-6)
-        others = [other.state.p_pos - agent.state.p_pos for other in hunters if other is not agent]
-        np.testing.assert_allclose(fields.adversaries.reshape(-1), np.reshape(others, -1), atol=1e-6)
+    for name, agent in zip(Roster(x, 0, y).adversaries, hunters, strict=True):
+        fields = decode(observations[name], Roster(x, 0, y), z, good=False)
+        position = agent.state.p_pos
+        np.testing.assert_allclose(fields.position, position, atol=1e-6)
+        np.testing.assert_allclose(fields.velocity, agent.state.p_vel, atol=1e-6)
+        for found, others in (
+            (fields.landmarks, world.landmarks),
+            (fields.adversaries, [other for other in hunters if other is not agent]),
+            (fields.good, prey),
+        ):
+            offsets = np.array([other.state.p_pos - position for other in others]).reshape(-1, 2)
+            np.testing.assert_allclose(found, offsets, atol=1e-6)
+        np.testing.assert_allclose(fields.good_velocities, [agent.state.p_vel for agent in prey], atol=1e-6)
 
 
 @pytest.mark.parametrize(("x", "y", "z"), [(3, 1, 2), (2, 3, 0), (5, 2, 7)])
@@ -70,35 +69,6 @@ def test_good_agents_fields_show_the_true_world(x: int, y: int, z: int) -> None:
         np.testing.assert_allclose(
             fields.good_velocities, np.array([agent.state.p_vel for agent in others]).reshape(-1, 2), atol=1e-6
         )
-
-
-@pytest.mark.parametrize("full", [False, True])
-def test_messages_are_views_in_one_layout(full: bool) -> None:
-    x, y, z = 5, 3, 2
-    roster = Roster(2, 3, y)
-    _, observations = play(x, y, z)
-    raw = np.stack([observations[name] for name in roster.adversaries])
-    layout = MessageLayout(y, z)
-    sent = messages(raw, roster, z, full_observation=full)
-    assert sent.shape == (x, layout.width) == (x, 8 + 2 * z + 4 * y)
-    assert sent.dtype == raw.dtype
-    for i in range(x):
-        fields = decode(raw[i], roster, z, good=False)
-        a, b = class_view(fields, CLASS_A), class_view(fields, CLASS_B)
-        is_a = i < 2
-        np.testing.assert_array_equal(sent[i, layout.own], a[:4])
-        np.testing.assert_array_equal(sent[i, layout.landmarks], a[4:-2] if is_a or full else 0 * a[4:-2])
-        np.testing.assert_array_equal(sent[i, layout.good], b[4:-2] if not is_a or full else 0 * b[4:-2])
-        assert sent[i, layout.sees_landmarks] == float(is_a or full)
-        assert sent[i, layout.sees_good] == float(not is_a or full)
-        np.testing.assert_array_equal(sent[i, layout.one_hot], (a if is_a else b)[-2:])
-
-
-def test_a_batch_equals_a_loop() -> None:
-    roster, z = Roster(2, 1, 2), 5
-    raw = np.random.default_rng(0).normal(size=(7, 3, raw_size(3, 2, z, good=False)))
-    together = messages(raw, roster, z)
-    np.testing.assert_array_equal(together, np.stack([messages(row, roster, z) for row in raw]))
 
 
 def test_another_teams_observation_is_refused() -> None:

@@ -1,0 +1,70 @@
+"""The spaces of what agents observe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from rllib_tag.world.game import Arrays, Game
+from rllib_tag.world.layout import MessageLayout
+from rllib_tag.world.observations import SENSES
+
+
+class MessageSpace(gym.spaces.Box):
+    """The space of N agents' last T messages, which knows what stands where in one.
+
+    Args:
+        num_agents: N.
+        length: T.
+        layout: The messages' layout.
+    """
+
+    def __init__(self, num_agents: int, length: int, layout: MessageLayout) -> None:
+        super().__init__(-np.inf, np.inf, (num_agents, length, layout.width), np.float32)
+        self.layout = layout
+
+    def __eq__(self, other: Any) -> bool:
+        return super().__eq__(other) and self.layout == getattr(other, "layout", None)
+
+
+def _box(*shape: int) -> gym.spaces.Box:
+    return gym.spaces.Box(-np.inf, np.inf, shape, np.float32)
+
+
+def _flags(*shape: int) -> gym.spaces.Box:
+    return gym.spaces.Box(0.0, 1.0, shape, np.float32)
+
+
+def team_space(game: Game, history_length: int, state: Arrays) -> gym.spaces.Dict:
+    """The observation space of an agent of the team, the same for all classes.
+
+    Args:
+        game: The game.
+        history_length: T.
+        state: The critics' state of some games, (B, K, D) by kind.
+    """
+    N = len(game.team)
+    spaces = {
+        "messages": MessageSpace(N, history_length, game.layout),
+        "message_mask": _flags(N, history_length),
+        "links": _flags(N, N),
+        "self": _flags(N),
+    }
+    return gym.spaces.Dict({**spaces, **{kind: _box(*values.shape[1:]) for kind, values in state.items()}})
+
+
+def others_space(observed: Arrays) -> gym.spaces.Dict:
+    """The observation space of agents that learn without talking, of what n of them see: (B, n, ...) by key."""
+    return gym.spaces.Dict({key: _box(*values.shape[2:]) for key, values in observed.items()})
+
+
+def message_layout(space: gym.spaces.Dict) -> MessageLayout:
+    """What stands where in the messages of an observation space of the team."""
+    found = getattr(space["messages"], "layout", None)
+    if found is not None:
+        return found
+    # Checkpoints of version 0.1, all of tag, have spaces that do not know it.
+    counts = {kind: space[kind].shape[0] if kind in space.spaces else 0 for kind in SENSES.kinds}
+    return MessageLayout(SENSES, counts)

@@ -1,0 +1,213 @@
+"""MPE's `simple_tag_v3` as a game: class A sees the landmarks, class B the prey."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from mpe2 import simple_tag_v3
+from pettingzoo import ParallelEnv
+
+from rllib_tag.names import GOOD_POLICY, POLICIES
+from rllib_tag.world.behaviours import evasive_actions
+from rllib_tag.world.game import Arrays, Game, Played, Seen
+from rllib_tag.world.layout import MessageLayout, View
+from rllib_tag.world.observations import SEES, SENSES, decode
+from rllib_tag.world.roster import Roster
+from rllib_tag.world.simulator import SIZE, SimpleTagVec
+from rllib_tag.world.streams import Streams
+
+Prey = Callable[[Arrays], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class TagGame(Game):
+    """Class A and class B adversaries hunt good agents.
+
+    A class sees, in absolute coordinates, its own position and velocity, and: class A the position of every landmark;
+    class B the position and velocity of every good agent; with `full_observation` both.
+
+    Args:
+        roster: Who is who.
+        num_obstacles: Landmarks.
+        max_cycles: Steps of an episode at most.
+        continuous_actions: Box(0, 1, (5,)) in place of Discrete(5).
+        full_observation: Whether every adversary gets both class views.
+        good_policy: `random`, `evasive` or `learned`; anything else where `prey` acts.
+        terminate_on_success: mpe2's option.
+        prey: Acts for the good agents: from their observations, (M, ...) by key, to M actions. Default: nothing does.
+    """
+
+    roster: Roster
+    num_obstacles: int
+    max_cycles: int
+    continuous_actions: bool
+    full_observation: bool
+    good_policy: str
+    terminate_on_success: bool
+    prey: Prey | None = None
+
+    team_name = "adversary"
+
+    @property
+    def classes(self) -> Mapping[str, tuple[str, ...]]:  # type: ignore[override]
+        """The adversaries by class."""
+        return {name: self.roster.members(name) for name in POLICIES}
+
+    @property
+    def others(self) -> Mapping[str, tuple[str, ...]]:
+        """The good agents."""
+        return {GOOD_POLICY: self.roster.good_agents}
+
+    @property
+    def others_learn(self) -> bool:  # type: ignore[override]
+        """Whether the good agents act by a policy."""
+        return self.good_policy == "learned"
+
+    @cached_property
+    def layout(self) -> MessageLayout:
+        """What a message holds: 8 + 2z + 4y numbers for z landmarks and y good agents."""
+        return MessageLayout(SENSES, {"landmarks": self.num_obstacles, "good": self.roster.num_good})
+
+    def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:
+        """A new env of mpe2's."""
+        return simple_tag_v3.parallel_env(
+            num_good=self.roster.num_good,
+            num_adversaries=self.roster.num_adversaries,
+            num_obstacles=self.num_obstacles,
+            max_cycles=self.max_cycles,
+            continuous_actions=self.continuous_actions,
+            render_mode=render_mode,
+            dynamic_rescaling=True,
+            terminate_on_success=self.terminate_on_success,
+        )
+
+    def facts(self, env: ParallelEnv) -> Arrays:
+        """`positions` and `velocities` (N + y, 2), adversaries first, and `landmarks` (z, 2), in world units."""
+        world = env.world
+        return {
+            "positions": np.array([agent.state.p_pos for agent in world.agents]),
+            "velocities": np.array([agent.state.p_vel for agent in world.agents]),
+            "landmarks": np.array([mark.state.p_pos for mark in world.landmarks]).reshape(-1, 2),
+        }
+
+    def see(self, name: str, observation: np.ndarray, facts: Arrays) -> View:
+        """What a class sees, from MPE's observations of its members (..., n, D), wrapped or not."""
+        fields = decode(np.asarray(observation, np.float32), self.roster, self.num_obstacles, good=False)
+        position = fields.position[..., None, :]
+        seen = {}
+        for kind in SENSES.kinds if self.full_observation else SEES[name]:
+            if kind == "landmarks":
+                seen[kind] = fields.landmarks + position
+            else:
+                seen[kind] = np.concatenate([fields.good + position, fields.good_velocities], axis=-1)
+        return View(np.concatenate([fields.position, fields.velocity], axis=-1), seen)
+
+    def positions(self, facts: Arrays) -> np.ndarray:
+        """Where the adversaries are: (..., N, 2)."""
+        return facts["positions"][..., : self.roster.num_adversaries, :]
+
+    def state(self, facts: Arrays) -> Arrays:
+        """`team` (..., N, 4) and `good` (..., y, 4), position and velocity each, and `landmarks` (..., z, 2)."""
+        moving = np.concatenate([facts["positions"], facts["velocities"]], axis=-1)
+        x = self.roster.num_adversaries
+        return {"team": moving[..., :x, :], "good": moving[..., x:, :], "landmarks": facts["landmarks"]}
+
+    def observe_others(self, seen: Seen) -> Arrays:
+        """What good agents observe: float32 arrays (B, y, ...) by the keys of `TagEnv`."""
+        raw = np.asarray(seen.observations[GOOD_POLICY], np.float32)
+        fields = decode(raw, self.roster, self.num_obstacles, good=True)
+        position = fields.position[..., None, :]
+        out = {
+            "own": np.concatenate([fields.position, fields.velocity], axis=-1),
+            "adversaries": fields.adversaries + position,
+            "good": np.concatenate([fields.good + position, fields.good_velocities], axis=-1),
+            "landmarks": fields.landmarks + position,
+        }
+        return {key: value for key, value in out.items() if value.size}
+
+    def act_others(self, seen: Seen, streams: Streams) -> Arrays:
+        """The good agents' actions, unless they learn."""
+        if self.others_learn:
+            return {}
+        x, names = self.roster.num_adversaries, self.roster.good_agents
+        if self.prey is not None:
+            observed = self.observe_others(seen)
+            B = len(observed["own"])
+            chosen = self.prey({key: value.reshape(-1, *value.shape[2:]) for key, value in observed.items()})
+            chosen = chosen.reshape(B, len(names), *chosen.shape[1:])
+        elif self.good_policy == "evasive":
+            positions, landmarks = seen.facts["positions"], seen.facts["landmarks"]
+            chosen = evasive_actions(positions[:, x:], positions[:, :x], landmarks, self.continuous_actions)
+        else:
+            chosen = streams.random_actions(len(names), self.continuous_actions)
+        return {agent: chosen[:, i] for i, agent in enumerate(names)}
+
+    def potential(self, facts: Arrays) -> np.ndarray:
+        """Minus every adversary's distance to the nearest good agent: (..., N)."""
+        return -self._distances(facts).min(-1)
+
+    def measure(self, facts: Arrays) -> Arrays:
+        """`contacts`: which adversaries touch which good agents, counted."""
+        touching = self._distances(facts) < SIZE["adversary"] + SIZE["good"]
+        return {"contacts": touching.sum((-2, -1)).astype(float)}
+
+    def metrics(self, sums: Mapping[str, float], firsts: Mapping[str, float]) -> dict[str, float]:
+        """`contacts`; `captured`: 1 if there was any; `steps_to_first_contact`: `max_cycles` if there was none."""
+        contacts = sums.get("contacts", 0.0)
+        return {
+            "contacts": contacts,
+            "captured": float(contacts > 0),
+            "steps_to_first_contact": float(firsts.get("contacts") or self.max_cycles),
+        }
+
+    def batched(self, num_games: int) -> TagArrays:
+        """The games on arrays."""
+        return TagArrays(self, num_games)
+
+    def _distances(self, facts: Arrays) -> np.ndarray:
+        """From every adversary to every good agent: (..., N, y)."""
+        x, positions = self.roster.num_adversaries, facts["positions"]
+        offsets = positions[..., :x, None, :] - positions[..., None, x:, :]
+        return np.sqrt(np.square(offsets).sum(-1))
+
+
+class TagArrays:
+    """B games of tag on `SimpleTagVec`.
+
+    Args:
+        game: The game.
+        num_games: B.
+    """
+
+    def __init__(self, game: TagGame, num_games: int) -> None:
+        roster = game.roster
+        self._game, self.num_games = game, num_games
+        self.vec = SimpleTagVec(
+            num_games, roster.num_good, roster.num_adversaries, game.num_obstacles, game.max_cycles,
+            game.continuous_actions,
+        )  # fmt: skip
+
+    def reset(self, games: Any, seeds: Any, options: dict[str, Any] | None = None) -> None:
+        """Starts the episodes of some games."""
+        self.vec.seed(games, seeds)
+        self.vec.restart(np.asarray(games))
+
+    def step(self, actions: Arrays, running: np.ndarray) -> Played:
+        """Plays a step of all games: their episodes have the same length."""
+        paid, ended = self.vec.advance(actions)
+        rewards = np.stack([paid[agent] for agent in self._game.everyone], axis=1)
+        numbers = {"rewards": rewards, "positions": self.vec.positions, "velocities": self.vec.velocities}
+        return Played(rewards, np.zeros_like(ended), ended, None, numbers)
+
+    def show(self) -> Seen:
+        """What the games show now."""
+        adversaries, good = (raw.swapaxes(0, 1) for raw in self.vec.observe_all())
+        split = self._game.roster.num_class_a
+        groups = adversaries[:, :split], adversaries[:, split:], good
+        observations = dict(zip((*POLICIES, GOOD_POLICY), groups, strict=True))
+        facts = {name: getattr(self.vec, name) for name in ("positions", "velocities", "landmarks")}
+        return Seen(observations, facts)

@@ -1,0 +1,177 @@
+"""One step of B games: rewards, shaping, what is counted, said and seen. The same for every world behind it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rllib_tag.world.comm import links
+from rllib_tag.world.episode_stats import EpisodeStats
+from rllib_tag.world.finite import check_finite
+from rllib_tag.world.game import Arrays, Game, World
+from rllib_tag.world.history import History
+from rllib_tag.world.layout import View
+from rllib_tag.world.streams import Streams
+
+OTHERS_STREAM = 1  # of an episode's seed; 2 is that of sampled actions, 3 that of channel conditions
+
+
+@dataclasses.dataclass(frozen=True)
+class TeamView:
+    """What B games show at one step.
+
+    Args:
+        messages: (B, N, F) what everybody of the team says, laid out as `Game.layout` has it.
+        links: (B, N, N) booleans.
+        state: What critics may see, (B, K, D) by kind; `team` with each agent's class one-hot.
+        others: What agents that learn without talking observe, (B, n, ...) by key; nothing where there are none.
+        ages: (B,) steps since the reset; 0 right after it.
+    """
+
+    messages: np.ndarray
+    links: np.ndarray
+    state: Arrays
+    others: Arrays
+    ages: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class TeamStep:
+    """What one step of B games gave.
+
+    Args:
+        rewards: (B, agents) of those that act by a policy, shaping included.
+        terminated: (B,) which games have come to an end of their own.
+        truncated: (B,) which have run out of steps.
+        final: Where a game has ended, what all games showed before the ended ones began anew; else None.
+        stats: The metrics of the games that have ended, by their indices.
+    """
+
+    rewards: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    final: TeamView | None
+    stats: Mapping[int, dict[str, float]]
+
+
+class TeamGames:
+    """B games in lockstep whose team talks.
+
+    Args:
+        game: The game.
+        world: What plays it.
+        comm_range: Euclidean range of links.
+        history_length: T, the messages of each sender that are kept.
+        shaping: Weight of potential-based reward shaping. Default: 0.
+        shaping_gamma: Its discount. Default: 0.99.
+
+    Attributes:
+        agents: Those that act by a policy: the team, and others that learn.
+        view: What the games show now.
+        history: The last messages.
+        stats: What has been counted of the running episodes.
+    """
+
+    def __init__(
+        self, game: Game, world: World, *, comm_range: float, history_length: int, shaping: float = 0.0,
+        shaping_gamma: float = 0.99,
+    ) -> None:  # fmt: skip
+        self.game, self.world, self.num_games = game, world, world.num_games
+        self._comm_range, self._shaping, self._gamma = comm_range, shaping, shaping_gamma
+        self.agents = game.everyone if game.others_learn else game.team
+        self.history = History(history_length, self.num_games)
+        self.stats = EpisodeStats(game, self.num_games)
+        self._streams = Streams(self.num_games)
+        self._one_hot = np.eye(len(game.classes), dtype=np.float32)[game.class_of]
+        self._running = np.ones(self.num_games, bool)
+        self._potential = np.zeros((self.num_games, len(game.team)))
+        self.view: TeamView
+
+    @property
+    def facts(self) -> Arrays:
+        """What the true world is, (B, ...) by name."""
+        return self._seen.facts
+
+    def reset(self, seeds: Sequence[int | None] | None = None, **options: Any) -> None:
+        """Starts all episodes; the same seeds give the same episodes for the same actions.
+
+        Args:
+            seeds: One for each game; None goes on with a game's random streams. Default: all go on.
+            **options: For the world's `reset`.
+        """
+        self._restart(range(self.num_games), seeds or [None] * self.num_games, **options)
+
+    def step(self, actions: Arrays, restart: bool = True) -> TeamStep:
+        """Plays one step of all games that run.
+
+        Args:
+            actions: (B, ...) for every agent in `agents`.
+            restart: Whether games that end begin anew, with no new seed; else they rest. Default: yes.
+
+        Raises:
+            FloatingPointError: If a number that went in or came out is not finite.
+        """
+        others = self.game.act_others(self._seen, self._streams)
+        played = self.world.step({**actions, **others}, self._running)
+        check_finite(f"{type(self.game).__name__}.step", played.numbers)
+        self._look()
+        self.history.add(self._messages)
+        self.view = self._view()
+        if played.ticks is None:
+            self.stats.step(slice(None), played.rewards, self.facts, self.view.links)
+        else:
+            for tick in played.ticks:
+                linked = links(self.game.positions(tick.facts), self._comm_range)
+                self.stats.step(tick.games, tick.rewards, tick.facts, linked)
+        rewards = played.rewards[:, : len(self.agents)].copy()
+        if self._shaping:
+            before, self._potential = self._potential, self.game.potential(self.facts)
+            rewards[:, : len(self.game.team)] += self._shaping * (self._gamma * self._potential - before)
+        ended = (played.terminated | played.truncated) & self._running
+        if not ended.any():
+            return TeamStep(rewards, played.terminated, played.truncated, None, {})
+        final, games = self.view, np.flatnonzero(ended).tolist()
+        stats = {game: self.stats.summary(game) for game in games}
+        if restart:
+            self._restart(games, [None] * len(games))
+        else:
+            self._running = self._running & ~ended
+        return TeamStep(rewards, played.terminated, played.truncated, final, stats)
+
+    def _restart(self, games: Sequence[int], seeds: Sequence[int | None], **options: Any) -> None:
+        games = list(games)
+        self._streams.restart(games, seeds, OTHERS_STREAM)
+        self.world.reset(games, seeds, **options)
+        self._running[games] = True
+        self.stats.restart(games)
+        self._look()
+        self.history.restart(games, self._messages)
+        if self._shaping:
+            self._potential = self.game.potential(self.facts)
+        self.view = self._view()
+
+    def _look(self) -> None:
+        """Reads the worlds, and what the team says of them."""
+        self._seen = self.world.show()
+        self._messages = self.game.layout.messages([self._class_view(name) for name in self.game.classes])
+
+    def _class_view(self, name: str) -> View:
+        if self.game.classes[name]:
+            return self.game.see(name, self._seen.observations[name], self.facts)
+        return View(np.zeros((self.num_games, 0, self.game.layout.own.stop), np.float32), {})
+
+    def _view(self) -> TeamView:
+        game, facts = self.game, self.facts
+        state = {kind: values.astype(np.float32) for kind, values in game.state(facts).items() if values.shape[-2]}
+        one_hot = np.broadcast_to(self._one_hot, (self.num_games, *self._one_hot.shape))
+        state["team"] = np.concatenate([state["team"], one_hot], axis=-1)
+        return TeamView(
+            self._messages,
+            links(game.positions(facts), self._comm_range),
+            state,
+            game.observe_others(self._seen) if game.others_learn else {},
+            self.history.ages.copy(),
+        )
