@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+# Without it, the SDL that mpe2 1.0 draws with complains on stderr.
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
 # Ray's workers find the classes in tests/mappings.py.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
 

@@ -149,14 +149,14 @@ def test_one_episode_has_no_standard_error(team: TrainedTeam) -> None:
 
 
 def test_other_teams_play_with_their_own_senses(team: TrainedTeam) -> None:
-    seeing = dataclasses.replace(team, env_config={**team.env_config, "full_observation": True, "num_class_a": 5})
-    result = evaluate(team, episodes=2, beside={"same": team, "seeing": seeing}, num_class_b=1)
+    deaf = dataclasses.replace(team, env_config={**team.env_config, "comm_range": 0.0, "num_class_a": 5})
+    result = evaluate(team, episodes=2, beside={"same": team, "deaf": deaf}, num_class_b=1)
     rows = {
         name: [{**row, "controller": ""} for row in result.rows if row["controller"] == name]
-        for name in ("team", "same", "seeing")
+        for name in ("team", "same", "deaf")
     }
     assert rows["team"] == rows["same"]
-    assert rows["team"] != rows["seeing"]
+    assert [row["mean_links"] for row in rows["deaf"]] == [0, 0] != [row["mean_links"] for row in rows["team"]]
     assert result.summary()["same"]["return_minus_team"]["mean"] == 0
     lone = dataclasses.replace(team, nets={"class_b": team.nets["class_b"]})
     assert len(evaluate(team, episodes=2, beside={"lone": lone}, num_class_a=0).rows) == 4

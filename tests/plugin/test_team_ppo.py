@@ -399,9 +399,10 @@ def test_a_restored_trial_that_does_not_go_on_exactly_says_so(ray_session: None,
     again = build(True, {"max_cycles": 2 * CYCLES}, **options)
     again.restore(str(tmp_path))
     other = "plays other games than when the checkpoint was written; they begin anew"
-    assert again.train()[NOTE] == (
-        f"env runner 0 {other}; env runner 1 {other}; "
-        "env runner 2 was down when the checkpoint was written; its games begin anew"
+    playing = [0, 1] if again.env_runner.env is not None else [1]  # the local one has no games before Ray 2.41
+    assert again.train()[NOTE] == "; ".join(
+        [f"env runner {index} {other}" for index in playing]
+        + ["env runner 2 was down when the checkpoint was written; its games begin anew"]
     )
     assert NOTE not in again.train()
     again.stop()
