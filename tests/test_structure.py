@@ -18,6 +18,7 @@ ROOT = Path(rllib_tag.__file__).parent
 GROUND_FLOOR = {"errors", "files", "names", "places", "results"}
 ARROWS = {
     "world": set(),
+    "games": {"world"},
     "nn": {"world"},
     "plugin": {"world", "nn"},
     "experiment": {"world", "nn", "plugin"},

@@ -13,9 +13,9 @@ from rllib_tag.world.layout import View
 class SpeakerListener(Game):
     """A speaker sees the colour of the goal; a listener, who can move, sees three landmarks and their colours.
 
-    They talk over links alone: MPE's own channel of three symbols goes on, and is left out of the listener's view.
-    The speaker therefore acts, by Discrete(3), without effect. Both are paid minus the squared distance from the listener
-    to the landmark of the goal's colour.
+    They talk over links alone: MPE's own channel of three symbols is left out of the listener's view, so that what the
+    speaker does, by Discrete(3), has no effect. Both are paid minus the squared distance from the listener to the
+    landmark of the goal's colour.
 
     Args:
         max_cycles: Steps of an episode. Default: 25.
@@ -24,9 +24,8 @@ class SpeakerListener(Game):
     Source: mpe2 `simple_speaker_listener.Scenario`.
     """
 
-    classes = {"speaker": ("speaker_0",), "listener": ("listener_0",)}
-
     def __init__(self, max_cycles: int = 25, full_observation: bool = False) -> None:
+        self.classes = {"speaker": ["speaker_0"], "listener": ["listener_0"]}
         self.max_cycles, self.full_observation = max_cycles, full_observation
 
     def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:

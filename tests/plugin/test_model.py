@@ -44,7 +44,7 @@ def test_flat_rows_give_what_the_network_gives(keys: dict, outputs: int) -> None
         key: torch.from_numpy(np.stack([obs[key] for obs in observations.values()]))
         for key in observations["adversary_0"]
     }
-    expected, features = model.net(batch)
+    expected, features = model.net(batch, env.games.game.layout)
     assert logits.shape == (4, outputs)
     torch.testing.assert_close(logits, expected)
     torch.testing.assert_close(model.value_function(), model.net.value(batch, features))
