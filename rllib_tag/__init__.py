@@ -9,6 +9,8 @@ __version__ = "0.1.0"
 
 _LAZY = {
     "TagEnv": "rllib_tag.plugin.env",
+    "CommEnv": "rllib_tag.plugin.env",
+    "Game": "rllib_tag.world.game",
     "CommModel": "rllib_tag.plugin.model",
     "CommConfig": "rllib_tag.nn.config",
     "SimpleTagVec": "rllib_tag.world.simulator",

@@ -146,7 +146,7 @@ def transfer(
     plots = {f"transfer{suffix}": suffix for suffix in IMAGES}
     _check_output(out, ["transfer.csv", *plots])
     team = _restore(checkpoint)
-    with Progress("games", len(transfer_games(team.env_config_for(), largest))) as advance:
+    with Progress("games", len(transfer_games(team.tag_config_for("transfer"), largest))) as advance:
         rows = run(
             team, natives=native or [], largest=largest, episodes=episodes, first_seed=seed,
             on_game=lambda _: advance(1),
@@ -296,7 +296,7 @@ def _restore(checkpoint: str | None) -> Any:
     if checkpoint is not None:
         return restore(checkpoint)
     team = restore()
-    config = team.env_config_for()
+    config = team.tag_config_for("restore")
     console.print(
         f"the team that ships with rllib_tag: {config.num_class_a}A + {config.num_class_b}B, "
         f"{config.good_policy} prey, trained for {team.env_steps:,} steps"

@@ -158,6 +158,7 @@ def _result_line(result: Mapping[str, Any], stop: Mapping[str, float]) -> str:
         parts.append(f"{seconds / done - seconds:>5.0f} s to go" if done > 0 else "")
     names = {
         "return_adversary_mean": "return {:6.1f}",
+        "return_team_mean": "return {:6.1f}",
         "captured_mean": "captured {:4.0%}",
         "contacts_mean": "contacts {:5.1f}",
     }

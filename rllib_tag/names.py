@@ -21,6 +21,7 @@ METRICS = {
     "mean_links": ("links per adversary", "{:.2f}"),
 }
 RETURN_ADVERSARY = "return_adversary"  # by which teams are compared
+RETURN_TEAM = "return_team"  # the same in other games than tag
 
 # The same for what a class makes of the other class's messages.
 INFLUENCE = {
@@ -33,8 +34,9 @@ INFLUENCE = {
 }
 
 # Scripted adversaries to compare a team with, and what figures call them.
+RANDOM = "random"  # the one that all games have
 BASELINES = {
-    "random": "random",
+    RANDOM: "random",
     "class_b_chases": "class B chases, class A random",
     "all_chase": "all chase, full information",
 }

@@ -13,7 +13,7 @@ from typing import Any
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.files import folders
-from rllib_tag.names import RETURN_ADVERSARY
+from rllib_tag.names import RETURN_ADVERSARY, RETURN_TEAM
 
 # Tune writes every result to both, but to the CSV only the columns that the first result has.
 JSON, CSV = "result.json", "progress.csv"
@@ -21,6 +21,7 @@ ITERATION = "training_iteration"
 SECONDS = "time_total_s"
 CUSTOM = "env_runners/custom_metrics/"  # where RLlib puts this project's own metrics
 RETURN = f"{CUSTOM}{RETURN_ADVERSARY}_mean"
+TEAM_RETURN = f"{CUSTOM}{RETURN_TEAM}_mean"  # in other games than tag
 EPISODE_REWARD = "env_runners/episode_reward_mean"  # RLlib's own: summed over all agents
 
 Result = dict[str, Any]  # flat: with `/` between levels

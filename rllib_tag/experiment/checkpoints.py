@@ -15,7 +15,7 @@ from ray.rllib.policy.policy import Policy
 from rllib_tag.errors import ConfigError
 from rllib_tag.files import folders
 from rllib_tag.nn.weights import MANIFEST, Exported, load_exported
-from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.env_config import TagEnvConfig, read_env_config
 from rllib_tag.plugin.mapping import acting_policies
 from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.ray_internals import (
@@ -94,19 +94,17 @@ def read_checkpoint(folder: Path) -> Exported:
         nets[name] = policy.model.net.cpu().eval()
         env_config, seed = dict(policy.config["env_config"]), policy.config["seed"]
         mapping = policy.config["policy_mapping_fn"]
-    roster = roster_of(env_config)
-    agents = (*roster.adversaries, *(roster.good_agents if env_config.get("good_policy") == "learned" else ()))
-    game = SimpleNamespace(possible_agents=agents, roster=roster)
+    groups = groups_of(env_config)
+    game = SimpleNamespace(possible_agents=groups, group_of=groups)
     try:
         acting = acting_policies(SimpleNamespace(policy_mapping_fn=mapping), game)
     except Exception as error:  # a lab's own mapping may raise anything
         raise ConfigError(
-            f"checkpoint {folder}: expected a policy for each of {', '.join(agents)} from its policy_mapping_fn, got "
+            f"checkpoint {folder}: expected a policy for each of {', '.join(groups)} from its policy_mapping_fn, got "
             f"{type(error).__name__}: {error}. Correct the mapping."
         ) from error
     nets = {name: net for name, net in nets.items() if name in acting.values()}  # others, such as old opponents, rest
-    as_usual = all(policy == roster.group(agent) for agent, policy in acting.items())
-    return Exported(nets, env_config, seed, _env_steps(folder), None if as_usual else acting)
+    return Exported(nets, env_config, seed, _env_steps(folder), None if acting == groups else acting)
 
 
 def load_policies(folder: Path) -> dict[str, Policy]:
@@ -143,7 +141,12 @@ def _env_steps(folder: Path) -> int | None:
         raise _not_whole(folder, error) from error
 
 
-def roster_of(env_config: Mapping[str, Any]) -> Roster:
-    """The agents of a game, of which nothing else has to fit."""
+def groups_of(env_config: Mapping[str, Any]) -> dict[str, str]:
+    """The class of each agent of a game that acts by a policy; of tag, nothing but the counts has to fit."""
+    if "game" in env_config:
+        game = read_env_config(env_config).game
+        return {agent: game.group_of[agent] for agent in (game.everyone if game.others_learn else game.team)}
     counts = {field.name: field.default for field in dataclasses.fields(TagEnvConfig) if field.name in COUNTS}
-    return Roster(**{name: env_config.get(name, default) for name, default in counts.items()})
+    roster = Roster(**{name: env_config.get(name, default) for name, default in counts.items()})
+    acting = (*roster.adversaries, *(roster.good_agents if env_config.get("good_policy") == "learned" else ()))
+    return {agent: roster.group_of[agent] for agent in acting}

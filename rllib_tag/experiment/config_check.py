@@ -15,7 +15,7 @@ from rllib_tag.experiment.team_check import check_team
 from rllib_tag.experiment.value_check import check_values
 from rllib_tag.experiment.variant import REFUSALS, Variant, View, is_comm, said_by, views
 from rllib_tag.plugin.class_paths import env_class, resolve, resolve_subclass
-from rllib_tag.plugin.env import TagEnv
+from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping
 from rllib_tag.plugin.ray_internals import (
     algorithm_defaults,
@@ -109,10 +109,10 @@ def resources_of(run: str, env: str, config: Mapping[str, Any]) -> dict[str, flo
 
 
 def _check_env(what: str, env: Any) -> bool:
-    """Checks that there is such an environment; returns whether it is a `TagEnv`."""
+    """Checks that there is such an environment; returns whether it is a `CommEnv`."""
     found = env_class(what, env)
     if found is not None:
-        return issubclass(found, TagEnv)
+        return issubclass(found, CommEnv)
     if not isinstance(env, str) or (not env_is_registered(env) and env not in gym.registry):
         raise ConfigError(
             f"{what}: expected an import path such as rllib_tag.TagEnv or a registered name, got {env!r}. Write one."

@@ -58,11 +58,13 @@ def _known(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _may_be_a_labs_own(metric: str, config: Mapping[str, Any]) -> bool:
-    """Callbacks other than this project's may add metrics of any name."""
+    """Callbacks, and games, other than this project's may add metrics of any name."""
     evaluated = metric.startswith("evaluation/")
     own = metric.removeprefix("evaluation/").startswith(CUSTOM) and metric.rpartition("_")[2] in KINDS
+    env_config = config.get("env_config")
+    labs_game = isinstance(env_config, dict) and "game" in env_config
     return (
         own
-        and config.get("callbacks") not in (None, OURS)
+        and (labs_game or config.get("callbacks") not in (None, OURS))
         and (not evaluated or bool(config.get("evaluation_interval")))
     )

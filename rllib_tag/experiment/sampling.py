@@ -10,8 +10,8 @@ from ray.rllib.algorithms.callbacks import DefaultCallbacks
 
 from rllib_tag.experiment.variant import View
 from rllib_tag.plugin.callbacks import TagCallbacks
-from rllib_tag.plugin.env import TagEnv
-from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.env import CommEnv, TagEnv
+from rllib_tag.plugin.env_config import read_env_config
 from rllib_tag.plugin.mapping import ClassPolicyMapping
 from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.ray_internals import algorithm_defaults
@@ -43,14 +43,14 @@ def default_sampler_reason(run: str, views: Iterable[View]) -> str | None:
 
 
 def _reason(view: View, defaults: AlgorithmConfig) -> str | None:
-    if view.env is not TagEnv:
+    if view.env not in (TagEnv, CommEnv):
         return f"env: {view.config.env}"
     mapping, capacity = view.config.policy_mapping_fn, view.config.policy_map_capacity
     if type(mapping) is not ClassPolicyMapping:
         return f"policy_mapping_fn: {_name(type(mapping))}"
     if capacity < len(view.policies):
         return f"policy_map_capacity: {capacity}"
-    reason = TagEnvConfig.from_mapping(view.config.env_config).unbatched_reason
+    reason = read_env_config(view.config.env_config).unbatched_reason
     if reason is not None:
         return reason
     callbacks = view.config.callbacks_class

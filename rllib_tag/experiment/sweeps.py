@@ -14,7 +14,7 @@ from rllib_tag.errors import ConfigError, check_choice, check_keys
 from rllib_tag.experiment.metrics import TIMES, needs_callbacks, whole_name
 from rllib_tag.experiment.population import Population
 from rllib_tag.experiment.sampled import has_grid, sampled_places
-from rllib_tag.results import RETURN
+from rllib_tag.results import RETURN, TEAM_RETURN
 
 # Tune's own value, which is meant for seconds and could keep a scheduler from ever doing anything.
 AGES = {"median_stopping": "grace_period", "pbt": "perturbation_interval"}
@@ -35,7 +35,12 @@ def metric_of(spec: Mapping[str, Any]) -> tuple[str, str]:
     """
     mode = spec.get("mode", "max")
     check_choice("mode", mode, ("max", "min"))
-    return whole_name("metric", spec.get("metric", RETURN), spec.get("config", {})), mode
+    return whole_name("metric", spec.get("metric", _default_metric(spec)), spec.get("config", {})), mode
+
+
+def _default_metric(spec: Mapping[str, Any]) -> str:
+    env_config = spec.get("config", {}).get("env_config")
+    return TEAM_RETURN if isinstance(env_config, Mapping) and "game" in env_config else RETURN
 
 
 def check_sweep(spec: Mapping[str, Any]) -> Population | None:

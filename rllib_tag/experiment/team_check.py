@@ -1,4 +1,4 @@
-"""What a run with `TagEnv` or `CommModel` must be, in training and in evaluation, for every policy."""
+"""What a run with `CommEnv` or `CommModel` must be, in training and in evaluation, for every policy."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from rllib_tag.errors import ConfigError, under
 from rllib_tag.experiment.variant import View, is_comm
 from rllib_tag.nn.config import CommConfig
-from rllib_tag.plugin.env import TagEnv
+from rllib_tag.plugin.env import CommEnv, TagEnv
+from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.mapping import ClassPolicyMapping, acting_policies
 
+TRIED = 50  # steps of a lab's game, or of one in a lab's wrappers, that are played before any worker starts
 # Values that the model, or acting with restored weights alone, relies on.
 FIXED: dict[str, tuple[Any, str]] = {
     "framework": ("torch", "the model is a TorchModelV2"),
@@ -28,7 +30,7 @@ FIXED_MODEL: dict[str, tuple[Any, str]] = {
 }
 
 
-def check_team(training: View, evaluation: View | None) -> TagEnv | None:
+def check_team(training: View, evaluation: View | None) -> CommEnv | None:
     """Checks what the environment, the policies and the model say of each other.
 
     Args:
@@ -36,7 +38,7 @@ def check_team(training: View, evaluation: View | None) -> TagEnv | None:
         evaluation: What evaluation's are; None where it is the same.
 
     Returns:
-        Training's environment, if it is a `TagEnv`.
+        Training's environment, if it is a `CommEnv`.
 
     Raises:
         ConfigError: On the first thing that does not fit.
@@ -49,7 +51,7 @@ def check_team(training: View, evaluation: View | None) -> TagEnv | None:
     if team is None:
         if evaluation is not None and _build_team(evaluation) is not None:
             raise ConfigError(
-                "config: evaluation_config: env: expected training's kind of game, got a TagEnv. Drop it."
+                "config: evaluation_config: env: expected training's kind of game, got a game of this project. Drop it."
             )
         return None
     for what, config in _configs(training):
@@ -95,20 +97,22 @@ def _check_values(what: str, config: AlgorithmConfig) -> None:
             )
 
 
-def _build_team(view: View) -> TagEnv | None:
-    """A view's game, in which a step has been played where foreign wrappers have a part in it."""
-    if view.tag is None:
+def _build_team(view: View) -> CommEnv | None:
+    """A view's game, which has been played for some steps where foreign code has a part in it."""
+    if view.comm is None:
         return None
     with under(f"{view.what}: env_config"):
-        env = view.tag(view.config.env_config)
-        if env.config.wrappers:
+        env = view.comm(view.config.env_config)
+        if env.config.wrappers or not isinstance(env, TagEnv):
             try:
                 env.reset(seed=0)
-                env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
-            except Exception as error:  # a wrapper may raise anything
+                for _ in range(TRIED):
+                    if env.agents:
+                        env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
+            except Exception as error:  # a wrapper or a lab's game may raise anything
+                what = "wrappers" if env.config.wrappers else "game"
                 raise ConfigError(
-                    f"wrappers: expected a game that can be played, got {type(error).__name__}: {error}. "
-                    "Change the wrappers or their arguments."
+                    f"{what}: expected a game that can be played, got {type(error).__name__}: {error}. Correct it."
                 ) from error
     env.close()
     return env
@@ -119,7 +123,7 @@ def _check_model(what: str, config: AlgorithmConfig) -> None:
         raise ConfigError(f"{what}: model: expected custom_model: rllib_tag.CommModel, got none. Add it.")
 
 
-def _acting(view: View, team: TagEnv) -> dict[str, str]:
+def _acting(view: View, team: CommEnv) -> dict[str, str]:
     """Which policy each agent acts by."""
     what = f"{view.what}: multiagent: policy_mapping_fn"
     mapping = view.config.policy_mapping_fn
@@ -147,28 +151,29 @@ def _acting(view: View, team: TagEnv) -> dict[str, str]:
     for agent, policy in acting.items():
         if team.observation_spaces[agent] != spaces.setdefault(policy, team.observation_spaces[agent]):
             raise ConfigError(
-                f"{what}: expected agents of one policy that observe alike, got adversaries and good agents for "
+                f"{what}: expected agents of one policy that observe alike, got agents that do not for "
                 f"{policy!r}. Give them policies of their own."
             )
     return acting
 
 
-def _check_training(view: View, team: TagEnv, acting: dict[str, str]) -> None:
+def _check_training(view: View, team: CommEnv, acting: dict[str, str]) -> None:
     mapping, game = view.config.policy_mapping_fn, team.config
-    ours = (mapping.roster.num_class_a, mapping.roster.num_class_b)
-    theirs = (game.num_class_a, game.num_class_b)
-    if ours != theirs:
-        raise ConfigError(
-            f"config: policy_mapping_fn and env_config disagree on (num_class_a, num_class_b): expected {theirs} "
-            f"as in env_config, got {ours}. Make them equal."
-        )
+    if isinstance(game, TagEnvConfig):
+        ours = (mapping.roster.num_class_a, mapping.roster.num_class_b)
+        theirs = (game.num_class_a, game.num_class_b)
+        if ours != theirs:
+            raise ConfigError(
+                f"config: policy_mapping_fn and env_config disagree on (num_class_a, num_class_b): expected {theirs} "
+                f"as in env_config, got {ours}. Make them equal."
+            )
     needed = set(acting.values())
     if needed != set(view.policies):
         raise ConfigError(
             f"config: multiagent: policies: expected exactly those that agents act by, {sorted(needed)}, "
             f"got {sorted(view.policies)}. Name these."
         )
-    hunting = {acting[agent] for agent in team.roster.adversaries}
+    hunting = {acting[agent] for agent in team.games.game.team}
     trained = hunting if view.config.policies_to_train is None else hunting & set(view.config.policies_to_train)
     for policy in sorted(trained):
         config = view.policies[policy]
@@ -191,11 +196,18 @@ def _check_training(view: View, team: TagEnv, acting: dict[str, str]) -> None:
         )
 
 
-def _check_evaluation(training: View, team: TagEnv, view: View) -> None:
+def _check_evaluation(training: View, team: CommEnv, view: View) -> None:
     game = _build_team(view)
     if game is None:
-        raise ConfigError(f"{view.what}: env: expected a TagEnv as in training, got {view.config.env!r}. Leave it out.")
-    trained, evaluated = team.config.continuous_actions, game.config.continuous_actions
+        raise ConfigError(
+            f"{view.what}: env: expected a {type(team).__name__} as in training, got {view.config.env!r}. Leave it out."
+        )
+    if team.games.game.layout.senses != game.games.game.layout.senses:
+        raise ConfigError(
+            f"{view.what}: env_config: expected a game whose classes see what they see in training, got another. "
+            "Change the game."
+        )
+    trained, evaluated = (getattr(each.config, "continuous_actions", None) for each in (team, game))
     if trained != evaluated:
         raise ConfigError(
             f"{view.what}: env_config: continuous_actions: expected {str(trained).lower()} as in training, "

@@ -11,7 +11,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.class_paths import env_class
-from rllib_tag.plugin.env import TagEnv
+from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.ray_internals import (
     evaluation_config,
@@ -40,14 +40,14 @@ class View:
     env: type[gym.Env] | None
 
     @property
-    def tag(self) -> type[TagEnv] | None:
-        """The environment's class, if it is a `TagEnv`."""
-        return self.env if self.env is not None and issubclass(self.env, TagEnv) else None
+    def comm(self) -> type[CommEnv] | None:
+        """The environment's class, if it is a `CommEnv`."""
+        return self.env if self.env is not None and issubclass(self.env, CommEnv) else None
 
     @property
     def is_ours(self) -> bool:
-        """Whether `TagEnv` or `CommModel` has a part in it."""
-        return self.tag is not None or any(is_comm(config.model["custom_model"]) for config in self.policies.values())
+        """Whether `CommEnv` or `CommModel` has a part in it."""
+        return self.comm is not None or any(is_comm(config.model["custom_model"]) for config in self.policies.values())
 
     @property
     def must_be_batched(self) -> bool:

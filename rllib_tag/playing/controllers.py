@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
+import gymnasium as gym
 import numpy as np
 
-from rllib_tag.names import BASELINES, GOOD_POLICY
+from rllib_tag.errors import check_keys
+from rllib_tag.names import BASELINES, RANDOM
 from rllib_tag.playing.disturbances import Disturbance
 from rllib_tag.playing.games import Games, rows_of
 from rllib_tag.playing.restore import TrainedTeam
+from rllib_tag.plugin.env_config import EnvConfig, TagEnvConfig
 from rllib_tag.world.behaviours import chase_actions, random_actions
 from rllib_tag.world.roster import CLASS_A
 
@@ -27,7 +31,7 @@ def team_controller(
 
     Args:
         team: The trained team.
-        classes: Whom to move: `class_a`, `class_b`, `good`.
+        classes: Whom to move, such as `class_a`, `class_b`, `good`.
         deterministic: Whether to take the likeliest actions. Default: True.
         disturbance: What happens to messages on their way. Default: nothing.
     """
@@ -35,11 +39,11 @@ def team_controller(
     def act(games: Games, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
         out: dict[str, np.ndarray] = {}
         for name in classes:
-            agents = games.config.roster.members(name)
+            agents = games.config.game.members(name)
             rows = games.rows(name)
-            if disturbance is not None and name != GOOD_POLICY:
+            if disturbance is not None and name in games.config.game.classes:
                 rows = disturbance.apply(name, rows, games)
-            for policy, places in team.parts(games.config.roster, name):
+            for policy, places in team.parts(games.config.game, name):
                 noise = None if deterministic else [rng for rng in rngs for _ in places]
                 chosen = team.actions(policy, rows_of(rows, places, len(agents)), games.layout, noise)
                 chosen = chosen.reshape(len(games.seeds), len(places), *chosen.shape[1:])
@@ -49,23 +53,41 @@ def team_controller(
     return act
 
 
-def scripted_controller(name: str) -> Controller:
-    """Moves the adversaries by one of the `BASELINES`."""
-    chases_a, chases_b = CHASING[name]
+def scripted_controller(name: str, config: EnvConfig) -> Controller:
+    """Moves a team by one of the `BASELINES`; those that chase are of tag.
 
-    def act(games: Games, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
-        roster, continuous = games.config.roster, games.config.continuous_actions
-        x, position, velocity = roster.num_adversaries, games.positions, games.velocities
-        chase = chase_actions(position[:, :x], velocity[:, :x], position[:, x:], velocity[:, x:], continuous)
-        wander = np.stack([random_actions(rng, (x,), continuous) for rng in rngs])
-        chases = np.where(roster.classes == CLASS_A, chases_a, chases_b)
-        actions = np.where(chases[:, None] if continuous else chases, chase, wander)
-        return {agent: actions[:, i] for i, agent in enumerate(roster.adversaries)}
-
-    return act
+    Raises:
+        ConfigError: If there is no such baseline for the game.
+    """
+    check_keys("yardstick", [name], BASELINES if isinstance(config, TagEnvConfig) else [RANDOM])
+    return partial(_chase, config, *CHASING[name]) if isinstance(config, TagEnvConfig) else _wander
 
 
-def with_prey(adversaries: Controller, team: TrainedTeam, deterministic: bool = True) -> Controller:
-    """Joins a controller of the adversaries with the trained prey of a team."""
-    prey = team_controller(team, [GOOD_POLICY], deterministic)
-    return lambda games, rngs: {**adversaries(games, rngs), **prey(games, rngs)}
+def _chase(
+    config: TagEnvConfig, chases_a: bool, chases_b: bool, games: Games, rngs: Sequence[np.random.Generator]
+) -> dict[str, np.ndarray]:
+    roster, continuous = config.roster, config.continuous_actions
+    x, position, velocity = roster.num_adversaries, games.positions, games.velocities
+    chase = chase_actions(position[:, :x], velocity[:, :x], position[:, x:], velocity[:, x:], continuous)
+    wander = np.stack([random_actions(rng, (x,), continuous) for rng in rngs])
+    chases = np.where(roster.classes == CLASS_A, chases_a, chases_b)
+    actions = np.where(chases[:, None] if continuous else chases, chase, wander)
+    return {agent: actions[:, i] for i, agent in enumerate(roster.adversaries)}
+
+
+def _wander(games: Games, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
+    out = {}
+    for agent, space in games.action_spaces.items():
+        if isinstance(space, gym.spaces.Discrete):
+            out[agent] = np.array([rng.integers(space.n) for rng in rngs])
+        else:
+            out[agent] = np.stack([rng.random(space.shape, dtype=np.float32) for rng in rngs])
+    return out
+
+
+def with_others(team: Controller, trained: TrainedTeam, config: EnvConfig, deterministic: bool = True) -> Controller:
+    """Joins a controller of a team with what moves the others, if they learn: the trained policies."""
+    if not config.game.others_learn:
+        return team
+    others = team_controller(trained, list(config.game.others), deterministic)
+    return lambda games, rngs: {**team(games, rngs), **others(games, rngs)}

@@ -14,7 +14,7 @@ from torch import Tensor
 from rllib_tag.errors import ConfigError, check_choice, check_number
 from rllib_tag.nn.team import reach
 from rllib_tag.playing.games import Games, Rows
-from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.env_config import EnvConfig
 
 # By kind: what it does, and what stands behind the colon.
 KINDS = {
@@ -52,7 +52,7 @@ class Condition:
         return {"comm_range": self.value} if self.kind == "range" else {}
 
 
-def read_conditions(texts: Sequence[str], config: TagEnvConfig) -> list[Condition]:
+def read_conditions(texts: Sequence[str], config: EnvConfig) -> list[Condition]:
     """Conditions from their names; `all` stands for the whole series.
 
     Args:
@@ -69,25 +69,25 @@ def read_conditions(texts: Sequence[str], config: TagEnvConfig) -> list[Conditio
     return list(dict.fromkeys(out))
 
 
-def _series(config: TagEnvConfig) -> list[Condition]:
+def _series(config: EnvConfig) -> list[Condition]:
     return [
         *(Condition(kind) for kind in ("cut", "swap", "shuffle")),
-        *(Condition("silence", name) for name in config.roster.adversaries),
+        *(Condition("silence", name) for name in config.game.team),
         *(Condition("delay", steps) for steps in DELAYS),
         *(Condition("drop", probability) for probability in DROPS),
         *(Condition("range", reach) for reach in RANGES),
     ]
 
 
-def _read(text: str, config: TagEnvConfig) -> list[Condition]:
+def _read(text: str, config: EnvConfig) -> list[Condition]:
     kind, colon, given = text.partition(":")
     takes_value = {name.partition(":")[0]: ":" in name for name in KINDS}
     if kind not in takes_value or (colon and not takes_value[kind]):
         raise ConfigError(f"messages: expected one of {', '.join([*KINDS, ALL])}, got {text!r}. Choose one of these.")
     if kind == "silence":
         if colon:
-            check_choice("messages: silence", given, config.roster.adversaries)
-        return [Condition(kind, name) for name in ([given] if colon else config.roster.adversaries)]
+            check_choice("messages: silence", given, config.game.team)
+        return [Condition(kind, name) for name in ([given] if colon else config.game.team)]
     if not takes_value[kind]:
         return [Condition(kind)]
     value = _number(text, given)
@@ -136,7 +136,7 @@ class Disturbance:
         if kind == "cut":
             return alone(rows)
         if kind == "silence":
-            sender = games.config.roster.adversaries.index(str(self.condition.value))
+            sender = games.config.game.team.index(str(self.condition.value))
             return silenced(rows, sender, hops)
         if kind == "swap":
             return swapped(rows)
@@ -155,7 +155,7 @@ class Disturbance:
     def _kept_links(self, games: Games) -> Tensor:
         """Links (B, N, N) that are not lost in this step, the same for all receivers of a game."""
         if games.steps != self._kept[0]:
-            N = games.config.roster.num_adversaries
+            N = len(games.config.game.team)
             draws = np.stack([rng.random((N, N)) for rng in self._rngs])
             kept = torch.from_numpy(draws >= float(self.condition.value or 0)) | torch.eye(N, dtype=torch.bool)
             self._kept = games.steps, kept

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from rllib_tag.errors import ConfigError, check_int, check_keys
+from rllib_tag.errors import ConfigError, check_int
 from rllib_tag.files import as_csv, as_json, provenance, write_files
-from rllib_tag.names import BASELINES, POLICIES
-from rllib_tag.playing.controllers import Controller, scripted_controller, team_controller, with_prey
+from rllib_tag.names import RETURN_ADVERSARY, RETURN_TEAM
+from rllib_tag.playing.controllers import Controller, scripted_controller, team_controller, with_others
 from rllib_tag.playing.disturbances import Condition, Disturbance, read_conditions
 from rllib_tag.playing.games import Games
 from rllib_tag.playing.influence import Influence
 from rllib_tag.playing.marl_eval import marl_eval_layout
 from rllib_tag.playing.restore import TrainedTeam, restore
-from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.env_config import EnvConfig, read_env_config
 
 # Episodes i of an evaluation have the seeds FIRST_SEED + i. No training run starts there.
 FIRST_SEED = 1_000_000
@@ -59,13 +59,14 @@ class Evaluation:
 
         Beside the metrics stands `return_minus_team`, the difference from the team on the same seeds.
         """
-        team = {row["seed"]: row["return_adversary"] for row in self.rows if row["controller"] == TEAM}
+        returns = next(key for key in (RETURN_ADVERSARY, RETURN_TEAM) if key in self.rows[0])
+        team = {row["seed"]: row[returns] for row in self.rows if row["controller"] == TEAM}
         out: dict[str, dict[str, dict[str, float | None]]] = {}
         for name in dict.fromkeys(row["controller"] for row in self.rows):
             rows = [row for row in self.rows if row["controller"] == name]
             out[name] = _means(rows, [key for key in rows[0] if key not in ("controller", "seed")])
             if name != TEAM:
-                less = [{"return_minus_team": row["return_adversary"] - team[row["seed"]]} for row in rows]
+                less = [{"return_minus_team": row[returns] - team[row["seed"]]} for row in rows]
                 out[name] |= _means(less, ["return_minus_team"])
         return out
 
@@ -190,31 +191,29 @@ def evaluate(
 
 def _parts(
     team: TrainedTeam,
-    config: TagEnvConfig,
+    config: EnvConfig,
     yardsticks: Sequence[str],
     others: Mapping[str, TrainedTeam],
     conditions: Sequence[Condition],
     deterministic: bool,
-) -> dict[str, tuple[TagEnvConfig, Controller]]:
+) -> dict[str, tuple[EnvConfig, Controller]]:
     """Who plays which game, by name: the team, yardsticks, other teams, the team under conditions."""
-    hunters = [policy for policy in config.policies if policy in POLICIES]
+    classes = [policy for policy in config.policies if policy in config.game.classes]
 
     def joined(adversaries: Controller) -> Controller:
-        return with_prey(adversaries, team, deterministic) if config.good_policy == "learned" else adversaries
+        return with_others(adversaries, team, config, deterministic)
 
     parts = {TEAM: (config, team_controller(team, config.policies, deterministic))}
     for name in yardsticks:
-        check_keys("yardstick", [name], BASELINES)
-        parts[name] = config, joined(scripted_controller(name))
+        parts[name] = config, joined(scripted_controller(name, config))
     for name, other in others.items():
         taken = {taken.lower() for taken in (*parts, *map(str, conditions))}  # marl-eval knows small letters only
         if name.lower() in taken:
             raise ConfigError(f"beside: expected a name that is still free, got {name!r}. Choose another one.")
-        game = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-        game = {key: value for key, value in game.items() if key not in SENSES}
-        own = TagEnvConfig.from_mapping({**other.env_config, **game})
-        other.check_plays(own, hunters)
-        parts[name] = own, joined(team_controller(other, hunters, deterministic))
+        game = {key: value for key, value in config.as_mapping().items() if key not in SENSES}
+        own = read_env_config({**other.env_config, **game})
+        other.check_plays(own, classes)
+        parts[name] = own, joined(team_controller(other, classes, deterministic))
     for condition in conditions:
         changed = dataclasses.replace(config, **condition.env_overrides)
         disturbance = Disturbance(condition)
@@ -223,7 +222,7 @@ def _parts(
 
 
 def play(
-    config: TagEnvConfig,
+    config: EnvConfig,
     controller: Controller,
     seeds: Sequence[int],
     watch: Callable[[Games], None] | None = None,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
+import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
 
-from rllib_tag.names import GOOD_POLICY
 from rllib_tag.nn.team import receiver_rows
-from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.env_config import EnvConfig
 from rllib_tag.world.game import World
 from rllib_tag.world.layout import MessageLayout
 
@@ -37,7 +38,7 @@ class Games:
         stats: The metrics of each game whose episode has ended; empty for the others.
     """
 
-    def __init__(self, config: TagEnvConfig, seeds: Sequence[int], world: World | None = None) -> None:
+    def __init__(self, config: EnvConfig, seeds: Sequence[int], world: World | None = None) -> None:
         self.config, self.seeds, self.steps = config, seeds, 0
         self.stats: list[dict[str, float]] = [{} for _ in seeds]
         if world is None:
@@ -52,14 +53,20 @@ class Games:
         """What stands where in a message."""
         return self._games.game.layout
 
+    @cached_property
+    def action_spaces(self) -> Mapping[str, gym.Space]:
+        """The action space of each agent of the team."""
+        env = self.config.game.parallel_env()
+        return {agent: env.action_space(agent) for agent in self.config.game.team}
+
     @property
     def positions(self) -> np.ndarray:
-        """(B, agents, 2) true positions in world units, adversaries first."""
+        """(B, agents, 2) true positions, of tag in world units, adversaries first."""
         return self._games.facts["positions"]
 
     @property
     def velocities(self) -> np.ndarray:
-        """(B, agents, 2) true velocities in world units a second."""
+        """(B, agents, 2) true velocities, of tag in world units a second."""
         return self._games.facts["velocities"]
 
     @property
@@ -74,15 +81,15 @@ class Games:
     def rows(self, policy: str) -> Rows:
         """What actors of a class's n agents observe, by key of the env: (B * n, ...), the agents of a game together."""
         view, history = self._games.view, self._games.history
-        if policy == GOOD_POLICY:
+        game = self.config.game
+        if policy not in game.classes:
             return {key: torch.from_numpy(value).flatten(0, 1) for key, value in view.others.items()}
         state = {
             "messages": torch.from_numpy(history.window()),
             "history": torch.from_numpy(history.num_valid).unsqueeze(1),
             "links": torch.from_numpy(view.links).unsqueeze(1),
         }
-        roster = self.config.roster
-        members = [roster.adversaries.index(agent) for agent in roster.members(policy)]
+        members = [game.team.index(agent) for agent in game.members(policy)]
         return receiver_rows(state, members, self.config.comm_hops)
 
     def said(self) -> Tensor:

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
-from rllib_tag.names import POLICIES
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing.disturbances import relinked
 from rllib_tag.playing.games import Games, Rows, rows_of
@@ -46,7 +45,7 @@ class Influence:
         """Looks at all games as they stand before a step."""
         running = np.array([not stats for stats in games.stats], float)  # wrappers may end episodes early
         self._steps = self._steps + running
-        for name in POLICIES:
+        for name in games.config.game.classes:
             found: dict[str, list[Tensor]] = {}  # by figure, (B, members) of each policy that has it
             for net, _, rows in class_parts(self._team, name, games):
                 for key, value in _figures(net, name, rows, games).items():
@@ -69,17 +68,17 @@ class Influence:
 
 def class_parts(team: TrainedTeam, name: str, games: Games) -> Iterator[tuple[AdversaryNet, list[int], Rows]]:
     """Each policy that moves members of an adversary class: its network, their places in the class, and their rows."""
-    members = games.config.roster.members(name)
+    members = games.config.game.members(name)
     rows = games.rows(name) if members else {}
-    for policy, places in team.parts(games.config.roster, name):
+    for policy, places in team.parts(games.config.game, name):
         net = team.nets[policy]
         assert isinstance(net, AdversaryNet)
         yield net, places, rows_of(rows, places, len(members))
 
 
 def _figures(net: AdversaryNet, policy: str, rows: Rows, games: Games) -> dict[str, Tensor]:
-    roster = games.config.roster
-    same = torch.from_numpy(roster.classes == POLICIES.index(policy))  # (N,)
+    game = games.config.game
+    same = torch.from_numpy(game.class_of == list(game.classes).index(policy))  # (N,)
     links = rows["links"] > 0
     deaf = relinked(rows, links & same & same[:, None], games.config.comm_hops)
     with torch.no_grad():

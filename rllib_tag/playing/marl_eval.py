@@ -12,6 +12,11 @@ ENVIRONMENT = "simple_tag"
 TEAM = "team"
 # What changes nothing in what an evaluation plays.
 TRAINING_ONLY = ("shaping", "shaping_gamma", "backend", "render_mode")
+# In which the keys of a game stand in its name.
+ORDER = (
+    "num_class_a", "num_class_b", "num_good", "num_obstacles", "max_cycles", "continuous_actions", "full_observation",
+    "comm_range", "comm_hops", "history_length", "good_policy",
+)  # fmt: skip
 
 
 def marl_eval_layout(
@@ -41,13 +46,17 @@ def marl_eval_layout(
         steps = {} if run["env_steps"] is None else {"step_1": {"step_count": run["env_steps"], **values}}
         label = "run_1" if run["seed"] is None else f"seed_{run['seed']}"
         algorithms[name.lower()] = {label: {**steps, "absolute_metrics": values}}
-    return {ENVIRONMENT: {task_name(env_config): algorithms}}
+    environment = str(env_config["game"]).rpartition(".")[2].lower() if "game" in env_config else ENVIRONMENT
+    return {environment: {task_name(env_config): algorithms}}
 
 
 def task_name(env_config: Mapping[str, Any]) -> str:
     """The task's name: the team, and whatever else is not as by default, as in `2a2b_num_good_2`."""
+    if "game" in env_config:
+        given = {key: value for key, value in env_config.items() if key not in (*TRAINING_ONLY, "game")}
+        return "_".join(f"{key}_{value}" for key, value in given.items()).lower() or "as_by_default"
     defaults = {field.name: field.default for field in dataclasses.fields(TagEnvConfig)}
-    game = {**defaults, **env_config}
+    game = {**dict.fromkeys(ORDER), **defaults, **env_config}
     parts = [f"{game.pop('num_class_a')}a{game.pop('num_class_b')}b"]
     parts += [
         f"{key}_{str(value).rstrip('/').rpartition('/')[2]}"

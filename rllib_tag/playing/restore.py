@@ -15,7 +15,8 @@ import numpy as np
 import torch
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.checkpoints import find_checkpoint, is_whole, read_checkpoint, roster_of
+from rllib_tag.experiment.checkpoints import find_checkpoint, groups_of, is_whole, read_checkpoint
+from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.nn.weights import (
     MANIFEST,
     PREY,
@@ -26,10 +27,10 @@ from rllib_tag.nn.weights import (
     save_exported,
 )
 from rllib_tag.places import is_uri, local_copy
-from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.env_config import EnvConfig, TagEnvConfig, read_env_config
 from rllib_tag.plugin.prey import greedy_actions
+from rllib_tag.world.game import Game
 from rllib_tag.world.layout import MessageLayout
-from rllib_tag.world.roster import Roster
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"  # a team that ships with the package, exported
 Observation = Mapping[str, np.ndarray | torch.Tensor]
@@ -56,55 +57,77 @@ class TrainedTeam:
     env_steps: int | None = None
     acting: Mapping[str, str] | None = None
 
-    def env_config_for(self, **overrides: Any) -> TagEnvConfig:
+    def env_config_for(self, **overrides: Any) -> EnvConfig:
         """The trained game with some keys changed, checked against the policies.
 
         Raises:
             ConfigError: If a key does not fit or the game needs a policy that was not trained.
         """
-        config = TagEnvConfig.from_mapping({**self.env_config, **overrides})
+        config = read_env_config({**self.env_config, **overrides})
         self.check_plays(config, config.policies)
         return config
 
-    def check_plays(self, config: TagEnvConfig, classes: Sequence[str]) -> None:
+    def tag_config_for(self, what: str, **overrides: Any) -> TagEnvConfig:
+        """The same, of tag.
+
+        Args:
+            what: What is only for tag.
+            **overrides: As for `env_config_for`.
+
+        Raises:
+            ConfigError: If the team plays another game.
+        """
+        config = self.env_config_for(**overrides)
+        if not isinstance(config, TagEnvConfig):
+            raise ConfigError(f"{what}: expected a team of tag, got one of {self.env_config['game']}. Use another.")
+        return config
+
+    def check_plays(self, config: EnvConfig, classes: Sequence[str]) -> None:
         """Checks that the team can move the agents of some classes in a game.
 
         Args:
             config: The game.
-            classes: Names of classes: `class_a`, `class_b`, `good`.
+            classes: Names of classes, such as `class_a`, `class_b`, `good`.
 
         Raises:
-            ConfigError: If a policy is missing or acts in the other kind of actions.
+            ConfigError: If a policy is missing, acts in the other kind of actions, or was trained to see other things.
         """
         for name in classes:
-            for policy, _ in self.parts(config.roster, name):
-                if self.nets[policy].continuous != config.continuous_actions:
+            for policy, _ in self.parts(config.game, name):
+                net = self.nets[policy]
+                if isinstance(config, TagEnvConfig) and net.continuous != config.continuous_actions:
                     raise ConfigError(
-                        f"continuous_actions: expected {str(self.nets[policy].continuous).lower()} as trained, "
+                        f"continuous_actions: expected {str(net.continuous).lower()} as trained, "
                         f"got {str(config.continuous_actions).lower()}."
                     )
+                if isinstance(net, AdversaryNet) and net.encoder.senses != config.game.layout.senses:
+                    raise ConfigError(
+                        f"expected a game for {policy!r} in {self.source}, which was trained to see "
+                        f"{net.encoder.senses}, got one that shows {config.game.layout.senses}. Change the game."
+                    )
 
-    def parts(self, roster: Roster, name: str) -> list[tuple[str, list[int]]]:
+    def parts(self, game: Game, name: str) -> list[tuple[str, list[int]]]:
         """Which policies move the members of a class, and which of them each moves.
 
         Where the trained members of a class shared a policy, all members of any team act by it. Where they did not, an
         agent acts as the one of its name did.
 
         Args:
-            roster: The team that plays.
-            name: The class: `class_a`, `class_b` or `good`.
+            game: The game that is played.
+            name: The class, such as `class_a`, `class_b` or `good`.
 
         Returns:
-            Each policy with places in `roster.members(name)`.
+            Each policy with places in `game.members(name)`.
 
         Raises:
             ConfigError: If a member has no policy.
         """
         acting = self.acting or {}
-        trained = {agent: acting[agent] for agent in roster_of(self.env_config).members(name) if agent in acting}
+        groups = groups_of(self.env_config) if acting else {}
+        trained = {agent: policy for agent, policy in acting.items() if groups.get(agent) == name}
         shared = set(trained.values()) if acting else {name} & self.nets.keys()
         parts: dict[str, list[int]] = {}
-        for place, agent in enumerate(roster.members(name)):
+        for place, agent in enumerate(game.members(name)):
             policy = next(iter(shared)) if len(shared) == 1 else trained.get(agent)
             if policy is None:
                 raise ConfigError(
@@ -130,7 +153,7 @@ class TrainedTeam:
             rngs: For each observation, what to sample its action with; None takes the likeliest actions.
 
         Returns:
-            (B,) integers, or (B, 5) float32 for continuous actions.
+            (B,) integers, or (B, n) float32 for n continuous actions.
         """
         net = self.nets[policy]
         batch = {key: torch.as_tensor(value) for key, value in observations.items()}
@@ -140,10 +163,11 @@ class TrainedTeam:
             return greedy_actions(outputs, net.continuous)
         if net.continuous:
             mean, log_std = outputs.chunk(2, dim=-1)
-            noise = torch.from_numpy(np.stack([rng.standard_normal(5, np.float32) for rng in rngs]))
+            noise = torch.from_numpy(np.stack([rng.standard_normal(mean.shape[1], np.float32) for rng in rngs]))
             return greedy_actions(torch.cat([mean + log_std.exp() * noise, log_std], dim=-1), True)
         # The largest of logits plus Gumbel noise is a draw from their softmax.
-        return greedy_actions(outputs + torch.from_numpy(np.stack([rng.gumbel(size=5) for rng in rngs])), False)
+        noise = torch.from_numpy(np.stack([rng.gumbel(size=outputs.shape[1]) for rng in rngs]))
+        return greedy_actions(outputs + noise, False)
 
 
 def restore(path: str | os.PathLike[str] = PRETRAINED) -> TrainedTeam:

@@ -54,7 +54,7 @@ def rollout(
     team = team if isinstance(team, TrainedTeam) else restore(team)
     check_int("episodes", episodes, 1)
     check_int("first_seed", first_seed, 0)
-    team.env_config_for(**env_overrides)
+    team.tag_config_for("rollout", **env_overrides)
     paths = []
     for seed in range(first_seed, first_seed + episodes):
         episode = {**record_episode(team, seed, {**team.env_config, **env_overrides}), **provenance()}
@@ -112,6 +112,7 @@ def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> 
 
 def last_attention(team: TrainedTeam, games: Games) -> np.ndarray:
     """What each adversary's own last graph layer gives to each sender: (B, N, N), 0 without `gnn`."""
+    assert isinstance(games.config, TagEnvConfig)
     roster = games.config.roster
     out = np.zeros((len(games.seeds), roster.num_adversaries, roster.num_adversaries))
     for name in POLICIES:

@@ -62,12 +62,12 @@ def transfer(
         ConfigError: If a team cannot be restored, or a native one is of a game that is not in the grid.
     """
     team = team if isinstance(team, TrainedTeam) else restore(team)
-    config = team.env_config_for()
+    config = team.tag_config_for("transfer")
     games = transfer_games(config, largest)
     at_home: dict[tuple[int, ...], dict[str, TrainedTeam]] = {}
     for given in natives:
         native = given if isinstance(given, TrainedTeam) else restore(given)
-        own = native.env_config_for()
+        own = native.tag_config_for("native")
         home = {key: getattr(own, key) for key in GAME}
         same = all(getattr(own, key) == getattr(config, key) for key in SAME)
         if home not in games or not same:

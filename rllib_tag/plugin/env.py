@@ -10,7 +10,7 @@ import numpy as np
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.env_config import EnvConfig, TagEnvConfig
+from rllib_tag.plugin.env_config import CommEnvConfig, EnvConfig, TagEnvConfig
 from rllib_tag.plugin.spaces import others_space, team_space
 from rllib_tag.world.comm import hear
 from rllib_tag.world.episode_stats import EpisodeStats
@@ -40,7 +40,7 @@ class CommEnv(MultiAgentEnv):
     episode's statistics from the env's own steps below the wrappers.
 
     Args:
-        config: The keys of its configuration as one mapping (`register_env` gives a dict).
+        config: The keys of `CommEnvConfig` as one mapping (`register_env` gives a dict).
         **kwargs: The same keys as keywords (an env given by class path gets keywords).
 
     Attributes:
@@ -52,7 +52,7 @@ class CommEnv(MultiAgentEnv):
         ConfigError: If a key is unknown or a value does not fit.
     """
 
-    kind: ClassVar[type[EnvConfig]]
+    kind: ClassVar[type[EnvConfig]] = CommEnvConfig
     config: EnvConfig
 
     def __init__(self, config: Mapping[str, Any] | None = None, **kwargs: Any) -> None:
@@ -111,6 +111,11 @@ class CommEnv(MultiAgentEnv):
             dict.fromkeys((*agents, "__all__"), bool(flags[0])) for flags in (step.terminated, step.truncated)
         )
         return self._observe(), rewards, terminateds, truncateds, infos
+
+    @property
+    def group_of(self) -> dict[str, str]:
+        """The class of each agent, by the name of its policy."""
+        return self.games.game.group_of
 
     @property
     def stats(self) -> EpisodeStats:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import os
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+import gymnasium as gym
+
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_number, dataclass_from_mapping
-from rllib_tag.names import GOOD_POLICIES, GOOD_POLICY, POLICIES
+from rllib_tag.names import GOOD_POLICIES
+from rllib_tag.plugin.class_paths import resolve_subclass
 from rllib_tag.plugin.prey import load_frozen_prey
 from rllib_tag.plugin.wrappers import resolve_wrapper, wrap
 from rllib_tag.world.game import Game, World
@@ -86,10 +90,20 @@ class EnvConfig:
         """Builds it from a mapping such as YAML's; an unknown key is an error that names the nearest."""
         return dataclass_from_mapping(cls, "env_config", mapping)
 
+    def as_mapping(self) -> dict[str, Any]:
+        """All keys that `from_mapping` takes, with their values."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     @property
     def game(self) -> Game:
         """The game."""
         raise NotImplementedError
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The policies that act in this game: those of the classes that have members, and of others that learn."""
+        present = tuple(name for name, agents in self.game.classes.items() if agents)
+        return (*present, *self.game.others) if self.game.others_learn else present
 
     @property
     def unbatched_reason(self) -> str | None:
@@ -123,6 +137,73 @@ class EnvConfig:
             self.game, world, comm_range=self.comm_range, history_length=self.history_length, shaping=self.shaping,
             shaping_gamma=self.shaping_gamma,
         )  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class CommEnvConfig(EnvConfig):
+    """What `env_config` may say of `CommEnv`: `game`, the keys of `EnvConfig`, and what the game's constructor takes.
+
+    Args:
+        path: The import path of a `Game`, given as `game`.
+        options: What its constructor is given. Default: nothing.
+
+    Raises:
+        ConfigError: If a value does not fit, or if the game cannot be built.
+    """
+
+    path: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind = resolve_subclass("env_config: game", self.path, Game)
+        try:
+            inspect.signature(kind).bind(**self.options)
+        except TypeError as error:
+            keys = [field.name for field in dataclasses.fields(EnvConfig)]
+            raise ConfigError(
+                f"env_config: expected {', '.join(keys)}, or what {self.path} takes, {inspect.signature(kind)}, got: "
+                f"{error}. Use these."
+            ) from error
+        try:
+            _ = self.game.layout
+            env = self.game.parallel_env()
+            spaces = {agent: env.action_space(agent) for agent in self.game.team}
+            env.close()
+        except Exception as error:  # a lab's game may raise anything
+            raise ConfigError(
+                f"env_config: game: expected one that can be played, got {type(error).__name__}: {error} Correct it."
+            ) from error
+
+        for agent, space in spaces.items():
+            is_unit_box = isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.is_bounded()
+            if not isinstance(space, gym.spaces.Discrete) and not (
+                is_unit_box and (space.low == 0).all() and (space.high == 1).all()
+            ):
+                raise ConfigError(
+                    f"env_config: game: expected actions in Discrete(n) or Box(0, 1, (n,)), got {space} of {agent}. "
+                    "Wrap the env in parallel_env."
+                )
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> CommEnvConfig:
+        """Builds it from a mapping such as YAML's."""
+        if "game" not in mapping:
+            raise ConfigError("env_config: expected game: the import path of a rllib_tag.Game, got none. Name one.")
+        known = {field.name for field in dataclasses.fields(EnvConfig)}
+        common = {key: value for key, value in mapping.items() if key in known}
+        options = {key: value for key, value in mapping.items() if key not in known and key != "game"}
+        return cls(**common, path=mapping["game"], options=options)
+
+    def as_mapping(self) -> dict[str, Any]:
+        """All keys that `from_mapping` takes, with their values."""
+        common = {field.name: getattr(self, field.name) for field in dataclasses.fields(EnvConfig)}
+        return {"game": self.path, **common, **self.options}
+
+    @cached_property
+    def game(self) -> Game:
+        """The game."""
+        return resolve_subclass("env_config: game", self.path, Game)(**self.options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,8 +283,7 @@ class TagEnvConfig(EnvConfig):
         """What in it only mpe2 can do; None if nothing."""
         return super().unbatched_reason or ("terminate_on_success" if self.terminate_on_success else None)
 
-    @property
-    def policies(self) -> tuple[str, ...]:
-        """The policies that act in this game: those of the classes present, and `good` if the prey learns."""
-        present = [name for name in POLICIES if self.roster.members(name)]
-        return (*present, GOOD_POLICY) if self.good_policy == "learned" else tuple(present)
+
+def read_env_config(mapping: Mapping[str, Any]) -> EnvConfig:
+    """What `env_config` says: of the game that it names, or else of tag."""
+    return (CommEnvConfig if "game" in mapping else TagEnvConfig).from_mapping(mapping)

@@ -9,16 +9,16 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.names import GOOD_POLICY, POLICIES
+from rllib_tag.names import GOOD_POLICY
 from rllib_tag.plugin.ray_internals import worker_being_built
 from rllib_tag.world.roster import Roster
 
 
 class ClassPolicyMapping:
-    """Maps adversaries to `class_a` and `class_b`, and good agents to `good`.
+    """Maps each agent to the policy of its class: in tag to `class_a` and `class_b`, and good agents to `good`.
 
-    RLlib has one mapping for training and evaluation, whose teams may differ. So the mapping goes by the team in the
-    environment of the worker that asks, and by its own counts only where there is no such team to see.
+    RLlib has one mapping for training and evaluation, whose teams may differ. So the mapping goes by the game in the
+    environment of the worker that asks, and by its own counts, of tag, only where there is no such game to see.
 
     Args:
         num_class_a: Class A adversaries; the first ones in MPE's names. Default: 2, as in `TagEnv`.
@@ -42,21 +42,23 @@ class ClassPolicyMapping:
         Raises:
             ConfigError: If the team has no such agent.
         """
-        kind, _, number = agent_id.rpartition("_")
-        if kind == "agent":
-            return GOOD_POLICY
-        roster = self._roster_of(kwargs["worker"] or worker_being_built()) if "worker" in kwargs else self.roster
-        if agent_id not in roster.adversaries:
+        groups = self._groups_of(kwargs["worker"] or worker_being_built()) if "worker" in kwargs else None
+        if groups is None:
+            groups = self.roster.group_of
+            if agent_id.startswith("agent_"):
+                return GOOD_POLICY
+        if agent_id not in groups:
             raise ConfigError(
-                f"policy_mapping_fn: expected one of {', '.join(roster.adversaries)}, got {agent_id!r}. "
+                f"policy_mapping_fn: expected one of {', '.join(groups)}, got {agent_id!r}. "
                 "Give the mapping the num_class_a and num_class_b of env_config."
             )
-        return POLICIES[roster.classes[int(number)]]
+        return groups[agent_id]
 
-    def _roster_of(self, worker: Any) -> Roster:
+    @staticmethod
+    def _groups_of(worker: Any) -> dict[str, str] | None:
+        """The class of each agent in a worker's game; None where there is none to see."""
         env = getattr(worker, "env", None)
-        roster = getattr(getattr(env, "unwrapped", env), "roster", None)
-        return roster if isinstance(roster, Roster) else self.roster
+        return getattr(getattr(env, "unwrapped", env), "group_of", None)
 
 
 def acting_policies(config: AlgorithmConfig | SimpleNamespace, env: MultiAgentEnv | SimpleNamespace) -> dict[str, str]:
@@ -64,7 +66,7 @@ def acting_policies(config: AlgorithmConfig | SimpleNamespace, env: MultiAgentEn
 
     Args:
         config: Its `policy_mapping_fn` is what maps.
-        env: The game, or a stand-in with its `possible_agents` and its `roster`.
+        env: The game, or a stand-in with its `possible_agents` and its `group_of`.
     """
     worker = SimpleNamespace(config=config, env=env)
     return {agent: config.policy_mapping_fn(agent, None, worker=worker) for agent in env.possible_agents}

@@ -54,7 +54,7 @@ def greedy_actions(outputs: torch.Tensor, continuous: bool) -> np.ndarray:
     """The likeliest actions of action-distribution inputs, as the environment takes them.
 
     Discrete: the largest logit, (B,) integers. Continuous: RLlib's policies act in [-1, 1] and RLlib
-    unsquashes to the space's [0, 1]; so the mean is clipped and mapped alike: (B, 5) float32.
+    unsquashes to the space's [0, 1]; so the mean is clipped and mapped alike: (B, n) float32.
 
     Source: ray.rllib.utils.spaces.space_utils.unsquash_action.
     """

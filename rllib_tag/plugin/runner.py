@@ -14,7 +14,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.class_paths import env_class
-from rllib_tag.plugin.env import TagEnv
+from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.mapping import acting_policies
 
 
@@ -144,9 +144,9 @@ def _groups(policy: Policy) -> list[dict[str, Any]]:
 
 
 def _evaluated(config: AlgorithmConfig) -> AlgorithmConfig:
-    """A config for evaluation with the policies that agents of its `TagEnv` act by; another environment's as it is."""
+    """A config for evaluation with the policies that agents of its `CommEnv` act by; another environment's as it is."""
     found = env_class("env", config.env)
-    if found is None or not issubclass(found, TagEnv):
+    if found is None or not issubclass(found, CommEnv):
         return config
     acting = set(acting_policies(config, found(config.env_config)).values())
     policies = config.policies if isinstance(config.policies, dict) else dict.fromkeys(config.policies, PolicySpec())

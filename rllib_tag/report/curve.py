@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.report.figures import draw_levels, legend_height, line_style, new_figure, save_figure
-from rllib_tag.results import EPISODE_REWARD, RETURN, env_steps, read_results, result_files, with_number
+from rllib_tag.results import EPISODE_REWARD, RETURN, TEAM_RETURN, env_steps, read_results, result_files, with_number
 
 
 def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
@@ -26,18 +26,19 @@ def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
             f"curve: expected the results of one trial at or below {path}, found {len(files)}. Name a trial's folder."
         )
     results = read_results(files[0])
+    metric = TEAM_RETURN if any(TEAM_RETURN in result for result in results) else RETURN
     try:
-        points = with_number(results, RETURN)
+        points = with_number(results, metric)
         ended = bool(with_number(results, EPISODE_REWARD))
         steps = [env_steps(point) for point in points]
     except (ValueError, KeyError) as error:
         raise ConfigError(f"curve: expected steps and returns in {files[0]}, got {error!r}. Name another.") from error
     if not points:
         raise ConfigError(
-            f"curve: expected returns under {RETURN} in {files[0]}, found none: "
+            f"curve: expected returns under {metric} in {files[0]}, found none: "
             + ("train with rllib_tag.TagCallbacks." if ended else "no episode has ended. Train for longer.")
         )
-    return steps, [point[RETURN] for point in points]
+    return steps, [point[metric] for point in points]
 
 
 def draw_curves(

@@ -22,6 +22,7 @@ from rllib_tag.results import (
     JSON,
     RETURN,
     SECONDS,
+    TEAM_RETURN,
     Result,
     env_steps,
     flat,
@@ -114,7 +115,7 @@ def _metric(asked: str | None, said: str | None, results: list[Result]) -> str:
     """The metric to compare by, by its whole name, out of those that some result has."""
     known = {key for result in results for key in result}
     if asked is None and said is None:
-        return RETURN if RETURN in known else EPISODE_REWARD
+        return next((metric for metric in (RETURN, TEAM_RETURN) if metric in known), EPISODE_REWARD)
     metric = asked or said or ""
     metric = CUSTOM + metric if CUSTOM + metric in known else metric
     if asked is None and metric not in known:  # the name was checked before the run

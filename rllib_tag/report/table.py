@@ -10,7 +10,9 @@ from typing import Any
 from rich.table import Table
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.names import INFLUENCE, METRICS, RETURN_ADVERSARY
+from rllib_tag.names import INFLUENCE, METRICS, RETURN_ADVERSARY, RETURN_TEAM
+
+RETURN_MINUS_TEAM = "return_minus_team"
 
 
 def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -41,18 +43,25 @@ def summary_table(content: dict[str, Any]) -> Table:
     """
     summary = {name: figures for name, figures in content["summary"].items() if name not in content["conditions"]}
     table = Table(title=f"{content['episodes']} episodes from seed {content['first_seed']}: mean ± standard error")
-    _fill(table, METRICS, summary)
+    found = dict.fromkeys(key for figures in summary.values() for key in figures if key != RETURN_MINUS_TEAM)
+    own = {key: (key.replace("_", " "), "{:.2f}") for key in found}  # of other games than tag
+    _fill(table, METRICS if RETURN_ADVERSARY in found else own, summary)
     return table
 
 
 def conditions_table(content: dict[str, Any]) -> Table:
     """One row a condition on messages: the team's return under it, and the difference on the same seeds."""
     table = Table("condition on messages", title="the team under conditions: mean ± standard error")
-    for label in ("return per adversary", "difference from the team", "captured"):
+    returns = next(key for key in (RETURN_ADVERSARY, RETURN_TEAM) if key in content["summary"]["team"])
+    forms = {returns: "{:.1f}", RETURN_MINUS_TEAM: "{:+.1f}"}
+    labels = ["return per adversary" if returns == RETURN_ADVERSARY else "return per agent", "difference from the team"]
+    if returns == RETURN_ADVERSARY:
+        forms["captured"] = "{:.0%}"
+        labels.append("captured")
+    for label in labels:
         table.add_column(label, justify="right")
     for name in ("team", *content["conditions"]):
         figures = content["summary"][name]
-        forms = {RETURN_ADVERSARY: "{:.1f}", "return_minus_team": "{:+.1f}", "captured": "{:.0%}"}
         table.add_row(name, *(_cell(figures, key, form) for key, form in forms.items()))
     return table
 

@@ -203,6 +203,13 @@ def _check_architecture(view: View, nets: Mapping[str, Net], source: str) -> Non
                     f"{source}: expected the configured architecture of {name} ({field.name}: {asked}), got {trained}. "
                     "Use the custom_model_config that it was trained with."
                 )
+        if net.critic is None:
+            raise ConfigError(
+                f"{source}: expected critics, which training needs, got the weights of {name} alone, which act. Put "
+                f"{name}.critic.safetensors there, too."
+            )
+        if "game" in view.config.env_config:
+            continue
         continuous = bool(view.config.env_config.get("continuous_actions", False))
         if net.continuous != continuous:
             raise ConfigError(

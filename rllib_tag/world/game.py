@@ -137,14 +137,28 @@ class Game(abc.ABC):
         return (*self.team, *(agent for agents in self.others.values() for agent in agents))
 
     @cached_property
+    def group_of(self) -> dict[str, str]:
+        """The class of each agent of the team, and the group of each other one."""
+        return {agent: group for group, agents in (*self.classes.items(), *self.others.items()) for agent in agents}
+
+    def members(self, group: str) -> tuple[str, ...]:
+        """The agents of a class, or of another group."""
+        return tuple({**self.classes, **self.others}[group])
+
+    @cached_property
     def class_of(self) -> np.ndarray:
         """The number of each team member's class: (N,) integers."""
         return np.repeat(np.arange(len(self.classes)), [len(agents) for agents in self.classes.values()])
 
     @cached_property
     def layout(self) -> MessageLayout:
-        """What a message of this game holds, found by looking at a first step."""
+        """What a message of this game holds, found by looking at a first step.
+
+        Raises:
+            ValueError: If the game's parts do not fit each other.
+        """
         env = self.parallel_env()
+        self._check_agents(env.possible_agents)
         observations, _ = env.reset(seed=0)
         facts = self.facts(env.unwrapped)
         env.close()
@@ -152,6 +166,21 @@ class Game(abc.ABC):
             name: self.see(name, np.stack([observations[agent] for agent in agents]), facts)
             for name, agents in self.classes.items()
         }
+        for name, view in views.items():
+            if np.ndim(view.own) != 2 or np.shape(view.own)[1] < 2:
+                raise ValueError(
+                    f"{type(self).__name__}.see, {name}: expected own numbers (agents, 2 or more), which begin with a "
+                    f"position, got shape {np.shape(view.own)}."
+                )
+            for kind, entities in view.entities.items():
+                if np.ndim(entities) != 3 or np.shape(entities)[2] < 2:
+                    raise ValueError(
+                        f"{type(self).__name__}.see, {name}: expected {kind} (agents, entities, 2 or more), each of "
+                        f"which begins with a position, got shape {np.shape(entities)}."
+                    )
+        state = self.state(facts)
+        if "team" not in state:
+            raise ValueError(f"{type(self).__name__}.state: expected team among the kinds, got {', '.join(state)}.")
         kinds: dict[str, tuple[int, int]] = {}
         for view in views.values():
             kinds |= {kind: entities.shape[-2:] for kind, entities in view.entities.items()}
@@ -159,9 +188,20 @@ class Game(abc.ABC):
             tuple(self.classes),
             tuple(view.own.shape[-1] for view in views.values()),
             {kind: dim for kind, (_, dim) in kinds.items()},
-            {kind: values.shape[-1] for kind, values in self.state(facts).items()},
+            {kind: values.shape[-1] for kind, values in state.items()},
         )
         return MessageLayout(senses, {kind: count for kind, (count, _) in kinds.items()})
+
+    def _check_agents(self, possible: Sequence[str]) -> None:
+        name = type(self).__name__
+        for group, agents in self.classes.items():
+            if not agents:
+                raise ValueError(f"{name}.classes: expected at least one agent of each class, got none of {group!r}.")
+        if sorted(self.everyone) != sorted(possible):
+            raise ValueError(
+                f"{name}: expected each agent of the env, {', '.join(possible)}, once in classes or others, got "
+                f"{', '.join(self.everyone) or 'none'}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)

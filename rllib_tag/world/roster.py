@@ -63,9 +63,10 @@ class Roster:
         """The class of every adversary, `CLASS_A` or `CLASS_B`: (N,) integers."""
         return np.repeat([CLASS_A, CLASS_B], [self.num_class_a, self.num_class_b])
 
-    def group(self, agent: str) -> str:
-        """The class of an agent by the name of its policy (`class_a`, `class_b` or `good`)."""
-        return GOOD_POLICY if agent in self.good_agents else POLICIES[self.classes[self.adversaries.index(agent)]]
+    @cached_property
+    def group_of(self) -> dict[str, str]:
+        """The class of each agent by the name of its policy (`class_a`, `class_b` or `good`)."""
+        return {agent: policy for policy in (*POLICIES, GOOD_POLICY) for agent in self.members(policy)}
 
     def members(self, policy: str) -> tuple[str, ...]:
         """The agents that act by `policy` (`class_a`, `class_b` or `good`)."""

@@ -159,19 +159,42 @@ class TeamGames:
         self._messages = self.game.layout.messages([self._class_view(name) for name in self.game.classes])
 
     def _class_view(self, name: str) -> View:
-        if self.game.classes[name]:
-            return self.game.see(name, self._seen.observations[name], self.facts)
-        return View(np.zeros((self.num_games, 0, self.game.layout.own.stop), np.float32), {})
+        game, B, n = self.game, self.num_games, len(self.game.classes[name])
+        if not n:
+            return View(np.zeros((B, 0, game.layout.own.stop), np.float32), {})
+        view, senses = game.see(name, self._seen.observations[name], self.facts), game.layout.senses
+        what = f"{type(game).__name__}.see, {name}"
+        _check_shape(f"{what}: own", view.own, (B, n, senses.own[senses.classes.index(name)]))
+        for kind, entities in view.entities.items():
+            if kind not in senses.kinds:
+                raise ValueError(f"{what}: expected {', '.join(senses.kinds) or 'no kinds'} as at first, got {kind!r}.")
+            _check_shape(f"{what}: {kind}", entities, (B, n, game.layout.counts[kind], senses.kinds[kind]))
+        return view
 
     def _view(self) -> TeamView:
         game, facts = self.game, self.facts
         state = {kind: values.astype(np.float32) for kind, values in game.state(facts).items() if values.shape[-2]}
         one_hot = np.broadcast_to(self._one_hot, (self.num_games, *self._one_hot.shape))
+        name, (N, _) = type(game).__name__, one_hot.shape[1:]
+        for kind, values in state.items():
+            count = N if kind == "team" else values.shape[-2]
+            _check_shape(f"{name}.state: {kind}", values, (self.num_games, count, game.layout.senses.state[kind]))
         state["team"] = np.concatenate([state["team"], one_hot], axis=-1)
+        positions = game.positions(facts)
+        _check_shape(f"{name}.positions", positions, (self.num_games, N, 2))
         return TeamView(
             self._messages,
-            links(game.positions(facts), self._comm_range),
+            links(positions, self._comm_range),
             state,
             game.observe_others(self._seen) if game.others_learn else {},
             self.history.ages.copy(),
+        )
+
+
+def _check_shape(what: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Raises unless an array of a lab's game has its shape, which all games and all steps share."""
+    if np.shape(values) != shape:
+        raise ValueError(
+            f"{what}: expected shape {shape}, the first axis being that of the games, got {np.shape(values)}. "
+            "Index from the end, as in x[..., :2], and keep sizes as they are at first."
         )

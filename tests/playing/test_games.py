@@ -27,7 +27,7 @@ def random_play(games: Games, seed: int) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("continuous", [False, True])
 def test_scripts_play_alike_on_both(name: str, continuous: bool) -> None:
     returns = [
-        [row["return_adversary"] for row in play(config, scripted_controller(name), range(5)).stats]
+        [row["return_adversary"] for row in play(config, scripted_controller(name, config), range(5)).stats]
         for config in (TagEnvConfig(continuous_actions=continuous, backend=backend) for backend in ("batched", "mpe2"))
     ]
     assert returns[0] == pytest.approx(returns[1], abs=1e-6)
@@ -37,6 +37,7 @@ def test_what_needs_mpe2_is_played_there_and_wrappers_may_end_episodes_early() -
     assert isinstance(Games(TagEnvConfig(), [1]).world, TagArrays)
     assert isinstance(Games(TagEnvConfig(backend="mpe2"), [1]).world, PettingZooWorld)
     skips = {"type": "supersuit.frame_skip_v0", "num_frames": (1, 3)}
-    games = play(TagEnvConfig(wrappers=[skips], max_cycles=20), scripted_controller("all_chase"), [1, 2, 3])
+    config = TagEnvConfig(wrappers=[skips], max_cycles=20)
+    games = play(config, scripted_controller("all_chase", config), [1, 2, 3])
     assert all(games.stats)
     assert games.steps < 20
