@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 from ray.rllib.policy.policy import Policy
 
 from rllib_tag.errors import ConfigError
@@ -25,6 +26,7 @@ from rllib_tag.plugin.ray_internals import (
     checkpoint_env_steps,
     checkpoint_policies,
 )
+from rllib_tag.plugin.spaces import MessageSpace
 from rllib_tag.world.roster import Roster
 
 COUNTS = [field.name for field in dataclasses.fields(Roster)]
@@ -114,12 +116,22 @@ def load_policies(folder: Path) -> dict[str, Policy]:
         ConfigError: If the checkpoint is truncated or its weights do not fit its model.
     """
     try:
-        policies = checkpoint_policies(folder)
+        policies = checkpoint_policies(folder, _with_layout)
     except Exception as error:  # a damaged pickle may raise anything
         raise _not_whole(folder, error) from error
     if not policies:
         raise ConfigError(f"checkpoint {folder}: expected policies in it, got none. It was not written whole.")
     return policies
+
+
+def _with_layout(space: gym.Space, config: Mapping[str, Any]) -> gym.Space:
+    """A policy's observation space with what RLlib does not keep of it: what stands where in a message."""
+    if "game" in config["env_config"]:
+        env_config = read_env_config(config["env_config"])
+        game = env_config.game
+        known = MessageSpace(len(game.team), env_config.history_length, game.layout)
+        space.original_space.spaces["messages"] = known
+    return space
 
 
 def _not_whole(folder: Path, error: Exception) -> ConfigError:

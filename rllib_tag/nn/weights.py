@@ -8,7 +8,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -233,7 +233,7 @@ def load_exported(folder: str | os.PathLike[str]) -> Exported:
     if isinstance(good_policy, str) and good_policy.startswith(INSIDE):
         env_config = {**env_config, "good_policy": str((folder / good_policy).absolute())}
     acting = manifest.get("acting")
-    _check_acting(what, acting, policies)
+    _check_acting(what, acting, policies, None if "game" in env_config else [*POLICIES, GOOD_POLICY])
     training = manifest.get("training", {})
     if not isinstance(training, dict):
         raise ConfigError(f"{what}: expected a mapping 'training', got {training!r}. {ADVICE}.")
@@ -242,17 +242,14 @@ def load_exported(folder: str | os.PathLike[str]) -> Exported:
         if value is not None:
             check_int(f"{what}: training: {key}", value, 0)
     prey = Exported(policies, env_config, acting=acting).prey()
-    nets = {
-        name: _load_net(folder, name, entry, what, GOOD_POLICY if name in prey else POLICIES[0])
-        for name, entry in policies.items()
-    }
+    nets = {name: _load_net(folder, name, entry, what, is_prey=name in prey) for name, entry in policies.items()}
     return Exported(nets, env_config, **training, acting=acting)
 
 
-def _check_acting(what: str, acting: Any, policies: Mapping[str, Any]) -> None:
-    """Checks which policy each agent acts by; without it, policies have the names of classes."""
+def _check_acting(what: str, acting: Any, policies: Mapping[str, Any], classes: Sequence[str] | None) -> None:
+    """Checks which policy each agent acts by; without it, policies have the names of classes, where these are known."""
     if acting is None:
-        check_keys(f"{what}: policies", policies, [*POLICIES, GOOD_POLICY])
+        check_keys(f"{what}: policies", policies, policies if classes is None else classes)
         return
     if (
         not isinstance(acting, dict)
@@ -262,7 +259,7 @@ def _check_acting(what: str, acting: Any, policies: Mapping[str, Any]) -> None:
         raise ConfigError(f"{what}: expected each agent's policy under 'acting', got {acting!r}. {ADVICE}.")
 
 
-def _load_net(folder: Path, name: str, entry: Any, what: str, kind: str) -> Net:
+def _load_net(folder: Path, name: str, entry: Any, what: str, is_prey: bool) -> Net:
     if not isinstance(entry, dict) or not isinstance(entry.get("continuous"), bool):
         raise ConfigError(f"{what}: expected file, continuous and custom_model_config for {name}. {ADVICE}.")
     keys = ["file", "critic", "continuous", "num_outputs", "senses", "custom_model_config"]
@@ -283,6 +280,7 @@ def _load_net(folder: Path, name: str, entry: Any, what: str, kind: str) -> Net:
         except (OSError, SafetensorError) as error:
             raise ConfigError(f"exported weights: cannot read {folder / file}: {error}. {ADVICE}.") from error
     config = CommConfig.from_mapping(entry.get("custom_model_config", {}))
+    kind = GOOD_POLICY if is_prey and "senses" not in entry else POLICIES[0]
     net = build_net(kind, config, entry["continuous"], senses, num_outputs)
     if not any(key.startswith(CRITIC) for key in tensors):
         net.critic = None

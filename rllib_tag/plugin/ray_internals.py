@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 from ray import ObjectRef, cloudpickle
 from ray._private.services import canonicalize_bootstrap_address
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -161,13 +162,25 @@ def sub_environment_seed(seed: int, worker_index: int, index: int) -> int:
     return worker_index * 1000 + index + seed
 
 
-def checkpoint_policies(checkpoint: Path) -> dict[str, Policy]:
-    """The policies in an RLlib checkpoint, built anew; without a GPU, whatever training had."""
+def checkpoint_policies(
+    checkpoint: Path, complete: Callable[[gym.Space, Mapping[str, Any]], gym.Space]
+) -> dict[str, Policy]:
+    """The policies in an RLlib checkpoint, built anew; without a GPU, whatever training had.
+
+    What `Policy.from_state` gives, whose observation spaces have lost whatever is not in gymnasium's own spaces.
+
+    Args:
+        checkpoint: The checkpoint's folder.
+        complete: Puts back what is missing, from a policy's observation space and its config.
+    """
     policies = {}
     for name in sorted(get_checkpoint_info(str(checkpoint))["policy_ids"] or ()):
         state = _state(checkpoint / "policies" / name)
         state["policy_spec"]["config"].update(num_gpus=0, num_gpus_per_env_runner=0)
-        policies[name] = Policy.from_state(state)
+        spec = PolicySpec.deserialize(state["policy_spec"])
+        space = complete(spec.observation_space, spec.config)
+        policies[name] = spec.policy_class(space, spec.action_space, spec.config)
+        policies[name].set_state(state)
     return policies
 
 
