@@ -161,9 +161,10 @@ class CommEnvConfig(EnvConfig):
             inspect.signature(kind).bind(**self.options)
         except TypeError as error:
             keys = [field.name for field in dataclasses.fields(EnvConfig)]
+            taken = ", ".join(inspect.signature(kind).parameters) or "nothing"
             raise ConfigError(
-                f"env_config: expected {', '.join(keys)}, or what {self.path} takes, {inspect.signature(kind)}, got: "
-                f"{error}. Use these."
+                f"env_config: expected {', '.join(keys)}, or what {self.path} takes, which is {taken}; {error}. "
+                "Use these."
             ) from error
         try:
             _ = self.game.layout

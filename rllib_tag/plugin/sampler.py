@@ -152,7 +152,10 @@ class BatchedSampler(TagRunner):
         """
         if state is None:
             return "was down when the checkpoint was written; its games begin anew"
-        loaded = pickle.loads(state)
+        try:
+            loaded = pickle.loads(state)
+        except (ImportError, AttributeError):
+            return "has games of another version of rllib_tag in the checkpoint; they begin anew"
         if loaded.get("kind", self._kind()) != self._kind():
             return "plays other games than when the checkpoint was written; they begin anew"
         for key, value in loaded["games"].items():

@@ -178,6 +178,11 @@ class Game(abc.ABC):
                         f"{type(self).__name__}.see, {name}: expected {kind} (agents, entities, 2 or more), each of "
                         f"which begins with a position, got shape {np.shape(entities)}."
                     )
+        if np.shape(self.positions(facts)) != (len(self.team), 2):
+            raise ValueError(
+                f"{type(self).__name__}.positions: expected shape {(len(self.team), 2)}, got "
+                f"{np.shape(self.positions(facts))}."
+            )
         state = self.state(facts)
         if "team" not in state:
             raise ValueError(f"{type(self).__name__}.state: expected team among the kinds, got {', '.join(state)}.")

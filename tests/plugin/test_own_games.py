@@ -1,0 +1,157 @@
+"""Games that a lab brings: three classes, episodes of unlike length, and what is said of bad ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import EXPERIMENTS
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.policy.sample_batch import SampleBatch
+from ray.rllib.utils.pre_checks.env import check_multiagent_environments
+
+from rllib_tag import CommEnv, evaluate, restore
+from rllib_tag.errors import ConfigError
+from rllib_tag.experiment.experiment import check_experiments, check_shape, load_experiments
+from rllib_tag.nn.team import receiver_rows
+from rllib_tag.playing.restore import export
+from rllib_tag.plugin.env_config import CommEnvConfig
+from rllib_tag.plugin.runner import TagRunner
+from rllib_tag.plugin.sampler import BatchedSampler
+from rllib_tag.plugin.team_policy import unpack
+from rllib_tag.plugin.team_ppo import TeamPPOConfig
+from rllib_tag.world.layout import Senses
+
+RESCUE = "labs_games.Rescue"
+POLICIES = ["medic", "driver", "pilot"]
+
+
+def build(batched: bool, **options: Any) -> Any:
+    """PPO on the three-class game, in this process and greedy, so that both samplers act alike."""
+    (spec,) = load_experiments(EXPERIMENTS / "games" / "speaker_listener.yaml").values()
+    config = {**spec["config"], "env": "rllib_tag.CommEnv", "num_env_runners": 0, "num_envs_per_env_runner": 3}
+    config["env_config"] = {"game": RESCUE, "comm_range": 0.9, "history_length": 3}
+    config["model"]["custom_model_config"] = {"hidden_dim": 16}
+    config["multiagent"]["policies"] = POLICIES
+    config |= {"rollout_fragment_length": 20, "train_batch_size": 60, "minibatch_size": 20, "explore": False, **options}
+    made = TeamPPOConfig().update_from_dict(config)
+    made.env_runner_cls = BatchedSampler if batched else TagRunner
+    return getattr(made, "build_algo", made.build)()
+
+
+def test_a_game_of_three_classes_is_what_rllib_and_the_layout_expect() -> None:
+    env = CommEnv(game=RESCUE, comm_range=0.9)
+    check_multiagent_environments(env)
+    layout = env.games.game.layout
+    assert layout.senses == Senses(
+        ("medic", "driver", "pilot"), (2, 2, 3), {"casualty": 2, "road": 4}, {"team": 2, "casualty": 2}
+    )
+    assert layout.counts == {"casualty": 7, "road": 3}
+    observations, _ = env.reset(seed=3)
+    said = observations["driver_0"]["messages"][2, -1]
+    assert said.shape == (layout.width,) == (3 + 7 * 2 + 3 * 4 + 2 + 3,)
+    world = env.par_env.unwrapped
+    np.testing.assert_allclose(said[layout.own], [*world.places[2], 0], atol=1e-6)
+    assert (said[layout.entities("casualty")] == 0).all()
+    roads = np.concatenate([world.casualties[:3], world.casualties[1:4]], axis=-1)
+    np.testing.assert_allclose(said[layout.entities("road")], roads.ravel(), atol=1e-6)
+    assert [said[layout.seen(kind)] for kind in ("casualty", "road")] == [0, 1]
+    assert said[layout.one_hot].tolist() == [0, 1, 0]
+
+
+def test_episodes_of_unlike_length_are_sampled_as_rllib_samples_them(ray_session: None) -> None:
+    """Observations, rewards, values and advantages, with episodes that end by themselves and that run out of steps."""
+    plain, ours = build(False), build(True)
+    generator = torch.Generator().manual_seed(0)
+    for name, policy in plain.env_runner.policy_map.items():
+        for parameter in policy.model.net.actor.parameters():
+            parameter.data.normal_(std=0.5, generator=generator)
+        ours.get_policy(name).set_weights(policy.get_weights())
+    expected, batch = plain.env_runner.sample(), ours.env_runner.sample()
+    assert batch.env_steps() == expected.env_steps() == 60
+    columns = (SampleBatch.REWARDS, SampleBatch.VF_PREDS, Postprocessing.ADVANTAGES, Postprocessing.VALUE_TARGETS)
+    lengths = set()
+    for name in POLICIES:
+        part, rows = batch.policy_batches[name], expected.policy_batches[name]
+        policy = ours.get_policy(name)
+        obs = {key: torch.from_numpy(value) for key, value in part[SampleBatch.OBS].items()}
+        obs["links"] = unpack(obs["links"], 5)
+        taken = receiver_rows(obs, obs["receivers"][0].tolist(), 2)
+        order = policy.observation_space.original_space.spaces
+        seen = torch.cat([taken[key].flatten(1) for key in order], dim=1).numpy()
+        places = [int(np.abs(seen - row).max(1).argmin()) for row in rows[SampleBatch.OBS]]
+        assert sorted(places) == list(range(len(seen)))
+        np.testing.assert_allclose(seen[places], rows[SampleBatch.OBS], atol=1e-5)
+        for column in columns:
+            ours_flat = np.asarray(part[column]).reshape(-1)[places]
+            np.testing.assert_allclose(ours_flat, rows[column], rtol=1e-3, atol=1e-4, err_msg=column)
+        ends = np.flatnonzero(rows[SampleBatch.TERMINATEDS])
+        lengths |= {int(rows[SampleBatch.T][end]) + 1 for end in ends}
+    assert lengths
+    assert max(lengths) < 11
+    for runner in (plain, ours):
+        runner.stop()
+
+
+def test_it_trains_exports_and_is_evaluated(ray_session: None, tmp_path: Path) -> None:
+    ours = build(True, explore=True)
+    assert np.isfinite(ours.train()["info"]["learner"]["pilot"]["learner_stats"]["total_loss"])
+    ours.save(str(tmp_path / "checkpoint"))
+    ours.stop()
+    team = restore(tmp_path / "checkpoint")
+    exported = restore(export(tmp_path / "checkpoint", tmp_path / "exported"))
+    found = [
+        evaluate(one, episodes=5, yardsticks=["random"], messages=["cut", "silence:driver_0"])
+        for one in (team, exported)
+    ]
+    assert found[0].rows == found[1].rows
+    summary = found[0].summary()
+    assert set(summary) == {"team", "random", "cut", "silence:driver_0"}
+    assert {"return_team", "return_medic", "return_driver", "return_pilot", "near_steps", "mean_links"} == {
+        key for key in summary["team"]
+    }
+    assert "return_minus_team" in summary["random"]
+    assert {row["policy"] for row in found[0].influence} == set(POLICIES)
+    with pytest.raises(ConfigError, match="yardstick: unknown key 'all_chase'"):
+        evaluate(team, episodes=2, yardsticks=["all_chase"])
+    with pytest.raises(ConfigError, match=r"which was trained to see .*, got one that shows"):
+        evaluate(team, episodes=2, game="labs_games.MoreToSee")
+
+
+@pytest.mark.parametrize(
+    ("game", "message"),
+    [
+        ("labs_games.Nothing", r"cannot import 'labs_games.Nothing'"),
+        ("labs_games.RescueEnv", "expected a subclass of Game"),
+        ("labs_games.NobodyIsADriver", "expected at least one agent of each class, got none of 'driver'"),
+        ("labs_games.SomebodyIsForgotten", "expected each agent of the env, medic_0, .*once in classes or others"),
+        ("labs_games.FlatView", r"see, medic: expected casualty \(agents, entities, 2 or more\)"),
+        (
+            "labs_games.ViewOfChangingLength",
+            r"see, medic: casualty: expected shape .*, 7, 2\), .* got .*, 6, 2\)",
+        ),
+        ("labs_games.PositionsInSpace", r"positions: expected shape \(5, 2\), got \(5, 3\)"),
+        ("labs_games.NoTeam", "state: expected team among the kinds, got casualty"),
+        ("labs_games.SomebodyLeavesEarly", "game 0: expected agents that leave an episode together, got medic_1"),
+        ("labs_games.NotANumber", "NotANumber.step: expected finite numbers, got rewards/driver_0 = nan"),
+        ("labs_games.ManyActions", r"expected actions in Discrete\(n\) or Box\(0, 1, \(n,\)\), got MultiDiscrete"),
+    ],
+)
+def test_a_bad_game_is_named_before_any_worker_starts(game: str, message: str) -> None:
+    experiments = load_experiments(EXPERIMENTS / "games" / "speaker_listener.yaml")
+    (spec,) = experiments.values()
+    spec["config"]["env_config"] = {"game": game}
+    spec["config"]["multiagent"]["policies"] = POLICIES
+    check_shape(experiments)
+    with pytest.raises(ConfigError, match=message):
+        check_experiments(experiments)
+
+
+def test_what_the_game_does_not_take_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"or what labs_games.Rescue takes, which is max_cycles, near; .*'far'"):
+        CommEnvConfig.from_mapping({"game": RESCUE, "far": 3})
+    with pytest.raises(ConfigError, match=r"expected game: the import path of a rllib_tag\.Game, got none"):
+        CommEnv(comm_range=1.0)
