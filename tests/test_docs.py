@@ -1,0 +1,36 @@
+"""The pages in docs/ say what works."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The code blocks of a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), flags=re.M | re.S)
+
+
+def test_the_page_on_own_games_leads_to_a_team_that_has_learned(tmp_path: Path) -> None:
+    (tmp_path / "buoy.py").write_text("\n".join(blocks("own-game.md", "python")))
+    (tmp_path / "buoy.yaml").write_text("\n".join(blocks("own-game.md", "yaml")))
+    (commands,) = blocks("own-game.md", "sh")
+    for command in commands.splitlines():
+        setting, program, *arguments = command.split()
+        assert (setting, program) == ("PYTHONPATH=.", "rllib")
+        paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+        done = subprocess.run(
+            [sys.executable, "-m", "rllib_tag", *arguments], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": paths},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["summary"]
+    returns = {name: metrics["return_team"]["mean"] for name, metrics in summary.items()}
+    assert returns["team"] > 0.7 * returns["random"]
+    assert returns["team"] > 0.8 * returns["cut"]
