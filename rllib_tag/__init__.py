@@ -11,7 +11,7 @@ _LAZY = {
     "TagEnv": "rllib_tag.plugin.env",
     "CommEnv": "rllib_tag.plugin.env",
     "Game": "rllib_tag.world.game",
-    "View": "rllib_tag.world.layout",
+    "ClassView": "rllib_tag.world.layout",
     "CommModel": "rllib_tag.plugin.model",
     "CommConfig": "rllib_tag.nn.config",
     "SimpleTagVec": "rllib_tag.world.simulator",

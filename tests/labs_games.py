@@ -9,7 +9,7 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from rllib_tag import Game
-from rllib_tag.world.layout import View
+from rllib_tag.world.layout import ClassView
 
 
 class RescueEnv(ParallelEnv):
@@ -70,15 +70,15 @@ class Rescue(Game):
     def facts(self, env: RescueEnv) -> dict[str, np.ndarray]:
         return {"places": env.places, "casualties": env.casualties, "steps": np.array(env.steps)}
 
-    def see(self, name: str, observation: np.ndarray, facts: dict[str, np.ndarray]) -> View:
+    def see(self, name: str, observation: np.ndarray, facts: dict[str, np.ndarray]) -> ClassView:
         own = observation if name == "pilot" else observation[..., :2]
         n = observation.shape[-2]
         if name == "medic":
-            return View(own, {"casualty": np.repeat(facts["casualties"][..., None, :, :], n, axis=-3)})
+            return ClassView(own, {"casualty": np.repeat(facts["casualties"][..., None, :, :], n, axis=-3)})
         if name == "driver":
             roads = np.concatenate([facts["casualties"][..., :3, :], facts["casualties"][..., 1:4, :]], axis=-1)
-            return View(own, {"road": roads[..., None, :, :]})
-        return View(own, {})
+            return ClassView(own, {"road": roads[..., None, :, :]})
+        return ClassView(own, {})
 
     def positions(self, facts: dict[str, np.ndarray]) -> np.ndarray:
         return facts["places"]
@@ -94,9 +94,9 @@ class Rescue(Game):
 class MoreToSee(Rescue):
     """Everybody sees a number more of itself."""
 
-    def see(self, name: str, observation: np.ndarray, facts: dict[str, np.ndarray]) -> View:
+    def see(self, name: str, observation: np.ndarray, facts: dict[str, np.ndarray]) -> ClassView:
         view = super().see(name, observation, facts)
-        return View(np.concatenate([view.own, view.own[..., :1]], axis=-1), view.entities)
+        return ClassView(np.concatenate([view.own, view.own[..., :1]], axis=-1), view.entities)
 
 
 class NobodyIsADriver(Rescue):
@@ -118,18 +118,20 @@ class SomebodyIsForgotten(Rescue):
 class FlatView(Rescue):
     """Entities in one row."""
 
-    def see(self, name: str, observation: np.ndarray, facts: dict[str, np.ndarray]) -> View:
+    def see(self, name: str, observation: np.ndarray, facts: dict[str, np.ndarray]) -> ClassView:
         view = super().see(name, observation, facts)
-        return View(view.own, {kind: values.reshape(*values.shape[:-2], -1) for kind, values in view.entities.items()})
+        return ClassView(
+            view.own, {kind: values.reshape(*values.shape[:-2], -1) for kind, values in view.entities.items()}
+        )
 
 
 class ViewOfChangingLength(Rescue):
     """Casualties vanish as they are passed."""
 
-    def see(self, name: str, observation: np.ndarray, facts: dict[str, np.ndarray]) -> View:
+    def see(self, name: str, observation: np.ndarray, facts: dict[str, np.ndarray]) -> ClassView:
         view = super().see(name, observation, facts)
         left = 7 - int(np.max(facts["steps"])) // 3
-        return View(view.own, {kind: values[..., :left, :] for kind, values in view.entities.items()})
+        return ClassView(view.own, {kind: values[..., :left, :] for kind, values in view.entities.items()})
 
 
 class PositionsInSpace(Rescue):

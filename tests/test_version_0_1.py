@@ -12,9 +12,10 @@ import pytest
 import ray
 
 from rllib_tag import restore
-from rllib_tag.experiment.experiment import load_experiments
+from rllib_tag.experiment.options import TrainOptions
+from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.playing.rollout import record_episode
-from rllib_tag.training.train import TrainOptions, train
+from rllib_tag.training.train import train
 
 
 @pytest.fixture(scope="session")

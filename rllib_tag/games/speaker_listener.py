@@ -7,7 +7,7 @@ from mpe2 import simple_speaker_listener_v4
 from pettingzoo import ParallelEnv
 
 from rllib_tag.world.game import Arrays, Game
-from rllib_tag.world.layout import View
+from rllib_tag.world.layout import ClassView
 
 
 class SpeakerListener(Game):
@@ -41,15 +41,15 @@ class SpeakerListener(Game):
             "goal": np.array(world.agents[0].goal_b.color),
         }
 
-    def see(self, name: str, observation: np.ndarray, facts: Arrays) -> View:
+    def see(self, name: str, observation: np.ndarray, facts: Arrays) -> ClassView:
         """The speaker: its position and the goal's colour. The listener: its own movement and the landmarks."""
         goal = facts["goal"][..., None, :]
         if name == "speaker":
-            return View(np.concatenate([facts["team"][..., :1, :2], goal], axis=-1), {})
+            return ClassView(np.concatenate([facts["team"][..., :1, :2], goal], axis=-1), {})
         own = facts["team"][..., 1:, :]
         if self.full_observation:
             own = np.concatenate([own, goal], axis=-1)
-        return View(own, {"landmarks": facts["landmarks"][..., None, :, :]})
+        return ClassView(own, {"landmarks": facts["landmarks"][..., None, :, :]})
 
     def positions(self, facts: Arrays) -> np.ndarray:
         """Where the two are: (..., 2, 2)."""

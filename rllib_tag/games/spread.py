@@ -7,7 +7,7 @@ from mpe2 import simple_spread_v3
 from pettingzoo import ParallelEnv
 
 from rllib_tag.world.game import Arrays, Game
-from rllib_tag.world.layout import View
+from rllib_tag.world.layout import ClassView
 
 
 class Spread(Game):
@@ -43,14 +43,14 @@ class Spread(Game):
             "landmarks": np.array([mark.state.p_pos for mark in env.world.landmarks]),
         }
 
-    def see(self, name: str, observation: np.ndarray, facts: Arrays) -> View:
+    def see(self, name: str, observation: np.ndarray, facts: Arrays) -> ClassView:
         """Own movement, and the landmarks, which are the same for all who see them."""
         first = self.team.index(self.classes[name][0])
         own = facts["team"][..., first : first + len(self.classes[name]), :]
         if name == "worker" and not self.full_observation:
-            return View(own, {})
+            return ClassView(own, {})
         landmarks = facts["landmarks"][..., None, :, :]
-        return View(own, {"landmarks": np.repeat(landmarks, own.shape[-2], axis=-3)})
+        return ClassView(own, {"landmarks": np.repeat(landmarks, own.shape[-2], axis=-3)})
 
     def positions(self, facts: Arrays) -> np.ndarray:
         """Where everybody is: (..., N, 2)."""

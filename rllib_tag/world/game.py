@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from pettingzoo import ParallelEnv
 
-from rllib_tag.world.layout import MessageLayout, Senses, View
+from rllib_tag.world.layout import ClassView, MessageLayout, Senses
 from rllib_tag.world.streams import Streams
 
 Arrays = Mapping[str, np.ndarray]
@@ -63,7 +63,7 @@ class Game(abc.ABC):
         """
 
     @abc.abstractmethod
-    def see(self, name: str, observation: Any, facts: Arrays) -> View:
+    def see(self, name: str, observation: Any, facts: Arrays) -> ClassView:
         """What the agents of a class see.
 
         Args:

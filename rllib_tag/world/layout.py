@@ -12,7 +12,7 @@ from rllib_tag.errors import ConfigError, check_int
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
+class ClassView:
     """What the n agents of one class see, over any leading axes.
 
     Args:
@@ -115,7 +115,7 @@ class MessageLayout:
     def _flags(self) -> int:
         return self.own.stop + sum(dim * self.counts[kind] for kind, dim in self.senses.kinds.items())
 
-    def messages(self, views: Sequence[View]) -> np.ndarray:
+    def messages(self, views: Sequence[ClassView]) -> np.ndarray:
         """The message that every agent of a team sends.
 
         Args:

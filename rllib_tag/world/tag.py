@@ -14,7 +14,7 @@ from pettingzoo import ParallelEnv
 from rllib_tag.names import GOOD_POLICY, POLICIES
 from rllib_tag.world.behaviours import evasive_actions
 from rllib_tag.world.game import Arrays, Game, Played, Seen
-from rllib_tag.world.layout import MessageLayout, View
+from rllib_tag.world.layout import ClassView, MessageLayout
 from rllib_tag.world.observations import SEES, SENSES, decode
 from rllib_tag.world.roster import Roster
 from rllib_tag.world.simulator import SIZE, SimpleTagVec
@@ -94,7 +94,7 @@ class TagGame(Game):
             "landmarks": np.array([mark.state.p_pos for mark in world.landmarks]).reshape(-1, 2),
         }
 
-    def see(self, name: str, observation: np.ndarray, facts: Arrays) -> View:
+    def see(self, name: str, observation: np.ndarray, facts: Arrays) -> ClassView:
         """What a class sees, from MPE's observations of its members (..., n, D), wrapped or not."""
         fields = decode(np.asarray(observation, np.float32), self.roster, self.num_obstacles, good=False)
         position = fields.position[..., None, :]
@@ -104,7 +104,7 @@ class TagGame(Game):
                 seen[kind] = fields.landmarks + position
             else:
                 seen[kind] = np.concatenate([fields.good + position, fields.good_velocities], axis=-1)
-        return View(np.concatenate([fields.position, fields.velocity], axis=-1), seen)
+        return ClassView(np.concatenate([fields.position, fields.velocity], axis=-1), seen)
 
     def positions(self, facts: Arrays) -> np.ndarray:
         """Where the adversaries are: (..., N, 2)."""

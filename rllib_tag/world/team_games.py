@@ -13,7 +13,7 @@ from rllib_tag.world.episode_stats import EpisodeStats
 from rllib_tag.world.finite import check_finite
 from rllib_tag.world.game import Arrays, Game, World
 from rllib_tag.world.history import History
-from rllib_tag.world.layout import View
+from rllib_tag.world.layout import ClassView
 from rllib_tag.world.streams import Streams
 
 OTHERS_STREAM = 1  # of an episode's seed; 2 is that of sampled actions, 3 that of channel conditions
@@ -158,10 +158,10 @@ class TeamGames:
         self._seen = self.world.show()
         self._messages = self.game.layout.messages([self._class_view(name) for name in self.game.classes])
 
-    def _class_view(self, name: str) -> View:
+    def _class_view(self, name: str) -> ClassView:
         game, B, n = self.game, self.num_games, len(self.game.classes[name])
         if not n:
-            return View(np.zeros((B, 0, game.layout.own.stop), np.float32), {})
+            return ClassView(np.zeros((B, 0, game.layout.own.stop), np.float32), {})
         view, senses = game.see(name, self._seen.observations[name], self.facts), game.layout.senses
         what = f"{type(game).__name__}.see, {name}"
         _check_shape(f"{what}: own", view.own, (B, n, senses.own[senses.classes.index(name)]))

@@ -15,7 +15,8 @@ from ray.rllib.utils.pre_checks.env import check_multiagent_environments
 
 from rllib_tag import CommEnv, evaluate, restore
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.experiment import check_experiments, check_shape, load_experiments
+from rllib_tag.experiment.experiment import parse_experiments
+from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.playing.restore import export
 from rllib_tag.plugin.env_config import CommEnvConfig
@@ -145,9 +146,8 @@ def test_a_bad_game_is_named_before_any_worker_starts(game: str, message: str) -
     (spec,) = experiments.values()
     spec["config"]["env_config"] = {"game": game}
     spec["config"]["multiagent"]["policies"] = POLICIES
-    check_shape(experiments)
     with pytest.raises(ConfigError, match=message):
-        check_experiments(experiments)
+        parse_experiments(experiments)
 
 
 def test_what_the_game_does_not_take_is_named() -> None:
