@@ -45,7 +45,7 @@ def team_controller(
                 rows = disturbance.apply(name, rows, games)
             for policy, places in team.parts(games.config.game, name):
                 noise = None if deterministic else [rng for rng in rngs for _ in places]
-                chosen = team.actions(policy, rows_of(rows, places, len(agents)), games.layout, noise)
+                chosen = team.actions(policy, rows_of(rows, places, len(agents)), noise, games.layout)
                 chosen = chosen.reshape(len(games.seeds), len(places), *chosen.shape[1:])
                 out |= {agents[place]: chosen[:, i] for i, place in enumerate(places)}
         return out

@@ -31,6 +31,7 @@ from rllib_tag.plugin.env_config import EnvConfig, TagEnvConfig, read_env_config
 from rllib_tag.plugin.prey import greedy_actions
 from rllib_tag.world.game import Game
 from rllib_tag.world.layout import MessageLayout
+from rllib_tag.world.observations import SENSES
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"  # a team that ships with the package, exported
 Observation = Mapping[str, np.ndarray | torch.Tensor]
@@ -141,22 +142,29 @@ class TrainedTeam:
         self,
         policy: str,
         observations: Observation,
-        layout: MessageLayout,
         rngs: Sequence[np.random.Generator] | None = None,
+        layout: MessageLayout | None = None,
     ) -> np.ndarray:
         """Acts for several agents of one policy, for any team size.
 
         Args:
             policy: The policy's name.
             observations: Observations of `TagEnv`, stacked by key: (B, ...) arrays or tensors.
-            layout: What stands where in the game's messages: `env_config_for(…).game.layout`.
-            rngs: For each observation, what to sample its action with; None takes the likeliest actions.
+            rngs: For each observation, what to sample its action with; None takes the likeliest actions. Default: None.
+            layout: What stands where in the game's messages: `env_config_for(…).game.layout`. Default: what the
+                critics' state of tag, if it is in the observations, tells of the numbers of prey and landmarks.
 
         Returns:
             (B,) integers, or (B, n) float32 for n continuous actions.
         """
         net = self.nets[policy]
         batch = {key: torch.as_tensor(value) for key, value in observations.items()}
+        if layout is None and "messages" in batch:
+            if "good" not in batch:
+                raise ConfigError("actions: expected a layout beside observations without the state of tag, got none.")
+            layout = MessageLayout(
+                SENSES, {kind: batch[kind].shape[1] if kind in batch else 0 for kind in SENSES.kinds}
+            )
         with torch.no_grad():
             outputs, _ = net(batch, layout)
         if rngs is None:
