@@ -81,7 +81,9 @@ def test_sampling_follows_the_distribution(team: TrainedTeam) -> None:
     many = {key: np.repeat(value[None], 4000, axis=0) for key, value in row.items()}
     drawn = team.actions("class_a", many, [np.random.default_rng(0)] * 4000)
     with torch.no_grad():
-        logits, _ = team.nets["class_a"]({key: torch.from_numpy(value[None]) for key, value in row.items()})
+        logits, _ = team.nets["class_a"](
+            {key: torch.from_numpy(value[None]) for key, value in row.items()}, env.games.game.layout
+        )
     expected = logits.softmax(-1)[0].numpy()
     np.testing.assert_allclose(np.bincount(drawn, minlength=5) / 4000, expected, atol=0.04)
 
