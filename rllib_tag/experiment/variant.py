@@ -52,7 +52,7 @@ class View:
     @property
     def must_be_batched(self) -> bool:
         """Whether its game says that it is to be sampled on arrays."""
-        return self.tag is not None and self.config.env_config.get("backend") == "batched"
+        return self.comm is not None and self.config.env_config.get("backend") == "batched"
 
 
 @dataclasses.dataclass(frozen=True)

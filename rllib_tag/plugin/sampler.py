@@ -18,7 +18,7 @@ from torch.utils import deterministic
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.env import CommEnv
-from rllib_tag.plugin.ray_internals import RolloutMetrics
+from rllib_tag.plugin.ray_internals import RolloutMetrics, sub_environment_seed
 from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.team_policy import TeamPolicy
 from rllib_tag.world.team_games import TeamView
@@ -78,7 +78,7 @@ class BatchedSampler(TagRunner):
             places.setdefault(self.policy_mapping_fn(agent, None, worker=self), []).append(place)
         self._places = places
         if self.seed is not None:  # the seeds that RLlib gives its sub-environments, which it resets once more
-            self._games.reset([self.worker_index * 1000 + i + self.seed for i in range(num_envs)])
+            self._games.reset([sub_environment_seed(self.seed, self.worker_index, i) for i in range(num_envs)])
         self._games.reset()
         self._returns = np.zeros((num_envs, len(self._games.agents)))
         self._stretch = self._common_stretch()
