@@ -24,7 +24,7 @@ from small_runs import small
 from rllib_tag import TagEnv, evaluate, restore
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.checkpoints import find_checkpoint
-from rllib_tag.names import METRICS
+from rllib_tag.names import INFLUENCE, METRICS
 from rllib_tag.nn.weights import build_net
 from rllib_tag.playing.evaluate import FILES, parse_overrides
 from rllib_tag.playing.marl_eval import marl_eval_layout, task_name
@@ -130,7 +130,9 @@ def test_a_class_without_graph_layers_has_fewer_figures(team: TrainedTeam, tmp_p
     mixed = dataclasses.replace(team, nets={**team.nets, "class_a": deaf})
     evaluate(mixed, episodes=2, messages=("cut",)).write(tmp_path)
     with (tmp_path / "influence.csv").open(newline="") as file:
-        entropies = {row["policy"]: row["attention_entropy"] for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    assert rows[0].keys() == {"policy", "seed", *INFLUENCE}
+    entropies = {row["policy"]: row["attention_entropy"] for row in rows}
     assert entropies["class_a"] == ""
     assert float(entropies["class_b"]) >= 0
 
