@@ -55,19 +55,20 @@ def cluster_address(asked: str | None) -> str | None:
         ) from error
     if found is None:
         return "local"
-    why = _why_unreachable(found)
-    if why is None and found == address and "://" not in found and not is_cluster(found, ANSWER_TIMEOUT_S):
-        why = "what listens there is not Ray, or of another version"
-    if why is None:
+    reason = _unreachable_reason(found)
+    if reason is None and found == address and "://" not in found and not is_cluster(found, ANSWER_TIMEOUT_S):
+        reason = "what listens there is not Ray, or of another version"
+    if reason is None:
         return address
     if address is None:  # left by a cluster that is gone
         return "local"
     raise ConfigError(
-        f"{source}: expected a cluster at {found}, found none ({why}). Start one, correct the address or leave it out."
+        f"{source}: expected a cluster at {found}, found none ({reason}). Start one, correct the address or leave it "
+        "out."
     )
 
 
-def _why_unreachable(address: str) -> str | None:
+def _unreachable_reason(address: str) -> str | None:
     """What keeps an address from being a cluster's or of a server for its clients; None if nothing seems to."""
     client = address.startswith("ray://")
     host, _, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
