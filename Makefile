@@ -6,7 +6,7 @@ OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= python3.13
 BETWEEN := "ray[rllib,tune]==2.50.1" torch==2.13.0
 
-.PHONY: help install demo test test-matrix matrix-oldest matrix-between matrix-newest nightly faults check bench scaling study report format clean
+.PHONY: help install demo test test-matrix matrix-oldest matrix-between matrix-newest nightly faults check bench scaling study games report format clean
 
 help:
 	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 5 minutes on 2 cores)"
@@ -16,6 +16,7 @@ help:
 	@echo "make bench  measure all speeds beside other libraries' (about 85 minutes on 2 cores)"
 	@echo "make scaling  measure training with 1, 2 and 4 env runners on 1 and 2 nodes (a quarter of an hour)"
 	@echo "make study  train and evaluate all arms of the study that have no results yet (hours)"
+	@echo "make games  the same for the games beside tag, and print their table"
 	@echo "make report draw the study's figures and print its tables, from the results alone"
 	@echo "make check  format, lint, types, fast tests"
 
@@ -87,6 +88,11 @@ scaling: install
 
 study: install
 	$(BIN)/python experiments/study/study.py
+
+games: install
+	$(BIN)/python experiments/study/study.py experiments/games/speaker_listener.yaml --out experiments/results/games --work out/games
+	$(BIN)/python experiments/study/study.py experiments/games/spread.yaml --out experiments/results/games --work out/games
+	$(BIN)/python experiments/games/report.py
 
 report: install
 	$(BIN)/python experiments/study/report.py

@@ -46,7 +46,7 @@ LABELS = {
     "native_3a1b": "trained as 3A + 1B",
     "native_1a3b": "trained as 1A + 3B",
     "native_4a4b": "trained as 4A + 4B",
-    "gcn": "GCN in place of GAT",
+    "gcn": "mean in place of GAT",
     "temporal_gru": "GRU in place of the transformer",
     "temporal_none": "no history",
     "shared_critic": "one critic for both classes",

@@ -1,6 +1,7 @@
-"""Trains and evaluates the study's arms, a run a seed, and keeps each run's figures as it ends.
+"""Trains and evaluates the arms of a study, one run for each seed, and keeps each run's results as it ends.
 
 make study
+make games
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ from rllib_tag.cli_output import run_command
 from rllib_tag.errors import check_keys
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv, write_json
-from rllib_tag.names import BASELINES
+from rllib_tag.names import BASELINES, RANDOM, RETURN_ADVERSARY, RETURN_TEAM
+from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing.transfer import transfer
-from rllib_tag.results import JSON, RETURN, SECONDS, env_steps, read_results, with_number
+from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.results import CUSTOM, JSON, SECONDS, env_steps, read_results, with_number
 from rllib_tag.training.train import TrainOptions, train
 
 HERE = Path(__file__).parent
 YARDSTICKS_ON = ("comm", "comm_evasive", "lone_class_a", "comm_long")  # where report.py draws or prints them
+TAGS_OWN = ("captured", "steps_to_first_contact")  # metrics
 TRANSFERRED = "comm"
 WITHOUT_CLASS_A = ("comm_evasive", "no_comm_evasive", "comm_relational_evasive")  # what is class B worth by itself?
 interrupted = threading.Event()  # so that Ctrl-C, which every process gets, ends the whole study
@@ -63,48 +67,51 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
         console.print(f"{name}: {end.status} {end.error or ''}")
         return False
     folder = out / arm / f"seed_{seed}"
-    curve = read_columns(end.folder / JSON)
     team = restore(end.folder)
-    talks = team.nets["class_a"].config.gnn != "none"
-    result = evaluate(
-        team,
-        episodes=episodes,
-        yardsticks=tuple(BASELINES) if arm in YARDSTICKS_ON else (),
-        messages=("all",) if talks else (),
-    )
+    is_tag = isinstance(team.env_config_for(), TagEnvConfig)
+    returned = RETURN_ADVERSARY if is_tag else RETURN_TEAM
+    curve = read_columns(end.folder / JSON, returned)
+    talks = all(net.config.gnn != "none" for net in team.nets.values() if isinstance(net, AdversaryNet))
+    baselines = (tuple(BASELINES) if arm in YARDSTICKS_ON else ()) if is_tag else (RANDOM,)
+    conditions = ("all" if is_tag else "cut",) if talks else ()
+    result = evaluate(team, episodes=episodes, yardsticks=baselines, messages=conditions)
     summary = result.summary()
     write_csv(folder / "curve.csv", curve)
     write_csv(folder / "episodes.csv", [row for row in result.rows if row["controller"] not in result.conditions])
     if result.conditions:
-        write_csv(folder / "conditions.csv", [_condition(name, summary[name]) for name in ("team", *result.conditions)])
+        played = ("team", *result.conditions)
+        write_csv(folder / "conditions.csv", [_condition(name, summary[name], returned) for name in played])
     if arm == TRANSFERRED:
         write_csv(folder / "transfer.csv", transfer(team, episodes=episodes))
     if arm in WITHOUT_CLASS_A:
         write_csv(folder / "class_b_alone.csv", evaluate(team, episodes=episodes, num_class_a=0).rows)
     write_json(folder / "summary.json", result.as_json())
-    console.print(f"{name}: {summary['team']['return_adversary']['mean']:.1f}")
+    console.print(f"{name}: {summary['team'][returned]['mean']:.1f}")
     return True
 
 
-def read_columns(path: Path) -> list[dict[str, float]]:
+def read_columns(path: Path, returned: str = RETURN_ADVERSARY) -> list[dict[str, float]]:
     """Steps, seconds and return of each iteration in a trial's file of results."""
+    metric = f"{CUSTOM}{returned}_mean"
     return [
-        {"env_steps": env_steps(row), "seconds": round(row[SECONDS], 1), "return_adversary": row[RETURN]}
-        for row in with_number(read_results(path), RETURN)
+        {"env_steps": env_steps(row), "seconds": round(row[SECONDS], 1), returned: row[metric]}
+        for row in with_number(read_results(path), metric)
     ]
 
 
-def _condition(name: str, figures: Mapping[str, Mapping[str, float | None]]) -> dict[str, Any]:
+def _condition(name: str, metrics: Mapping[str, Mapping[str, float | None]], returned: str) -> dict[str, Any]:
     out: dict[str, Any] = {"condition": name}
-    for key in ("return_adversary", "return_minus_team", "captured", "steps_to_first_contact"):
-        figure = figures.get(key, {"mean": 0.0, "standard_error": 0.0})  # the team's difference from itself
-        out |= {f"{key}_mean": figure["mean"], f"{key}_se": figure["standard_error"]}
+    for key in (returned, "return_minus_team", *TAGS_OWN):
+        if key in metrics or key == "return_minus_team":
+            found = metrics.get(key, {"mean": 0.0, "standard_error": 0.0})  # the team's difference from itself
+            out |= {f"{key}_mean": found["mean"], f"{key}_se": found["standard_error"]}
     return out
 
 
 def _progress(name: str, trial: str, result: Mapping[str, Any], stop: Mapping[str, float]) -> None:
     if result["training_iteration"] % 20 == 0:
-        returned = result["env_runners"]["custom_metrics"]["return_adversary_mean"]
+        metrics = result["env_runners"]["custom_metrics"]
+        returned = metrics.get(f"{RETURN_ADVERSARY}_mean", metrics.get(f"{RETURN_TEAM}_mean"))
         steps, seconds = result["timesteps_total"], result["time_total_s"]
         console.print(f"{name:<30} {steps:>10,} steps {seconds:>6.0f} s  return {returned:6.1f}")
 

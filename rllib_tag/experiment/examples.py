@@ -7,7 +7,7 @@ from pathlib import Path
 from rllib_tag.errors import check_choice
 
 FOLDER = Path(__file__).parent.parent / "examples"  # in a checkout, a link to `experiments/`
-GROUPS = (".", "sweeps", "study")
+GROUPS = (".", "games", "sweeps", "study")
 
 
 def example_files() -> dict[str, Path]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_number, dataclass_from_mapping
 
+logger = logging.getLogger(__name__)
 Temporal = Literal["transformer", "gru", "none"]
 Sequence = Literal["history", "neighbors"]
-Gnn = Literal["gat", "gatv2", "gcn", "none"]
+Gnn = Literal["gat", "gatv2", "mean", "none"]
 Critic = Literal["class", "shared", "local"]
 
 
@@ -25,7 +28,8 @@ class CommConfig:
         temporal: What reads the tokens: `transformer`, `gru` or `none`. Default: `transformer`.
         sequence: The tokens: a node's own last T messages (`history`) or the messages that it hears now
             (`neighbors`, transformer only). Default: `history`.
-        gnn: Graph layer: `gat`, `gatv2`, `gcn`, or `none` for no communication at all. Default: `gat`.
+        gnn: Graph layer: `gat`, `gatv2`, `mean` (of what is heard), or `none` for no communication at all; `gcn` is an
+            old name of `mean`. Default: `gat`.
         gnn_layers: Graph layers. Default: 2.
         relational: Whether graph layers take what each class says by itself, with weights of its own, and add the
             two, so that neither dilutes the other. Default: no.
@@ -50,6 +54,9 @@ class CommConfig:
     value_scale: float = 10.0
 
     def __post_init__(self) -> None:
+        if self.gnn == "gcn":
+            _say_renamed()
+            object.__setattr__(self, "gnn", "mean")
         for name in ("hidden_dim", "num_heads", "num_layers", "gnn_layers"):
             check_int(name, getattr(self, name), 1)
         check_choice("temporal", self.temporal, get_args(Temporal))
@@ -59,7 +66,7 @@ class CommConfig:
         check_bool("relational", self.relational)
         if self.relational and self.gnn == "none":
             raise ConfigError(
-                "relational: expected graph layers, got gnn: none. Set relational: false, or gnn: gat, gatv2 or gcn."
+                "relational: expected graph layers, got gnn: none. Set relational: false, or gnn: gat, gatv2 or mean."
             )
         check_number("value_scale", self.value_scale, 1e-6, 1e6)
         if self.hidden_dim % 2 or self.hidden_dim % self.num_heads:
@@ -77,3 +84,8 @@ class CommConfig:
     def from_mapping(cls, mapping: Mapping[str, Any]) -> CommConfig:
         """Builds it from a mapping such as YAML's; an unknown key is an error that names the nearest."""
         return dataclass_from_mapping(cls, "custom_model_config", mapping)
+
+
+@functools.cache  # once for each process
+def _say_renamed() -> None:
+    logger.warning("gnn: gcn is called mean now, which is what it computes. Rename it.")

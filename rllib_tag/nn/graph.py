@@ -17,9 +17,10 @@ class GraphEncoder(nn.Module):
     .. math::
         x \leftarrow \mathrm{ELU}(S x + \mathrm{conv}(x, E))
 
-    `gat` and `gatv2` attend with `num_heads` heads whose outputs are joined. `gcn` takes the mean over
-    the links that a node hears (weights 1 / in-degree), because the symmetric norm would tell a node the
-    degree of senders beyond its reach. `none` leaves the convolution out.
+    `gat` and `gatv2` attend with `num_heads` heads whose outputs are joined. `mean` takes the mean over
+    the links that a node hears: what `SAGEConv(aggr="mean", root_weight=False)` computes. A graph convolution (GCN) is
+    not offered: its symmetric norm divides by the number of links of each sender, and so would tell a node of agents
+    beyond its reach. `none` leaves the convolution out.
 
     With several relations, a layer has a convolution for the links from each class of senders and adds them: attention,
     or the mean, is taken within a class, so that what one class says weighs the same however many of the other talk.
@@ -32,8 +33,8 @@ class GraphEncoder(nn.Module):
         gnn: Which convolution.
         num_relations: Classes of senders with a convolution of their own; 1 is one for all. Default: 1.
 
-    Source: Velickovic et al. 2018; Brody et al. 2022; Kipf & Welling 2017; torch_geometric.nn.conv. Relations:
-    Schlichtkrull et al. 2018 for the mean, Busbridge et al. 2019 (within-relation attention).
+    Source: Velickovic et al. 2018; Brody et al. 2022; Hamilton et al. 2017 for the mean; torch_geometric.nn.conv.
+    Relations: Schlichtkrull et al. 2018 for the mean, Busbridge et al. 2019 (within-relation attention).
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class GraphEncoder(nn.Module):
         self.skips = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(dims))
         self.convs = nn.ModuleList()
         for before, after in (pair for pair in pairwise(dims) for _ in range(num_relations)):
-            if gnn == "gcn":
+            if gnn == "mean":
                 self.convs.append(GCNConv(before, after, add_self_loops=False, normalize=False, bias=False))
             elif gnn != "none":
                 kind = GATConv if gnn == "gat" else GATv2Conv
@@ -69,7 +70,7 @@ class GraphEncoder(nn.Module):
         """The attention of each layer on each edge, mean over the heads: `num_layers` times (E,).
 
         A receiver's add up to 1; with several relations the classes that it hears share that evenly.
-        Without attention in the layer: the weight that the edge has in the mean (`gcn`), or nothing (`none`).
+        Without attention in the layer: the weight that the edge has in the mean (`mean`), or nothing (`none`).
         """
         weights: list[Tensor] = []
         self._run(nodes, edges, classes, None, weights)
@@ -106,7 +107,7 @@ class GraphEncoder(nn.Module):
 
     def _pass(self, conv: nn.Module, nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
         """What a convolution gives (M, H), and the weight of each edge (E,)."""
-        if self.gnn == "gcn":
+        if self.gnn == "mean":
             degree = torch.zeros(len(nodes), device=nodes.device).index_add_(
                 0, edges[1], torch.ones(edges.shape[1], device=nodes.device)
             )

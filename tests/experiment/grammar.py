@@ -98,7 +98,7 @@ def networks(draw: Draw) -> dict[str, Any]:
             {
                 "num_layers": st.integers(1, 2), "gnn_layers": st.integers(1, 2),
                 "temporal": st.sampled_from(["transformer", "gru", "none"]),
-                "gnn": st.sampled_from(["gat", "gatv2", "gcn", "none"]),
+                "gnn": st.sampled_from(["gat", "gatv2", "mean", "none"]),
                 "critic": st.sampled_from(["class", "shared", "local"]), "value_scale": st.sampled_from([1, 10, 0.5]),
                 "sequence": st.sampled_from(["history", "neighbors"]), "relational": st.booleans(),
             }
@@ -176,7 +176,7 @@ def configs(draw: Draw, run: str) -> dict[str, Any]:
     game["backend"] = draw(st.sampled_from(["auto", "auto", "mpe2"]))
     net = draw(networks())
     if net.get("temporal") in (None, "transformer") and draw(st.booleans()):
-        net["gnn"] = {"grid_search": ["gat", "gcn"]}
+        net["gnn"] = {"grid_search": ["gat", "mean"]}
     own = copy.copy(OWN) if run == "PPO" else {key: OWN[key] for key in ("lr", "entropy_coeff", "grad_clip", "explore")}
     if game.get("shaping") or run != "PPO":
         own.pop("gamma", None)

@@ -36,7 +36,7 @@ PBT = {"type": "pbt", "hyperparam_mutations": {"lr": {"loguniform": [0.0001, 0.0
 def test_sampled_values_are_tunes_own() -> None:
     config = {
         "lr": {"loguniform": [0.0001, 0.01]}, "num_epochs": {"randint": [2, 7]}, "gamma": 0.99,
-        "model": {"custom_model_config": {"gnn": {"choice": ["gat", "gcn"]}}}, "lambda": {"uniform": [0.3, 0.9]},
+        "model": {"custom_model_config": {"gnn": {"choice": ["gat", "mean"]}}}, "lambda": {"uniform": [0.3, 0.9]},
     }  # fmt: skip
     space = with_samplers(config)
     assert isinstance(space["lr"], Float)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import as_batch, play_on
+from torch_geometric.nn import SAGEConv
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.config import CommConfig, _say_renamed
+from rllib_tag.nn.graph import GraphEncoder
 from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
 from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.env_config import TagEnvConfig
@@ -25,9 +27,9 @@ VARIANTS = [
         {"temporal": "none"},
         {"sequence": "neighbors"},
         {"gnn": "gatv2"},
-        {"gnn": "gcn"},
+        {"gnn": "mean"},
         {"relational": True},
-        {"relational": True, "gnn": "gcn"},
+        {"relational": True, "gnn": "mean"},
         {"gnn": "none"},
         {"gnn_layers": 1, "num_layers": 1},
         {"critic": "local"},
@@ -39,9 +41,9 @@ IDS = [
     "no_temporal",
     "neighbors",
     "gatv2",
-    "gcn",
+    "mean",
     "relational",
-    "relational_gcn",
+    "relational_mean",
     "no_comm",
     "shallow",
     "local_critic",
@@ -203,7 +205,7 @@ def test_history_and_other_classes_are_read() -> None:
 
 def test_attention_rows_sum_to_one_over_what_is_heard() -> None:
     obs = batch_of({"num_class_a": 3, "num_class_b": 2, "comm_range": 0.8})
-    for gnn, relational in itertools.product(("gat", "gatv2", "gcn"), (False, True)):
+    for gnn, relational in itertools.product(("gat", "gatv2", "mean"), (False, True)):
         attention = net(CommConfig(hidden_dim=28, gnn=gnn, relational=relational)).encoder.attention(obs, LAYOUT)
         assert attention.shape == (len(obs["self"]), 2, 5, 5)
         assert (attention[(obs["links"] == 0).unsqueeze(1).expand_as(attention)] == 0).all()
@@ -240,6 +242,21 @@ def test_the_critic_sees_the_state_from_its_own_place() -> None:
     assert len(values[:4].unique()) == 4
 
 
+def test_the_old_name_of_the_mean_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    _say_renamed.cache_clear()
+    assert CommConfig(gnn="gcn") == CommConfig(gnn="gcn") == CommConfig(gnn="mean")
+    assert caplog.messages == ["gnn: gcn is called mean now, which is what it computes. Rename it."]
+
+
+def test_the_mean_is_that_of_sage() -> None:
+    nodes, edges = torch.randn(7, 5), torch.tensor([[0, 1, 2, 2, 3, 4, 5, 6], [0, 0, 0, 2, 3, 3, 5, 6]])
+    ours = GraphEncoder(5, 12, 2, 1, "mean")
+    theirs = SAGEConv(5, 12, aggr="mean", root_weight=False, bias=False)
+    theirs.lin_l.load_state_dict(ours.convs[0].lin.state_dict())
+    out = ours(nodes, edges, torch.zeros(7))
+    torch.testing.assert_close(out, torch.nn.functional.elu(ours.skips[0](nodes) + theirs(nodes, edges)))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -247,7 +264,7 @@ def test_the_critic_sees_the_state_from_its_own_place() -> None:
         ({"hidden_dim": 30, "num_heads": 4}, "even multiple of num_heads = 4, got 30"),
         ({"hidden_dim": 9, "num_heads": 3}, "even multiple of num_heads = 3, got 9"),
         ({"hidden_dim": 0}, "hidden_dim: expected an integer of at least 1, got 0"),
-        ({"gnn": "sage"}, "gnn: expected one of gat, gatv2, gcn, none, got 'sage'"),
+        ({"gnn": "sage"}, "gnn: expected one of gat, gatv2, mean, none, got 'sage'"),
         ({"temporal": "lstm"}, "temporal: expected one of"),
         ({"critic": "none"}, "critic: expected one of class, shared, local"),
         ({"sequence": "neighbors", "temporal": "gru"}, "read by the transformer"),

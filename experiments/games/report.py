@@ -1,0 +1,63 @@
+"""What communication is worth in the games beside tag, from the results that `make games` has written.
+
+python experiments/games/report.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rllib_tag.cli_output import run_command
+from rllib_tag.errors import ConfigError
+from rllib_tag.names import RANDOM, RETURN_TEAM
+
+GAMES = ("speaker_listener", "spread")
+ARMS = {"comm": "with communication", "no_comm": "without", "full_observation": "with full observation"}
+
+
+def returns(out: Path, arm: str, controller: str = "team") -> np.ndarray:
+    """The mean return of each training seed of an arm, on the evaluation's episodes.
+
+    Raises:
+        ConfigError: If there are no results of this arm.
+    """
+    files = sorted((out / arm).glob("seed_*/summary.json"))
+    if not files:
+        raise ConfigError(f"report: expected results in {out / arm}, found none. Run `make games`.")
+    summaries = [json.loads(file.read_text())["summary"] for file in files]
+    return np.array([summary[controller][RETURN_TEAM]["mean"] for summary in summaries])
+
+
+def share_recovered(out: Path, game: str) -> float:
+    """How much of the gap between no communication and full observation communication recovers, by means over seeds."""
+    comm, no_comm, full = (returns(out, f"{game}_{arm}").mean() for arm in ARMS)
+    return float((comm - no_comm) / (full - no_comm))
+
+
+def main(
+    out: Annotated[Path, typer.Option(help="Folder of the results.")] = Path("experiments/results/games"),
+) -> None:
+    """Prints, for each game, the mean over seeds, the lowest and the highest, and the share of the gap recovered."""
+    table = Table("return of an agent: mean over seeds [lowest, highest]", *GAMES)
+    for arm, label in ARMS.items():
+        table.add_row(label, *(_cell(returns(out, f"{game}_{arm}")) for game in GAMES))
+    table.add_row("trained with, links cut", *(_cell(returns(out, f"{game}_comm", "cut")) for game in GAMES))
+    table.add_row("random", *(_cell(returns(out, f"{game}_comm", RANDOM)) for game in GAMES))
+    table.add_row("share of the gap recovered", *(f"{share_recovered(out, game):.2f}" for game in GAMES))
+    Console(width=110).print(table)
+
+
+def _cell(values: np.ndarray) -> str:
+    mean, low, high = f"{values.mean():.1f}", f"{values.min():.1f}", f"{values.max():.1f}"
+    return mean if low == high else f"{mean} [{low}, {high}]"
+
+
+if __name__ == "__main__":
+    run_command(lambda: typer.run(main))
