@@ -1,13 +1,18 @@
-"""The pages in docs/ say what works."""
+"""The pages in docs/ and the examples in docstrings say what works."""
 
 from __future__ import annotations
 
+import doctest
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+
+import rllib_tag
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -34,3 +39,11 @@ def test_the_page_on_own_games_leads_to_a_team_that_has_learned(tmp_path: Path) 
     returns = {name: metrics["return_team"]["mean"] for name, metrics in summary.items()}
     assert returns["team"] > 0.7 * returns["random"]
     assert returns["team"] > 0.8 * returns["cut"]
+
+
+@pytest.mark.parametrize("name", sorted({*rllib_tag.__all__} - {"__version__"}))
+def test_every_public_name_has_an_example_that_runs(name: str) -> None:
+    public = getattr(rllib_tag, name)
+    module = sys.modules[public.__module__]
+    (found,) = (test for test in doctest.DocTestFinder(recurse=False).find(public, name, module) if test.examples)
+    assert doctest.DocTestRunner().run(found).failed == 0

@@ -40,6 +40,10 @@ class CommConfig:
 
     Raises:
         ConfigError: If a value does not fit.
+
+    Example:
+        >>> CommConfig.from_mapping({"gnn": "gatv2", "hidden_dim": 64}).gnn_layers
+        2
     """
 
     hidden_dim: int = 128

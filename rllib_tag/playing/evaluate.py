@@ -152,6 +152,12 @@ def evaluate(
 
     Raises:
         ConfigError: If a team cannot be restored or cannot play that game, or a name is unknown.
+
+    Example:
+        >>> from rllib_tag import restore
+        >>> summary = evaluate(restore(), episodes=4, num_class_a=1, yardsticks=["random"]).summary()
+        >>> summary["team"]["return_adversary"]["mean"] > summary["random"]["return_adversary"]["mean"]
+        True
     """
     team = team if isinstance(team, TrainedTeam) else restore(team)
     check_int("episodes", episodes, 1)

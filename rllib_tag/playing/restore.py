@@ -188,6 +188,13 @@ def restore(path: str | os.PathLike[str] = PRETRAINED) -> TrainedTeam:
 
     Raises:
         ConfigError: If there is no checkpoint, it is not whole, or it is not of this project's model.
+
+    Example:
+        >>> team = restore()
+        >>> sorted(team.nets)
+        ['class_a', 'class_b']
+        >>> team.env_config_for(num_class_a=3).policies  # it plays any team
+        ('class_a', 'class_b')
     """
     whole = os.fspath(path)
     whole = whole.removesuffix(f"/{MANIFEST}") if is_uri(whole) else whole  # a manifest stands for its folder

@@ -10,14 +10,19 @@ from rllib_tag.plugin.env import STATS_KEY
 
 
 class TagCallbacks(DefaultCallbacks):
-    """Reports the figures of `EpisodeStats` under `env_runners/custom_metrics`.
+    """Reports the metrics of `EpisodeStats` under `env_runners/custom_metrics`.
 
     RLlib adds `_mean`, `_min` and `_max` to each name: `env_runners/custom_metrics/return_adversary_mean`
     and so on, in Tune's results and TensorBoard alike.
+
+    Example:
+        >>> from ray.rllib.algorithms.ppo import PPOConfig
+        >>> PPOConfig().callbacks(TagCallbacks).callbacks_class.__name__
+        'TagCallbacks'
     """
 
     def on_episode_end(self, *, episode: Any, **kwargs: Any) -> None:
-        """Copies the figures of a finished episode; one that failed has none."""
+        """Copies the metrics of a finished episode; one that failed has none."""
         if isinstance(episode, Exception):
             return
         stats = (episode.last_info_for("__common__") or {}).get(STATS_KEY, {})

@@ -50,6 +50,12 @@ class CommEnv(MultiAgentEnv):
 
     Raises:
         ConfigError: If a key is unknown or a value does not fit.
+
+    Example:
+        >>> env = CommEnv(game="rllib_tag.games.SpeakerListener", comm_range=float("inf"))
+        >>> observations, _ = env.reset(seed=0)
+        >>> observations["listener_0"]["message_mask"][:, -1].tolist()  # whom it hears now
+        [1.0, 1.0]
     """
 
     kind: ClassVar[type[EnvConfig]] = CommEnvConfig
@@ -172,6 +178,15 @@ class TagEnv(CommEnv):
 
     Raises:
         ConfigError: If a key is unknown or a value does not fit.
+
+    Example:
+        >>> env = TagEnv(num_class_a=3, num_class_b=1, comm_range=0.5)
+        >>> observations, _ = env.reset(seed=0)
+        >>> observations["adversary_0"]["messages"].shape  # 4 senders, 4 steps, 8 + 2 * 2 + 4 * 1 numbers
+        (4, 4, 16)
+        >>> _, rewards, _, _, _ = env.step({agent: 0 for agent in env.agents})
+        >>> sorted(rewards)
+        ['adversary_0', 'adversary_1', 'adversary_2', 'adversary_3']
     """
 
     kind = TagEnvConfig

@@ -26,6 +26,11 @@ class ClassPolicyMapping:
 
     Raises:
         ConfigError: If a count does not fit.
+
+    Example:
+        >>> mapping = ClassPolicyMapping(num_class_a=1, num_class_b=2)
+        >>> [mapping(agent) for agent in ("adversary_0", "adversary_1", "agent_0")]
+        ['class_a', 'class_b', 'good']
     """
 
     def __init__(self, num_class_a: int = 2, num_class_b: int = 2) -> None:

@@ -43,6 +43,14 @@ class Game(abc.ABC):
         team_name: What metrics call the team. Default: `team`.
         others_learn: Whether the agents that are no part of the team act by policies, too, one for each group.
             Default: no.
+
+    Example:
+        >>> from rllib_tag.games import Spread
+        >>> game = Spread(num_scouts=1, num_workers=2)
+        >>> game.team
+        ('agent_0', 'agent_1', 'agent_2')
+        >>> game.layout.senses.kinds  # numbers of each kind of entity
+        {'landmarks': 2}
     """
 
     classes: Mapping[str, Sequence[str]]

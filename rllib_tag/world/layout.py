@@ -19,6 +19,11 @@ class ClassView:
         own: (..., n, d) numbers about the agent itself, the first two of which are its position.
         entities: For each kind that the class sees, (..., n, K, D) numbers of K entities, the first two of which are a
             position in the same coordinates.
+
+    Example:
+        >>> one_agent, three_landmarks = np.zeros((1, 4)), np.ones((1, 3, 2))
+        >>> ClassView(one_agent, {"landmarks": three_landmarks}).entities["landmarks"].shape
+        (1, 3, 2)
     """
 
     own: np.ndarray

@@ -49,6 +49,14 @@ class SimpleTagVec:
     Raises:
         ConfigError: If a count does not fit.
 
+    Example:
+        >>> games = SimpleTagVec(num_envs=128)
+        >>> observations, _ = games.reset(seed=range(128))
+        >>> actions = {agent: np.zeros(128, int) for agent in games.agents}
+        >>> observations, rewards, terminations, truncations, infos = games.step(actions)
+        >>> observations["adversary_0"].shape
+        (128, 16)
+
     Source: mpe2 `simple_tag.Scenario` and `core.World`; forces are added in their order.
     """
 
