@@ -100,7 +100,7 @@ def evaluate(
     ] = None,
 ) -> None:  # fmt: skip
     """Play seeded episodes with restored policies, on any team; print a table, write JSON and CSV."""
-    from rllib_tag.playing.disturbances import read_conditions
+    from rllib_tag.playing.channel import read_conditions
     from rllib_tag.playing.evaluate import FILES
     from rllib_tag.playing.evaluate import evaluate as run
     from rllib_tag.report.table import conditions_table, influence_table, read_summary, summary_table

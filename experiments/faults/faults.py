@@ -79,19 +79,19 @@ def begun(folder: Path) -> bool:
     return any(folder.glob("*/experiment_state-*.json"))
 
 
-def undisturbed(work: Path) -> tuple[Curve, float]:
+def unchanged(work: Path) -> tuple[Curve, float]:
     """The curve of an uninterrupted run, and the seconds that it took."""
     began = time.monotonic()
-    process = rllib_train(work / "undisturbed")
+    process = rllib_train(work / "unchanged")
     said, _ = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"the undisturbed run ended with {process.returncode}: {said}")
-    return curve(work / "undisturbed"), time.monotonic() - began
+        raise RuntimeError(f"the unchanged run ended with {process.returncode}: {said}")
+    return curve(work / "unchanged"), time.monotonic() - began
 
 
 def killed_drivers(count: int, work: Path, rng: random.Random) -> Row:
-    """`kill -9` of `rllib train` at random moments, then `--resume`; each run must end as an undisturbed one does."""
-    expected, seconds = undisturbed(work)
+    """`kill -9` of `rllib train` at random moments, then `--resume`; each run must end as an unchanged one does."""
+    expected, seconds = unchanged(work)
     killed = survived = again = runs = unlike = early = 0
     while killed < count:
         runs += 1
@@ -212,7 +212,7 @@ def weights(algo: PPO) -> list[np.ndarray]:
 
 def full_disk(count: int, work: Path, rng: random.Random) -> Row:
     """The disk with the results is filled at a random moment; the run ends and says so; with room again it goes on."""
-    expected, seconds = undisturbed(work)
+    expected, seconds = unchanged(work)
     ended = unlike = 0
     for number in range(count):
         with small_disk(work / f"disk_{number}") as disk:
@@ -262,7 +262,7 @@ def fill(file: Path) -> None:
 
 def removed_nodes(count: int, work: Path, rng: random.Random) -> Row:
     """A node of a cluster of three goes away under running trials; the others finish them all."""
-    expected, seconds = undisturbed(work)
+    expected, seconds = unchanged(work)
     removed = survived = lost = trials = moved = runs = 0
     while removed < count:
         runs += 1
@@ -298,7 +298,7 @@ def removed_nodes(count: int, work: Path, rng: random.Random) -> Row:
         moved += sum(end.error is not None for end in ends)  # what ended a first attempt
     return {
         "fault": "node removed under 3 trials", "injected": count, "as_expected": survived, "lost": lost,
-        "of": f"{trials} trials: ended otherwise than undisturbed ({moved} had to move)",
+        "of": f"{trials} trials: ended otherwise than unchanged ({moved} had to move)",
     }  # fmt: skip
 
 

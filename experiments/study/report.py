@@ -112,7 +112,7 @@ def main(
         for arm in talking:
             conditions = study.conditions(arm)
             drawn += draw_conditions(conditions, levels, out / f"conditions_{arm}")
-            console.print(f"{LABELS[arm]}, under a condition on messages: difference from the same run undisturbed")
+            console.print(f"{LABELS[arm]}, under a condition on messages: difference from the same run unchanged")
             changes = {
                 name: (runs - conditions["team"])[:, None] for name, runs in conditions.items() if name != "team"
             }

@@ -10,7 +10,7 @@ import numpy as np
 
 from rllib_tag.errors import check_keys
 from rllib_tag.names import BASELINES, RANDOM
-from rllib_tag.playing.disturbances import Disturbance
+from rllib_tag.playing.channel import Channel
 from rllib_tag.playing.games import Games, rows_of
 from rllib_tag.playing.restore import TrainedTeam
 from rllib_tag.plugin.env_config import EnvConfig, TagEnvConfig
@@ -25,7 +25,7 @@ CHASING = dict(zip(BASELINES, ((False, False), (False, True), (True, True)), str
 
 
 def team_controller(
-    team: TrainedTeam, classes: Sequence[str], deterministic: bool = True, disturbance: Disturbance | None = None
+    team: TrainedTeam, classes: Sequence[str], deterministic: bool = True, channel: Channel | None = None
 ) -> Controller:
     """Moves the agents of some classes by a trained team, one forward a policy and class for all games.
 
@@ -33,7 +33,7 @@ def team_controller(
         team: The trained team.
         classes: Whom to move, such as `class_a`, `class_b`, `good`.
         deterministic: Whether to take the likeliest actions. Default: True.
-        disturbance: What happens to messages on their way. Default: nothing.
+        channel: What happens to messages on their way. Default: nothing.
     """
 
     def act(games: Games, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
@@ -41,8 +41,8 @@ def team_controller(
         for name in classes:
             agents = games.config.game.members(name)
             rows = games.rows(name)
-            if disturbance is not None and name in games.config.game.classes:
-                rows = disturbance.apply(name, rows, games)
+            if channel is not None and name in games.config.game.classes:
+                rows = channel.apply(name, rows, games)
             for policy, places in team.parts(games.config.game, name):
                 noise = None if deterministic else [rng for rng in rngs for _ in places]
                 chosen = team.actions(policy, rows_of(rows, places, len(agents)), noise, games.layout)

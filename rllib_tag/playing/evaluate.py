@@ -13,8 +13,8 @@ import numpy as np
 from rllib_tag.errors import ConfigError, check_int
 from rllib_tag.files import as_csv, as_json, provenance, write_files
 from rllib_tag.names import RETURN_ADVERSARY, RETURN_TEAM
+from rllib_tag.playing.channel import Channel, Condition, read_conditions
 from rllib_tag.playing.controllers import Controller, scripted_controller, team_controller, with_others
-from rllib_tag.playing.disturbances import Condition, Disturbance, read_conditions
 from rllib_tag.playing.games import Games
 from rllib_tag.playing.influence import Influence
 from rllib_tag.playing.marl_eval import marl_eval_layout
@@ -36,8 +36,8 @@ class Evaluation:
     """Episodes of one or more controllers on the same seeds.
 
     Args:
-        rows: One mapping an episode: controller, seed and the figures of `METRICS`.
-        influence: One mapping an episode and class, with the figures of `Influence`; empty unless conditions on
+        rows: One mapping for each episode: controller, seed and metrics.
+        influence: One mapping for each episode and class, with the metrics of `Influence`; empty unless conditions on
             messages were played.
         conditions: The controllers that are the team under a condition on messages.
         env_config: The game that was played.
@@ -98,7 +98,7 @@ class Evaluation:
 
         Returns:
             The paths of `episodes.csv`, one row an episode; `summary.json`; `marl_eval.json`, the layout that
-            marl-eval reads; and, if messages were disturbed, `influence.csv`, one row an episode and class.
+            marl-eval reads; and, if conditions on messages were played, `influence.csv`, one row an episode and class.
 
         Raises:
             ConfigError: If the folder cannot be written.
@@ -222,8 +222,8 @@ def _parts(
         parts[name] = own, joined(team_controller(other, classes, deterministic))
     for condition in conditions:
         changed = dataclasses.replace(config, **condition.env_overrides)
-        disturbance = Disturbance(condition)
-        parts[str(condition)] = changed, team_controller(team, config.policies, deterministic, disturbance)
+        channel = Channel(condition)
+        parts[str(condition)] = changed, team_controller(team, config.policies, deterministic, channel)
     return parts
 
 

@@ -12,16 +12,16 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
 from rllib_tag.nn.network import AdversaryNet
-from rllib_tag.playing.disturbances import relinked
+from rllib_tag.playing.channel import relinked
 from rllib_tag.playing.games import Games, Rows, rows_of
 from rllib_tag.playing.restore import TrainedTeam
 from rllib_tag.world.layout import MessageLayout
 
 
 class Influence:
-    """Watches a team play and adds up figures for every game and class, means over the receivers of the class.
+    """Watches a team play and adds up metrics for every game and class, means over the receivers of the class.
 
-    | figure | what |
+    | metric | what |
     | --- | --- |
     | `kl` | divergence of the policy from itself without the other class's messages, in nats |
     | `logit_shift` | mean absolute change of a logit, logits centred; of a mean, with continuous actions |
@@ -46,16 +46,16 @@ class Influence:
         running = np.array([not stats for stats in games.stats], float)  # wrappers may end episodes early
         self._steps = self._steps + running
         for name in games.config.game.classes:
-            found: dict[str, list[Tensor]] = {}  # by figure, (B, members) of each policy that has it
+            found: dict[str, list[Tensor]] = {}  # by metric, (B, members) of each policy that has it
             for net, _, rows in class_parts(self._team, name, games):
-                for key, value in _figures(net, name, rows, games).items():
+                for key, value in _metrics(net, name, rows, games).items():
                     found.setdefault(key, []).append(value.float().unflatten(0, (len(games.seeds), -1)))
             sums = self._sums.setdefault(name, {}) if found else {}
             for key, values in found.items():
                 sums[key] = sums.get(key, 0) + running * torch.cat(values, dim=1).mean(1).numpy()
 
     def rows(self, games: Games) -> list[dict[str, Any]]:
-        """One row a game and class, each figure its mean over the steps watched."""
+        """One row a game and class, each metric its mean over the steps watched."""
         found = {
             policy: {key: total / self._steps for key, total in sums.items()} for policy, sums in self._sums.items()
         }
@@ -76,7 +76,7 @@ def class_parts(team: TrainedTeam, name: str, games: Games) -> Iterator[tuple[Ad
         yield net, places, rows_of(rows, places, len(members))
 
 
-def _figures(net: AdversaryNet, policy: str, rows: Rows, games: Games) -> dict[str, Tensor]:
+def _metrics(net: AdversaryNet, policy: str, rows: Rows, games: Games) -> dict[str, Tensor]:
     game = games.config.game
     same = torch.from_numpy(game.class_of == list(game.classes).index(policy))  # (N,)
     links = rows["links"] > 0

@@ -30,7 +30,7 @@ def marl_eval_layout(
     runs and steps of every algorithm. Layouts of several runs are merged by joining what stands under each algorithm.
 
     Args:
-        rows: One mapping an episode: controller, seed and figures; only figures that all rows have are kept.
+        rows: One mapping an episode: controller, seed and metrics; only metrics that all rows have are kept.
         env_config: The game, which names the task.
         training: `seed` and `env_steps` of each trained team's run, by controller. Without a seed a run is called
             `run_1`; without steps only the absolute metrics are given.
@@ -38,11 +38,11 @@ def marl_eval_layout(
     Source: README of marl-eval (Gorsane et al. 2022), "Data Structure for Raw Experiment data". Its tools write all
     names in small letters.
     """
-    figures = [key for key in rows[0] if key not in ("controller", "seed") and all(key in row for row in rows)]
+    metrics = [key for key in rows[0] if key not in ("controller", "seed") and all(key in row for row in rows)]
     algorithms = {}
     for name in dict.fromkeys(row["controller"] for row in rows):
         run = training.get(name, training[TEAM])
-        values = {key: [row[key] for row in rows if row["controller"] == name] for key in figures}
+        values = {key: [row[key] for row in rows if row["controller"] == name] for key in metrics}
         steps = {} if run["env_steps"] is None else {"step_1": {"step_count": run["env_steps"], **values}}
         label = "run_1" if run["seed"] is None else f"seed_{run['seed']}"
         algorithms[name.lower()] = {label: {**steps, "absolute_metrics": values}}

@@ -16,7 +16,7 @@ LARGEST = 6  # members of a class
 OTHER_GOOD, OTHER_OBSTACLES = (2,), (0, 1, 3, 4)
 SAME = ("good_policy", "max_cycles", "continuous_actions")  # what all games of a grid have in common
 NATIVE = "native"
-FIGURES = ("return_adversary", "contacts", "captured", "steps_to_first_contact", "mean_links")
+METRICS = ("return_adversary", "contacts", "captured", "steps_to_first_contact", "mean_links")
 
 
 def transfer_games(config: TagEnvConfig, largest: int = LARGEST) -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ def transfer(
 
     Returns:
         One mapping a game and controller: the keys of `GAME`, `controller`, `episodes`, and mean and standard error
-        of each of `FIGURES`.
+        of each of `METRICS`.
 
     Raises:
         ConfigError: If a team cannot be restored, or a native one is of a game that is not in the grid.
@@ -87,8 +87,8 @@ def transfer(
             beside=at_home.get(tuple(game.values())), **game,
         )  # fmt: skip
         found = [
-            {**game, "controller": name, "episodes": episodes, **_columns(figures)}
-            for name, figures in result.summary().items()
+            {**game, "controller": name, "episodes": episodes, **_columns(metrics)}
+            for name, metrics in result.summary().items()
         ]
         rows += found
         if on_game:
@@ -96,9 +96,9 @@ def transfer(
     return rows
 
 
-def _columns(figures: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
+def _columns(metrics: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
     return {
-        f"{key}_{short}": figures[key][statistic]
-        for key in FIGURES
+        f"{key}_{short}": metrics[key][statistic]
+        for key in METRICS
         for short, statistic in (("mean", "mean"), ("se", "standard_error"))
     }

@@ -1,4 +1,4 @@
-"""The episode's figures as RLlib custom metrics."""
+"""An episode's metrics as RLlib custom metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RLlib's rollout worker, which tells the driver what was raised in it instead of dying of it."""
+"""RLlib's rollout worker, which reports exceptions to the driver instead of dying."""
 
 from __future__ import annotations
 

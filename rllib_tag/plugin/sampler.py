@@ -42,7 +42,7 @@ class BatchedSampler(TagRunner):
     """Samples `num_envs_per_env_runner` games at once: one forward a policy a step, advantages on arrays.
 
     Everything else, weights, metrics, checkpoints, evaluation workers, restarts, is RLlib's own. Observations,
-    rewards, values and advantages are those of RLlib's plain sampling for the same seeds and actions. The figures
+    rewards, values and advantages are those of RLlib's default sampler for the same seeds and actions. The metrics
     that `TagCallbacks` reports are there without it; callbacks for episodes and samples are not called.
 
     For `TeamPPO`: the batches' rows are those of `TeamPolicy`.

@@ -160,7 +160,7 @@ def interquartile_means(scores: Mapping[str, np.ndarray]) -> dict[str, Interval]
 def bootstrap(statistic: Callable[..., float], *samples: np.ndarray) -> Interval:
     """A statistic of several independent samples of runs, with its percentile bootstrap interval over the runs.
 
-    Where a draw has no finite value, such as a ratio to nothing, the interval is everything.
+    Where a resample has no finite value, such as a ratio to zero, the interval is unbounded.
     """
     rng = np.random.default_rng(0)
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -33,7 +33,7 @@ RANGES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, math.inf)
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """A disturbance as the command line names it.
+    """A channel intervention (cut, delay, drop, …) as the command line names it.
 
     Args:
         kind: One of `KINDS`, without what stands behind the colon.
@@ -105,7 +105,7 @@ def _number(text: str, given: str) -> float:
         raise ConfigError(f"messages: {kind}: expected a number as in {kind}:1, got {text!r}. Add one.") from None
 
 
-class Disturbance:
+class Channel:
     """One condition at work, on one set of games after the other.
 
     Args:

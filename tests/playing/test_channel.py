@@ -14,12 +14,12 @@ import torch
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.weights import build_net
-from rllib_tag.playing.disturbances import (
+from rllib_tag.playing.channel import (
     DELAYS,
     DROPS,
     RANGES,
+    Channel,
     Condition,
-    Disturbance,
     alone,
     read_conditions,
     relinked,
@@ -64,7 +64,7 @@ def logits(team: TrainedTeam, policy: str, rows: Rows) -> torch.Tensor:
 @pytest.mark.parametrize("policy", CLASSES)
 def test_cut_is_what_a_range_of_zero_shows(policy: str) -> None:
     open_, shut = games(5), games(5, comm_range=0.0)
-    rows = Disturbance(Condition("cut")).apply(policy, open_.rows(policy), open_)
+    rows = Channel(Condition("cut")).apply(policy, open_.rows(policy), open_)
     assert same(rows, shut.rows(policy))
     assert not same(rows, open_.rows(policy))
 
@@ -88,10 +88,10 @@ def test_a_silenced_sender_is_as_if_it_were_far_away(sender: int) -> None:
     far = played.positions[:, :5].copy()
     far[:, sender] = 1e6
     linked = torch.from_numpy(links(far, 1.0))
-    disturbance = Disturbance(Condition("silence", f"adversary_{sender}"))
+    channel = Channel(Condition("silence", f"adversary_{sender}"))
     for policy, members in zip(CLASSES, (range(3), range(3, 5)), strict=True):
         rows = played.rows(policy)
-        shown = disturbance.apply(policy, rows, played)
+        shown = channel.apply(policy, rows, played)
         expected = relinked(rows, (rows["links"] > 0) & linked.repeat_interleave(len(members), 0), 2)
         own = rows["self"][:, sender] > 0
         for key in ("messages", "message_mask", "links"):
@@ -103,7 +103,7 @@ def test_a_silenced_sender_is_as_if_it_were_far_away(sender: int) -> None:
 def test_swapped_messages_are_the_same_messages_under_other_senders() -> None:
     played = games(5, comm_range=math.inf)
     rows = played.rows("class_a")
-    shown = Disturbance(Condition("swap")).apply("class_a", rows, played)
+    shown = Channel(Condition("swap")).apply("class_a", rows, played)
     for row, (before, after) in enumerate(zip(rows["messages"], shown["messages"], strict=True)):
         me = int(rows["self"][row].argmax())
         others = [i for i in range(5) if i != me]
@@ -116,7 +116,7 @@ def test_swapped_messages_are_the_same_messages_under_other_senders() -> None:
 def test_a_swap_matters_where_the_links_do() -> None:
     played, team = games(5, comm_range=0.8), untrained()
     rows = played.rows("class_b")
-    shown = Disturbance(Condition("swap")).apply("class_b", rows, played)
+    shown = Channel(Condition("swap")).apply("class_b", rows, played)
     heard = rows["message_mask"][:, :, -1].sum(1)
     assert same({k: v[heard <= 2] for k, v in shown.items()}, {k: v[heard <= 2] for k, v in rows.items()})
     assert (logits(team, "class_b", rows) - logits(team, "class_b", shown)).abs().max() > 1e-3
@@ -125,7 +125,7 @@ def test_a_swap_matters_where_the_links_do() -> None:
 def test_shuffled_messages_are_of_another_episode() -> None:
     played = games(5)
     rows = played.rows("class_b")
-    shown = Disturbance(Condition("shuffle")).apply("class_b", rows, played)
+    shown = Channel(Condition("shuffle")).apply("class_b", rows, played)
     assert same(shown, rows, ("message_mask", "links"))
     said = played.said()
     assert said.shape == (7, 5, 3, 16)
@@ -139,13 +139,13 @@ def test_shuffled_messages_are_of_another_episode() -> None:
 
 
 def test_delayed_messages_are_those_of_steps_ago() -> None:
-    disturbance, past = Disturbance(Condition("delay", 2)), []
+    channel, past = Channel(Condition("delay", 2)), []
     for again in range(2):  # the second games know nothing of the first
         played = games(0)
         for step in range(6):
             rows = played.rows("class_a")
-            shown = disturbance.apply("class_a", rows, played)
-            disturbance.apply("class_b", played.rows("class_b"), played)  # of its own
+            shown = channel.apply("class_a", rows, played)
+            channel.apply("class_b", played.rows("class_b"), played)  # of its own
             past.append(rows)
             others = rows["self"] == 0
             source = past[6 * again + step - 2] if step >= 2 else alone(rows)
@@ -160,8 +160,8 @@ def test_lost_links_are_drawn_by_seed_and_step_and_are_the_same_for_all_receiver
     played = games(3, comm_range=math.inf, comm_hops=1)
 
     def shown(p: float) -> dict[str, Rows]:
-        disturbance = Disturbance(Condition("drop", p))
-        return {policy: disturbance.apply(policy, played.rows(policy), played) for policy in CLASSES}
+        channel = Channel(Condition("drop", p))
+        return {policy: channel.apply(policy, played.rows(policy), played) for policy in CLASSES}
 
     assert all(same(shown(0.0)[policy], played.rows(policy)) for policy in CLASSES)
     assert all(same(shown(1.0)[policy], alone(played.rows(policy))) for policy in CLASSES)
@@ -175,10 +175,10 @@ def test_lost_links_are_drawn_by_seed_and_step_and_are_the_same_for_all_receiver
         for i, place in enumerate(places):
             direct = known[:, i, place]
             assert torch.equal(direct, heard[:, place])
-    disturbance = Disturbance(Condition("drop", 0.5))
-    before = disturbance.apply("class_a", played.rows("class_a"), played)
+    channel = Channel(Condition("drop", 0.5))
+    before = channel.apply("class_a", played.rows("class_a"), played)
     played.step(random_play(played, 1))
-    assert not torch.equal(disturbance.apply("class_a", played.rows("class_a"), played)["links"], before["links"])
+    assert not torch.equal(channel.apply("class_a", played.rows("class_a"), played)["links"], before["links"])
 
 
 def test_names_of_conditions() -> None:
