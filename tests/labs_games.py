@@ -60,6 +60,8 @@ class RescueEnv(ParallelEnv):
 class Rescue(Game):
     """Three classes: medics see casualties, drivers roads, pilots nothing but themselves."""
 
+    fixed_length = False
+
     def __init__(self, max_cycles: int = 11, near: float = 0.15) -> None:
         self.classes = {"medic": ["medic_0", "medic_1"], "driver": ["driver_0"], "pilot": ["pilot_0", "pilot_1"]}
         self.max_cycles, self._near = max_cycles, near
@@ -89,6 +91,12 @@ class Rescue(Game):
     def measure(self, facts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         offsets = facts["places"][..., :, None, :] - facts["casualties"][..., None, :1, :]
         return {"near_steps": (np.linalg.norm(offsets, axis=-1).min((-2, -1)) < 0.5).astype(float)}
+
+
+class SaidToBeAlike(Rescue):
+    """Episodes of unlike length that are said to be alike."""
+
+    fixed_length = True
 
 
 class MoreToSee(Rescue):

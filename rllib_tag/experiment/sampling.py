@@ -50,9 +50,12 @@ def _reason(view: View, defaults: AlgorithmConfig) -> str | None:
         return f"policy_mapping_fn: {_name(type(mapping))}"
     if capacity < len(view.policies):
         return f"policy_map_capacity: {capacity}"
-    reason = read_env_config(view.config.env_config).unbatched_reason
-    if reason is not None:
-        return reason
+    env_config = read_env_config(view.config.env_config)
+    if env_config.unbatched_reason is not None:
+        return env_config.unbatched_reason
+    is_played = view.config.evaluation_interval or not view.config.in_evaluation
+    if is_played and view.config.batch_mode == "complete_episodes" and not env_config.game.fixed_length:
+        return "complete episodes of unlike length"
     callbacks = view.config.callbacks_class
     for hook in HOOKS:
         if getattr(callbacks, hook) not in (getattr(DefaultCallbacks, hook), getattr(TagCallbacks, hook)):

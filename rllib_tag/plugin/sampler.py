@@ -117,11 +117,17 @@ class BatchedSampler(TagRunner):
 
     def _play(self) -> MultiAgentBatch:
         num_steps = self.config.get_rollout_fragment_length(worker_index=self.worker_index)
-        if self.config.batch_mode == "complete_episodes":
+        complete = self.config.batch_mode == "complete_episodes"
+        if complete:
             num_steps = self._games.game.max_cycles - int(self._games.view.ages[0])
         fragment = _Fragment(recent=self._games.history.sent[:-1])
         for _ in range(num_steps):
             self._step(fragment)
+        if complete and any(cut.step < num_steps - 1 for cut in fragment.cuts):
+            raise RuntimeError(
+                f"{type(self._games.game).__name__}: expected episodes of max_cycles = {self._games.game.max_cycles} "
+                "steps, got a shorter one. Set fixed_length = False in the game."
+            )
         running = np.arange(self._games.num_games)
         if fragment.cuts and fragment.cuts[-1].step == num_steps - 1:
             running = np.setdiff1d(running, fragment.cuts[-1].games)
@@ -138,7 +144,8 @@ class BatchedSampler(TagRunner):
 
     def sampling_state(self) -> bytes:
         """All that the next samples depend on and RLlib's checkpoints leave out: games under way and random states."""
-        games = {key: value for key, value in vars(self).items() if key in RUNNING}
+        can_be_kept = self.env is not None and self._games.world.can_be_kept
+        games = {key: value for key, value in vars(self).items() if key in RUNNING} if can_be_kept else None
         return pickle.dumps({"kind": self._kind(), "games": games, "random": random_states()})
 
     def set_sampling_state(self, state: bytes | None) -> str | None:
@@ -158,6 +165,8 @@ class BatchedSampler(TagRunner):
             return "has games of another version of rllib_tag in the checkpoint; they begin anew"
         if loaded.get("kind", self._kind()) != self._kind():
             return "plays other games than when the checkpoint was written; they begin anew"
+        if loaded["games"] is None:
+            return None if self.env is None else "plays games that cannot be kept; they begin anew"
         for key, value in loaded["games"].items():
             setattr(self, key, value)
         if not set_random_states(loaded["random"]):

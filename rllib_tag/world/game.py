@@ -40,6 +40,7 @@ class Game(abc.ABC):
         classes: The agents that learn and talk, by the name of their class, which is that of their policy. The team's
             order is theirs.
         max_cycles: Steps of an episode at most.
+        fixed_length: Whether each has as many. Default: yes.
         team_name: What metrics call the team. Default: `team`.
         others_learn: Whether the agents that are no part of the team act by policies, too, one for each group.
             Default: no.
@@ -55,6 +56,7 @@ class Game(abc.ABC):
 
     classes: Mapping[str, Sequence[str]]
     max_cycles: int
+    fixed_length = True
     team_name = "team"  # in the names of metrics
     others_learn = False
 
@@ -253,9 +255,15 @@ class Played:
 
 
 class World(Protocol):
-    """B running games of one `Game`."""
+    """B running games of one `Game`.
+
+    Attributes:
+        num_games: B.
+        can_be_kept: Whether games under way go on from a pickle as they would have.
+    """
 
     num_games: int
+    can_be_kept: bool
 
     def reset(self, games: Sequence[int], seeds: Sequence[int | None]) -> None:
         """Starts the episodes of some games, each with its seed; None goes on with its random stream."""

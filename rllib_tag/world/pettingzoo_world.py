@@ -51,6 +51,8 @@ class PettingZooWorld:
         envs: The B envs, wrapped.
     """
 
+    can_be_kept = False  # many envs are built anew from a pickle
+
     def __init__(
         self, game: Game, num_games: int, wrap: Wrap = lambda env: env, render_mode: str | None = None
     ) -> None:
@@ -87,7 +89,9 @@ class PettingZooWorld:
             ]
             self._recorders[game].ticks.clear()
             numbers[f"game {game}"] = {"actions": taken, "observations": self._seen[game], "rewards": paid}
-        return Played(rewards, terminated, truncated, ticks, numbers if self.num_games > 1 else numbers["game 0"])
+        return Played(
+            rewards, terminated, truncated, ticks, numbers if self.num_games > 1 else numbers.get("game 0", {})
+        )
 
     def show(self) -> Seen:
         """What the games show now."""

@@ -53,6 +53,11 @@ class TagGame(Game):
     team_name = "adversary"
 
     @property
+    def fixed_length(self) -> bool:  # type: ignore[override]
+        """Whether no episode ends before its last step."""
+        return not self.terminate_on_success
+
+    @property
     def classes(self) -> Mapping[str, tuple[str, ...]]:  # type: ignore[override]
         """The adversaries by class."""
         return {name: self.roster.members(name) for name in POLICIES}
@@ -182,6 +187,8 @@ class TagArrays:
         game: The game.
         num_games: B.
     """
+
+    can_be_kept = True
 
     def __init__(self, game: TagGame, num_games: int) -> None:
         roster = game.roster

@@ -20,10 +20,10 @@ from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.playing.restore import export
 from rllib_tag.plugin.env_config import CommEnvConfig
-from rllib_tag.plugin.runner import TagRunner
+from rllib_tag.plugin.runner import RunnerError, TagRunner
 from rllib_tag.plugin.sampler import BatchedSampler
 from rllib_tag.plugin.team_policy import unpack
-from rllib_tag.plugin.team_ppo import TeamPPOConfig
+from rllib_tag.plugin.team_ppo import NOTE, TeamPPOConfig
 from rllib_tag.world.layout import Senses
 
 RESCUE = "labs_games.Rescue"
@@ -34,7 +34,7 @@ def build(batched: bool, **options: Any) -> Any:
     """PPO on the three-class game, in this process and greedy, so that both samplers act alike."""
     (spec,) = load_experiments(EXPERIMENTS / "games" / "speaker_listener.yaml").values()
     config = {**spec["config"], "env": "rllib_tag.CommEnv", "num_env_runners": 0, "num_envs_per_env_runner": 3}
-    config["env_config"] = {"game": RESCUE, "comm_range": 0.9, "history_length": 3}
+    config["env_config"] = {"game": RESCUE, "near": 0.4, "comm_range": 0.9, "history_length": 3}
     config["model"]["custom_model_config"] = {"hidden_dim": 16}
     config["multiagent"]["policies"] = POLICIES
     config |= {"rollout_fragment_length": 20, "train_batch_size": 60, "minibatch_size": 20, "explore": False, **options}
@@ -120,6 +120,33 @@ def test_it_trains_exports_and_is_evaluated(ray_session: None, tmp_path: Path) -
         evaluate(team, episodes=2, yardsticks=["all_chase"])
     with pytest.raises(ConfigError, match=r"which was trained to see .*, got one that shows"):
         evaluate(team, episodes=2, game="labs_games.MoreToSee")
+
+
+def test_whole_episodes_of_unlike_length_are_left_to_rllibs_sampler(ray_session: None) -> None:
+    specs = load_experiments(EXPERIMENTS / "games" / "speaker_listener.yaml")
+    specs = {"rescue": next(iter(specs.values()))}
+    config = specs["rescue"]["config"]
+    config["env_config"] = {"game": RESCUE}
+    config["multiagent"]["policies"] = POLICIES
+    assert parse_experiments(specs)[0].default_sampler_reason is None
+    config.update(evaluation_interval=1)
+    reason = "complete episodes of unlike length"
+    assert parse_experiments(specs)[0].default_sampler_reason == reason
+    config.update(evaluation_interval=None, batch_mode="complete_episodes")
+    assert parse_experiments(specs)[0].default_sampler_reason == reason
+    ours = build(True, env_config={"game": "labs_games.SaidToBeAlike", "near": 0.8}, batch_mode="complete_episodes")
+    with pytest.raises(RunnerError, match="SaidToBeAlike: expected episodes of max_cycles = 11 steps"):
+        ours.env_runner.sample()
+    ours.stop()
+
+
+def test_games_that_cannot_be_kept_begin_anew_which_is_said(ray_session: None, tmp_path: Path) -> None:
+    first, again = build(True), build(True)
+    first.save(str(tmp_path))
+    again.restore(str(tmp_path))
+    assert again.train()[NOTE] == "env runner 0 plays games that cannot be kept; they begin anew"
+    for algorithm in (first, again):
+        algorithm.stop()
 
 
 @pytest.mark.parametrize(
