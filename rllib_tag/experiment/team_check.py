@@ -102,18 +102,20 @@ def _build_team(view: View) -> CommEnv | None:
     if view.comm is None:
         return None
     with under(f"{view.what}: env_config"):
-        env = view.comm(view.config.env_config)
-        if env.config.wrappers or not isinstance(env, TagEnv):
-            try:
+        try:
+            env = view.comm(view.config.env_config)
+            if env.config.wrappers or not isinstance(env, TagEnv):
                 env.reset(seed=0)
                 for _ in range(TRIED):
                     if env.agents:
                         env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
-            except Exception as error:  # a wrapper or a lab's game may raise anything
-                what = "wrappers" if env.config.wrappers else "game"
-                raise ConfigError(
-                    f"{what}: expected a game that can be played, got {type(error).__name__}: {error}. Correct it."
-                ) from error
+        except ConfigError:
+            raise
+        except Exception as error:  # a wrapper or a lab's game may raise anything
+            what = "wrappers" if view.config.env_config.get("wrappers") else "game"
+            raise ConfigError(
+                f"{what}: expected a game that can be played, got {type(error).__name__}: {error}. Correct it."
+            ) from error
     env.close()
     return env
 

@@ -124,8 +124,8 @@ def test_rllibs_own_tolerance_stays_what_it_is(ray_session: None) -> None:
 @pytest.mark.parametrize(
     ("batched", "message"),
     [
-        (True, r"TagVec.step: expected finite numbers, got team\[1, 2, 0\] = nan"),
-        (False, r"TagEnv.step: expected finite numbers, got observations/\w+\[\d+\] = nan"),
+        (True, r"TagGame.step: expected finite numbers, got positions\[1, 2, 0\] = nan"),
+        (False, r"TagGame.step: expected finite numbers, got observations/\w+\[\d+\] = nan"),
     ],
 )
 def test_numbers_that_are_not_finite_end_the_run_from_a_remote_runner(
@@ -133,7 +133,7 @@ def test_numbers_that_are_not_finite_end_the_run_from_a_remote_runner(
 ) -> None:
     def spoil(worker: Any) -> None:
         if isinstance(worker, BatchedSampler):
-            worker._games._world.positions[1, 2, 0] = np.nan
+            worker._games.world.vec.positions[1, 2, 0] = np.nan
         else:
             worker.async_env.get_sub_environments()[1].par_env.unwrapped.world.agents[2].state.p_pos[0] = np.nan
 
