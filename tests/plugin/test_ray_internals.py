@@ -9,12 +9,14 @@ from pathlib import Path
 from unittest.mock import MagicMock, Mock
 
 import gymnasium
+import numpy as np
 import pytest
 import ray
 from ray import train, tune
 from ray.air.integrations import wandb
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.evaluation import rollout_worker
+from ray.rllib.policy.policy import Policy
 from ray.train._internal import checkpoint_manager, storage
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -109,9 +111,16 @@ def test_files_of_checkpoints_and_tunes_state(trained: TrialEnd) -> None:
 
 def test_checkpoints_hold_what_a_team_is_restored_from(trained: TrialEnd) -> None:
     (checkpoint,) = trained.folder.glob("checkpoint_*")
-    policies = ray_internals.checkpoint_policies(checkpoint)
+    policies = ray_internals.checkpoint_policies(checkpoint, lambda space, _: space)
     assert sorted(policies) == ["class_a", "class_b"]
-    assert {policy.config["num_gpus"] for policy in policies.values()} == {0}
+    for name, policy in policies.items():
+        rllibs = Policy.from_checkpoint(str(checkpoint / "policies" / name))
+        assert policy.config["num_gpus"] == 0
+        assert (policy.observation_space, policy.action_space) == (rllibs.observation_space, rllibs.action_space)
+        ours, theirs = policy.get_weights(), rllibs.get_weights()
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            np.testing.assert_array_equal(ours[key], theirs[key])
     assert ray_internals.checkpoint_env_steps(checkpoint) == trained.result["num_env_steps_sampled"] == 400
 
 
