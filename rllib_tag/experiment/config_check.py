@@ -172,7 +172,9 @@ def _check_heeded(key: str, value: Any, evaluation: View) -> None:
         "batch_mode": "evaluation_duration_unit beside evaluation_config",
         "rollout_fragment_length": "evaluation_duration beside evaluation_config",
     }
-    if key in advice and evaluation.config[key] != value:
+    # Ray 2.40 leaves the number of env runners in the config, and ignores it all the same.
+    heeded = "evaluation_num_env_runners" if key == "num_env_runners" else key
+    if key in advice and evaluation.config[heeded] != value:
         raise ConfigError(
             f"{evaluation.what}: {key}: expected {advice[key]}, got {value!r}, which RLlib would ignore. Move it there."
         )
