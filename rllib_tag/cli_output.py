@@ -6,6 +6,7 @@ import codecs
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from io import TextIOWrapper
 from types import FrameType
@@ -88,6 +89,9 @@ def run_command(command: Callable[[], object]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=LEGIBLE)
+    warnings.filterwarnings(
+        "ignore", message="`torch.jit", category=FutureWarning
+    )  # what importing PyG makes torch say
     try:
         command()
     except SystemExit as end:
