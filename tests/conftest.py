@@ -7,6 +7,7 @@ import tempfile
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads only get in each other's way on small networks
 # Without it, the SDL that mpe2 1.0 draws with complains on stderr.
 os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
 # Ray's workers find the classes in tests/mappings.py.
