@@ -175,7 +175,9 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
 
     out = rllib("export", "results/tag_quick", "--out", "weights", cwd=folder)
     assert sorted(path.name for path in (folder / "weights").iterdir()) == [
+        "class_a.critic.safetensors",
         "class_a.safetensors",
+        "class_b.critic.safetensors",
         "class_b.safetensors",
         "manifest.json",
     ]
