@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 # Cases a fuzzed file: `make nightly` takes the second.
 settings.register_profile("test", max_examples=100, deadline=None, derandomize=True, suppress_health_check=HealthCheck)
 settings.register_profile("nightly", settings.get_profile("test"), max_examples=3000, derandomize=False)
-settings.load_profile("test")
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 from conftest import EXPERIMENTS
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from ray.rllib.algorithms.registry import ALGORITHMS
 from ray.rllib.models import ModelCatalog
@@ -102,6 +102,12 @@ def test_changed_experiments(tree: Any, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("fuzz")
     (folder / "file.yaml").write_text(yaml.safe_dump(tree))
     refused_or_read(read_experiments, folder / "file.yaml", folder)
+
+
+def test_as_many_files_are_drawn_as_the_profile_says(pytestconfig: pytest.Config) -> None:
+    asked = pytestconfig.getoption("--hypothesis-profile")
+    assert settings.default.max_examples == settings.get_profile(asked).max_examples
+    assert settings.get_profile("nightly").max_examples == 3000
 
 
 @pytest.fixture
