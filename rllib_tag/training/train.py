@@ -241,6 +241,7 @@ def _quiet(verbose: int) -> None:
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     if verbose == 0:
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\.")  # tips for later versions of Ray
         for name in ("ray", "ray.rllib"):
             logging.getLogger(name).setLevel(logging.ERROR)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # how a trial ended is ours to say
