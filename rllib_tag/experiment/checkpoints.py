@@ -157,7 +157,7 @@ def groups_of(env_config: Mapping[str, Any]) -> dict[str, str]:
     """The class of each agent of a game that acts by a policy; of tag, nothing but the counts has to fit."""
     if "game" in env_config:
         game = read_env_config(env_config).game
-        return {agent: game.group_of[agent] for agent in (game.everyone if game.others_learn else game.team)}
+        return {agent: game.group_of[agent] for agent in game.acting}
     counts = {field.name: field.default for field in dataclasses.fields(TagEnvConfig) if field.name in COUNTS}
     roster = Roster(**{name: env_config.get(name, default) for name, default in counts.items()})
     acting = (*roster.adversaries, *(roster.good_agents if env_config.get("good_policy") == "learned" else ()))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.entities import EntityEncoder
 from rllib_tag.nn.graph import GraphEncoder
-from rllib_tag.nn.temporal import GRUReader, TransformerReader, age_encoding, windows
+from rllib_tag.nn.temporal import GRUReader, TransformerReader, age_encoding, valid_steps, windows
 from rllib_tag.world.layout import MessageLayout, Senses
 
 Observation = Mapping[str, Tensor]
@@ -95,7 +95,7 @@ class CommEncoder(nn.Module):
             messages, links = messages[:, :, members], links[:, :, members][:, :, :, members]
             members, N = list(range(len(members))), len(members)
         T = messages.shape[1] - C + 1
-        valid = torch.arange(T - 1, -1, -1, device=links.device) < obs["history"].unsqueeze(-1)  # (R, C, T)
+        valid = valid_steps(obs["history"], T)  # (R, C, T)
         state, receiver, sender = links.flatten(0, 1).nonzero(as_tuple=True)
         edges = torch.stack([state * N + sender, state * N + receiver])
         index = torch.arange(R * C * N, device=links.device).view(R, C, N)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rllib_tag.nn.encoder import Observation
-from rllib_tag.nn.temporal import windows
+from rllib_tag.nn.temporal import valid_steps, windows
 
 
 def reach(links: Tensor, comm_hops: int) -> Tensor:
@@ -28,6 +28,11 @@ def reach(links: Tensor, comm_hops: int) -> Tensor:
     return arrived
 
 
+def between(links: Tensor, arrived: Tensor) -> Tensor:
+    """The links (..., N, N) that a receiver knows of: between those whose messages arrived, (..., N) booleans."""
+    return links & arrived.unsqueeze(-1) & arrived.unsqueeze(-2)
+
+
 def receiver_rows(obs: Observation, receivers: Sequence[int], comm_hops: int) -> dict[str, Tensor]:
     """What each receiver observes of team states, one row a receiver.
 
@@ -45,13 +50,11 @@ def receiver_rows(obs: Observation, receivers: Sequence[int], comm_hops: int) ->
     n, members = len(receivers), list(receivers)
     T = obs["messages"].shape[1] - C + 1
     arrived = reach(links, comm_hops)[:, :, members]  # (R, C, n, N)
-    ages = torch.arange(T - 1, -1, -1, device=links.device)
-    valid = ages < obs["history"].unsqueeze(-1)  # (R, C, T)
-    mask = arrived.unsqueeze(-1) & valid[:, :, None, None]  # (R, C, n, N, T)
+    mask = arrived.unsqueeze(-1) & valid_steps(obs["history"], T)[:, :, None, None]  # (R, C, n, N, T)
     out = {
         "messages": windows(obs["messages"], T).unsqueeze(2) * mask.unsqueeze(-1),  # (R, C, n, N, T, F)
         "message_mask": mask.float(),
-        "links": (links.unsqueeze(2) & arrived.unsqueeze(-1) & arrived.unsqueeze(-2)).float(),
+        "links": between(links.unsqueeze(2), arrived).float(),
         "self": torch.eye(N, device=links.device)[members].expand(R, C, n, N),
     }
     for key in obs.keys() - {"messages", "history", "links", "receivers"}:

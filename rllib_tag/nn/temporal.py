@@ -147,6 +147,11 @@ def windows(steps: Tensor, length: int) -> Tensor:
     return torch.stack([steps[:, t : t + count] for t in range(length)], dim=3)
 
 
+def valid_steps(history: Tensor, length: int) -> Tensor:
+    """Which of the `length` steps of windows are among the last `history` (R, C) ones: (R, C, length) booleans."""
+    return torch.arange(length - 1, -1, -1, device=history.device) < history.unsqueeze(-1)
+
+
 class GRUReader(nn.Module):
     """Gated recurrent units over the valid tokens, oldest first.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rllib_tag.errors import ConfigError, check_choice, check_number
-from rllib_tag.nn.team import reach
+from rllib_tag.nn.team import between, reach
 from rllib_tag.playing.games import Games, Rows
 from rllib_tag.plugin.env_config import EnvConfig
 
@@ -182,7 +182,7 @@ def relinked(rows: Rows, links: Tensor, comm_hops: int) -> Rows:
         **rows,
         "messages": rows["messages"] * arrived[..., None, None],
         "message_mask": rows["message_mask"] * arrived[..., None],
-        "links": (links & arrived.unsqueeze(1) & arrived.unsqueeze(2)).float(),
+        "links": between(links, arrived).float(),
     }
 
 

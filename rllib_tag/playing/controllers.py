@@ -77,7 +77,7 @@ def _chase(
 
 def _wander(games: Games, rngs: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
     out = {}
-    for agent, space in games.action_spaces.items():
+    for agent, space in games.config.game.action_spaces.items():
         if isinstance(space, gym.spaces.Discrete):
             out[agent] = np.array([rng.integers(space.n) for rng in rngs])
         else:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
 
-import gymnasium as gym
 import numpy as np
 import torch
 from torch import Tensor
@@ -53,12 +51,6 @@ class Games:
         """What stands where in a message."""
         return self._games.game.layout
 
-    @cached_property
-    def action_spaces(self) -> Mapping[str, gym.Space]:
-        """The action space of each agent of the team."""
-        env = self.config.game.parallel_env()
-        return {agent: env.action_space(agent) for agent in self.config.game.team}
-
     @property
     def positions(self) -> np.ndarray:
         """(B, agents, 2) true positions, of tag in world units, adversaries first."""
@@ -95,8 +87,7 @@ class Games:
     def said(self) -> Tensor:
         """What everybody says now, with the steps before: (B, N, T, F), zero before the reset."""
         history = self._games.history
-        valid = np.arange(history.length - 1, -1, -1) < history.num_valid[:, None]  # (B, T)
-        return torch.from_numpy(np.swapaxes(history.window() * valid[..., None, None], 1, 2))
+        return torch.from_numpy(np.swapaxes(history.window() * history.valid[..., None, None], 1, 2))
 
     def step(self, actions: Mapping[str, np.ndarray]) -> None:
         """Plays a step: actions (B, ...) by agent. Games that have ended rest."""

@@ -31,7 +31,7 @@ from rllib_tag.plugin.env_config import EnvConfig, TagEnvConfig, read_env_config
 from rllib_tag.plugin.prey import greedy_actions
 from rllib_tag.world.game import Game
 from rllib_tag.world.layout import MessageLayout
-from rllib_tag.world.observations import SENSES
+from rllib_tag.world.observations import tag_layout
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"  # a team that ships with the package, exported
 Observation = Mapping[str, np.ndarray | torch.Tensor]
@@ -162,9 +162,7 @@ class TrainedTeam:
         if layout is None and "messages" in batch:
             if "good" not in batch:
                 raise ConfigError("actions: expected a layout beside observations without the state of tag, got none.")
-            layout = MessageLayout(
-                SENSES, {kind: batch[kind].shape[1] if kind in batch else 0 for kind in SENSES.kinds}
-            )
+            layout = tag_layout(batch)
         with torch.no_grad():
             outputs, _ = net(batch, layout)
         if rngs is None:

@@ -78,8 +78,7 @@ class CommEnv(MultiAgentEnv):
         self.agents = list(self.possible_agents)
         self.observation_spaces = dict.fromkeys(game.team, team_space(game, self.config.history_length, view.state))
         if game.others_learn:
-            for group in game.others.values():
-                self.observation_spaces |= dict.fromkeys(group, others_space(view.others))
+            self.observation_spaces |= dict.fromkeys(game.acting[len(game.team) :], others_space(view.others))
         self.action_spaces = {agent: self.par_env.action_space(agent) for agent in self.possible_agents}
         self.observation_space = gym.spaces.Dict(self.observation_spaces)
         self.action_space = gym.spaces.Dict(self.action_spaces)
@@ -143,14 +142,11 @@ class CommEnv(MultiAgentEnv):
 
     def _observe(self) -> Observations:
         game, view, history = self.games.game, self.games.view, self.games.history
-        heard = hear(history.window()[0], history.num_valid[0], view.links[0], self.config.comm_hops)
+        heard = hear(history.window()[0], history.valid[0], view.links[0], self.config.comm_hops)
         observations = _by_agent(game.team, heard, view.state)
         if game.others_learn:
-            observations |= _by_agent(
-                [agent for group in game.others.values() for agent in group],
-                {key: value[0] for key, value in view.others.items()},
-                {},
-            )
+            others = game.acting[len(game.team) :]
+            observations |= _by_agent(others, {key: value[0] for key, value in view.others.items()}, {})
         return observations
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 import inspect
 import math
@@ -37,7 +38,7 @@ Backend = Literal["auto", "mpe2", "batched"]
 
 
 @dataclasses.dataclass(frozen=True)
-class EnvConfig:
+class EnvConfig(abc.ABC):
     """What `env_config` may say of any game.
 
     Args:
@@ -95,9 +96,9 @@ class EnvConfig:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
+    @abc.abstractmethod
     def game(self) -> Game:
         """The game."""
-        raise NotImplementedError
 
     @property
     def policies(self) -> tuple[str, ...]:
@@ -167,10 +168,7 @@ class CommEnvConfig(EnvConfig):
                 "Use these."
             ) from error
         try:
-            _ = self.game.layout
-            env = self.game.parallel_env()
-            spaces = {agent: env.action_space(agent) for agent in self.game.team}
-            env.close()
+            _, spaces = self.game.layout, self.game.action_spaces
         except Exception as error:  # a lab's game may raise anything
             raise ConfigError(
                 f"env_config: game: expected one that can be played, got {type(error).__name__}: {error} Correct it."

@@ -9,7 +9,7 @@ import numpy as np
 
 from rllib_tag.world.game import Arrays, Game
 from rllib_tag.world.layout import MessageLayout
-from rllib_tag.world.observations import SENSES
+from rllib_tag.world.observations import tag_layout
 
 
 class MessageSpace(gym.spaces.Box):
@@ -66,5 +66,4 @@ def message_layout(space: gym.spaces.Dict) -> MessageLayout:
     if found is not None:
         return found
     # Checkpoints of version 0.1, all of tag, have spaces that do not know it.
-    counts = {kind: space[kind].shape[0] if kind in space.spaces else 0 for kind in SENSES.kinds}
-    return MessageLayout(SENSES, counts)
+    return tag_layout(space.spaces)

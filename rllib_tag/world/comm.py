@@ -39,12 +39,12 @@ def reach(linked: np.ndarray, hops: int) -> np.ndarray:
     return arrived
 
 
-def hear(window: np.ndarray, num_valid: np.ndarray, linked: np.ndarray, hops: int) -> dict[str, np.ndarray]:
+def hear(window: np.ndarray, valid: np.ndarray, linked: np.ndarray, hops: int) -> dict[str, np.ndarray]:
     """What each of N receivers hears: messages that arrived, and the links between those that they came from.
 
     Args:
         window: (..., T, N, F) the last messages, oldest first.
-        num_valid: (...) how many of them belong to the running episode.
+        valid: (..., T) booleans, which of them belong to the running episode.
         linked: (..., N, N) booleans from `links`.
         hops: Links that information may cross in one step.
 
@@ -52,9 +52,7 @@ def hear(window: np.ndarray, num_valid: np.ndarray, linked: np.ndarray, hops: in
         float32 arrays with the receivers' axis N after the leading ones: `messages` (..., N, N, T, F), zero where
         none arrived, `message_mask` (..., N, N, T), `links` (..., N, N, N) and `self` (..., N, N), one-hot.
     """
-    T, N = window.shape[-3:-1]
     arrived = reach(linked, hops)
-    valid = np.arange(T - 1, -1, -1) < num_valid[..., None]  # (..., T)
     mask = arrived[..., None] & valid[..., None, None, :]  # (..., N, N, T)
     said = np.moveaxis(window, -3, -2)  # (..., N, T, F)
     known = linked[..., None, :, :] & arrived[..., :, :, None] & arrived[..., :, None, :]
@@ -62,5 +60,5 @@ def hear(window: np.ndarray, num_valid: np.ndarray, linked: np.ndarray, hops: in
         "messages": said[..., None, :, :, :] * mask[..., None].astype(np.float32),
         "message_mask": mask.astype(np.float32),
         "links": known.astype(np.float32),
-        "self": np.broadcast_to(np.eye(N, dtype=np.float32), linked.shape),
+        "self": np.broadcast_to(np.eye(linked.shape[-1], dtype=np.float32), linked.shape),
     }

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Protocol
 
+import gymnasium as gym
 import numpy as np
 from pettingzoo import ParallelEnv
 
@@ -112,7 +113,7 @@ class Game(abc.ABC):
         Raises:
             NotImplementedError: If the game has none.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.potential: expected one, which shaping needs, got none.")
 
     def measure(self, facts: Arrays) -> Arrays:
         """What is counted of each step besides rewards and links, (...) by name. Default: nothing."""
@@ -146,6 +147,11 @@ class Game(abc.ABC):
         """The team, and after it the others."""
         return (*self.team, *(agent for agents in self.others.values() for agent in agents))
 
+    @property
+    def acting(self) -> tuple[str, ...]:
+        """Those that act by a policy: the team, and after it the others if they learn."""
+        return self.everyone if self.others_learn else self.team
+
     @cached_property
     def group_of(self) -> dict[str, str]:
         """The class of each agent of the team, and the group of each other one."""
@@ -167,11 +173,8 @@ class Game(abc.ABC):
         Raises:
             ValueError: If the game's parts do not fit each other.
         """
-        env = self.parallel_env()
-        self._check_agents(env.possible_agents)
-        observations, _ = env.reset(seed=0)
-        facts = self.facts(env.unwrapped)
-        env.close()
+        observations, facts, spaces = self._first_look
+        self._check_agents(tuple(spaces))
         views = {
             name: self.see(name, np.stack([observations[agent] for agent in agents]), facts)
             for name, agents in self.classes.items()
@@ -206,6 +209,21 @@ class Game(abc.ABC):
             {kind: values.shape[-1] for kind, values in state.items()},
         )
         return MessageLayout(senses, {kind: count for kind, (count, _) in kinds.items()})
+
+    @property
+    def action_spaces(self) -> Mapping[str, gym.Space]:
+        """The action space of each agent of the team."""
+        return {agent: self._first_look[2][agent] for agent in self.team}
+
+    @cached_property
+    def _first_look(self) -> tuple[Mapping[str, Any], Arrays, Mapping[str, gym.Space]]:
+        """What an env of this game shows at its first step: observations, facts, and every agent's action space."""
+        env = self.parallel_env()
+        observations, _ = env.reset(seed=0)
+        facts = self.facts(env.unwrapped)
+        spaces = {agent: env.action_space(agent) for agent in env.possible_agents}
+        env.close()
+        return observations, facts, spaces
 
     def _check_agents(self, possible: Sequence[str]) -> None:
         name = type(self).__name__

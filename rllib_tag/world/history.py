@@ -47,6 +47,11 @@ class History:
         """How many of the last T messages belong to the running episodes: (B,) integers, at least 1."""
         return np.minimum(self.ages + 1, self.length)
 
+    @property
+    def valid(self) -> np.ndarray:
+        """Which of the last T messages belong to the running episodes: (B, T) booleans."""
+        return np.arange(self.length - 1, -1, -1) < self.num_valid[:, None]
+
     def window(self) -> np.ndarray:
         """The last T messages, oldest first: (B, T, N, F)."""
         return np.stack(self.sent, axis=1)

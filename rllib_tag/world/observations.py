@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 from rllib_tag.names import POLICIES
-from rllib_tag.world.layout import Senses
+from rllib_tag.world.layout import MessageLayout, Senses
 from rllib_tag.world.roster import Roster
 
 # Position and velocity; landmarks by position, good agents by position and velocity.
 SENSES = Senses(POLICIES, (4, 4), {"landmarks": 2, "good": 4}, {"team": 4, "good": 4, "landmarks": 2})
 SEES = {POLICIES[0]: ("landmarks",), POLICIES[1]: ("good",)}
+
+
+def tag_layout(state: Mapping[str, Any]) -> MessageLayout:
+    """What stands where in messages of tag, by the shapes (..., K, D) of what critics see beside them."""
+    return MessageLayout(SENSES, {kind: state[kind].shape[-2] if kind in state else 0 for kind in SENSES.kinds})
 
 
 def raw_size(num_adversaries: int, num_good: int, num_obstacles: int, *, good: bool) -> int:

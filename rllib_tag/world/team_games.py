@@ -81,7 +81,7 @@ class TeamGames:
     ) -> None:  # fmt: skip
         self.game, self.world, self.num_games = game, world, world.num_games
         self._comm_range, self._shaping, self._gamma = comm_range, shaping, shaping_gamma
-        self.agents = game.everyone if game.others_learn else game.team
+        self.agents = game.acting
         self.history = History(history_length, self.num_games)
         self.stats = EpisodeStats(game, self.num_games)
         self._streams = Streams(self.num_games)
@@ -117,8 +117,7 @@ class TeamGames:
         others = self.game.act_others(self._seen, self._streams)
         played = self.world.step({**actions, **others}, self._running)
         check_finite(f"{type(self.game).__name__}.step", played.numbers)
-        self._look()
-        self.history.add(self._messages)
+        self.history.add(self._look())
         self.view = self._view()
         if played.ticks is None:
             self.stats.step(slice(None), played.rewards, self.facts, self.view.links)
@@ -147,16 +146,15 @@ class TeamGames:
         self.world.reset(games, seeds, **options)
         self._running[games] = True
         self.stats.restart(games)
-        self._look()
-        self.history.restart(games, self._messages)
+        self.history.restart(games, self._look())
         if self._shaping:
             self._potential = self.game.potential(self.facts)
         self.view = self._view()
 
-    def _look(self) -> None:
-        """Reads the worlds, and what the team says of them."""
+    def _look(self) -> np.ndarray:
+        """Reads the worlds: what the team says of them, (B, N, F)."""
         self._seen = self.world.show()
-        self._messages = self.game.layout.messages([self._class_view(name) for name in self.game.classes])
+        return self.game.layout.messages([self._class_view(name) for name in self.game.classes])
 
     def _class_view(self, name: str) -> ClassView:
         game, B, n = self.game, self.num_games, len(self.game.classes[name])
@@ -183,7 +181,7 @@ class TeamGames:
         positions = game.positions(facts)
         _check_shape(f"{name}.positions", positions, (self.num_games, N, 2))
         return TeamView(
-            self._messages,
+            self.history.sent[-1],
             links(positions, self._comm_range),
             state,
             game.observe_others(self._seen) if game.others_learn else {},

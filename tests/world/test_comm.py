@@ -37,7 +37,7 @@ def test_links_and_reach_equal_the_plain_versions(num: int, comm_range: float, h
     arrived = reach(linked, hops)
     np.testing.assert_array_equal(arrived, plain_reach(linked, hops))
     assert (linked == linked.T).all()
-    known = hear(np.zeros((1, num, 1)), np.array(1), linked, hops)["links"] > 0
+    known = hear(np.zeros((1, num, 1)), np.ones(1, bool), linked, hops)["links"] > 0
     assert known.shape == (num, num, num)
     for i in range(num):
         for j, k in np.argwhere(known[i]):
@@ -78,10 +78,11 @@ def test_what_is_heard_has_arrived_in_this_episode() -> None:
     rng = np.random.default_rng(0)
     window, linked = rng.normal(size=(B, T, N, F)), links(rng.uniform(-1, 1, (B, N, 2)), 0.7)
     num_valid = np.array([1, 2, 4])
-    heard = hear(window, num_valid, linked, 2)
+    ages = np.arange(T - 1, -1, -1)
+    heard = hear(window, ages < num_valid[:, None], linked, 2)
     arrived = reach(linked, 2)
     for b in range(B):
-        alone = hear(window[b], num_valid[b], linked[b], 2)
+        alone = hear(window[b], ages < num_valid[b], linked[b], 2)
         for key, value in alone.items():
             np.testing.assert_array_equal(heard[key][b], value)
         for i in range(N):
