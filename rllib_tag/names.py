@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 POLICIES = ("class_a", "class_b")
 GOOD_POLICY = "good"
 GOOD_POLICIES = ("random", "evasive", "learned")  # who moves good agents, besides exported weights
@@ -22,6 +24,12 @@ METRICS = {
 }
 RETURN_ADVERSARY = "return_adversary"  # by which teams are compared
 RETURN_TEAM = "return_team"  # the same in other games than tag
+
+
+def team_return(metrics: Container[str]) -> str:
+    """By which of an episode's metrics teams are compared."""
+    return RETURN_ADVERSARY if RETURN_ADVERSARY in metrics else RETURN_TEAM
+
 
 # The same for what a class makes of the other class's messages.
 INFLUENCE = {

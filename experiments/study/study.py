@@ -25,7 +25,7 @@ from rllib_tag.cli_output import run_command
 from rllib_tag.errors import check_keys
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv, write_json
-from rllib_tag.names import BASELINES, RANDOM, RETURN_ADVERSARY, RETURN_TEAM
+from rllib_tag.names import BASELINES, RANDOM, RETURN_ADVERSARY, team_return
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing.transfer import transfer
 from rllib_tag.plugin.env_config import TagEnvConfig
@@ -69,13 +69,13 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     folder = out / arm / f"seed_{seed}"
     team = restore(end.folder)
     is_tag = isinstance(team.env_config_for(), TagEnvConfig)
-    returned = RETURN_ADVERSARY if is_tag else RETURN_TEAM
-    curve = read_columns(end.folder / JSON, returned)
     talks = all(net.config.gnn != "none" for net in team.nets.values() if isinstance(net, AdversaryNet))
     baselines = (tuple(BASELINES) if arm in YARDSTICKS_ON else ()) if is_tag else (RANDOM,)
     conditions = ("all" if is_tag else "cut",) if talks else ()
     result = evaluate(team, episodes=episodes, yardsticks=baselines, messages=conditions)
     summary = result.summary()
+    returned = team_return(summary["team"])
+    curve = read_columns(end.folder / JSON, returned)
     write_csv(folder / "curve.csv", curve)
     write_csv(folder / "episodes.csv", [row for row in result.rows if row["controller"] not in result.conditions])
     if result.conditions:
@@ -111,7 +111,7 @@ def _condition(name: str, metrics: Mapping[str, Mapping[str, float | None]], ret
 def _progress(name: str, trial: str, result: Mapping[str, Any], stop: Mapping[str, float]) -> None:
     if result["training_iteration"] % 20 == 0:
         metrics = result["env_runners"]["custom_metrics"]
-        returned = metrics.get(f"{RETURN_ADVERSARY}_mean", metrics.get(f"{RETURN_TEAM}_mean"))
+        returned = metrics[f"{team_return([name.removesuffix('_mean') for name in metrics])}_mean"]
         steps, seconds = result["timesteps_total"], result["time_total_s"]
         console.print(f"{name:<30} {steps:>10,} steps {seconds:>6.0f} s  return {returned:6.1f}")
 

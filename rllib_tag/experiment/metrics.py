@@ -40,6 +40,12 @@ def whole_name(what: str, metric: Any, config: Mapping[str, Any]) -> str:
     return known[metric]
 
 
+def has_labs_game(config: Mapping[str, Any]) -> bool:
+    """Whether RLlib's config, which may not have been checked yet, is of another game than tag."""
+    env_config = config.get("env_config")
+    return isinstance(env_config, Mapping) and "game" in env_config
+
+
 def needs_callbacks(metric: str) -> bool:
     """Whether only callbacks put a metric into the results."""
     return metric.removeprefix("evaluation/").startswith(CUSTOM)
@@ -61,10 +67,8 @@ def _may_be_a_labs_own(metric: str, config: Mapping[str, Any]) -> bool:
     """Callbacks, and games, other than this project's may add metrics of any name."""
     evaluated = metric.startswith("evaluation/")
     own = metric.removeprefix("evaluation/").startswith(CUSTOM) and metric.rpartition("_")[2] in KINDS
-    env_config = config.get("env_config")
-    labs_game = isinstance(env_config, dict) and "game" in env_config
     return (
         own
-        and (labs_game or config.get("callbacks") not in (None, OURS))
+        and (has_labs_game(config) or config.get("callbacks") not in (None, OURS))
         and (not evaluated or bool(config.get("evaluation_interval")))
     )

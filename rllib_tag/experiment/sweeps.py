@@ -11,7 +11,7 @@ from ray.tune.schedulers import TrialScheduler, create_scheduler
 from ray.tune.search import SearchAlgorithm, Searcher, create_searcher
 
 from rllib_tag.errors import ConfigError, check_choice, check_keys
-from rllib_tag.experiment.metrics import TIMES, needs_callbacks, whole_name
+from rllib_tag.experiment.metrics import TIMES, has_labs_game, needs_callbacks, whole_name
 from rllib_tag.experiment.population import Population
 from rllib_tag.experiment.sampled import has_grid, sampled_places
 from rllib_tag.results import RETURN, TEAM_RETURN
@@ -35,12 +35,9 @@ def metric_of(spec: Mapping[str, Any]) -> tuple[str, str]:
     """
     mode = spec.get("mode", "max")
     check_choice("mode", mode, ("max", "min"))
-    return whole_name("metric", spec.get("metric", _default_metric(spec)), spec.get("config", {})), mode
-
-
-def _default_metric(spec: Mapping[str, Any]) -> str:
-    env_config = spec.get("config", {}).get("env_config")
-    return TEAM_RETURN if isinstance(env_config, Mapping) and "game" in env_config else RETURN
+    config = spec.get("config", {})
+    default = TEAM_RETURN if has_labs_game(config) else RETURN
+    return whole_name("metric", spec.get("metric", default), config), mode
 
 
 def check_sweep(spec: Mapping[str, Any]) -> Population | None:

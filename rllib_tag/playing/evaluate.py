@@ -12,7 +12,7 @@ import numpy as np
 
 from rllib_tag.errors import ConfigError, check_int
 from rllib_tag.files import as_csv, as_json, provenance, write_files
-from rllib_tag.names import RETURN_ADVERSARY, RETURN_TEAM
+from rllib_tag.names import team_return
 from rllib_tag.playing.channel import Channel, Condition, read_conditions
 from rllib_tag.playing.controllers import Controller, scripted_controller, team_controller, with_others
 from rllib_tag.playing.games import Games
@@ -59,7 +59,7 @@ class Evaluation:
 
         Beside the metrics stands `return_minus_team`, the difference from the team on the same seeds.
         """
-        returns = next(key for key in (RETURN_ADVERSARY, RETURN_TEAM) if key in self.rows[0])
+        returns = team_return(self.rows[0])
         team = {row["seed"]: row[returns] for row in self.rows if row["controller"] == TEAM}
         out: dict[str, dict[str, dict[str, float | None]]] = {}
         for name in dict.fromkeys(row["controller"] for row in self.rows):

@@ -10,7 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.names import INFLUENCE, METRICS, RETURN_ADVERSARY, RETURN_TEAM
+from rllib_tag.names import INFLUENCE, METRICS, RETURN_ADVERSARY, team_return
 
 RETURN_MINUS_TEAM = "return_minus_team"
 
@@ -52,7 +52,7 @@ def summary_table(content: dict[str, Any]) -> Table:
 def conditions_table(content: dict[str, Any]) -> Table:
     """One row a condition on messages: the team's return under it, and the difference on the same seeds."""
     table = Table("condition on messages", title="the team under conditions: mean ± standard error")
-    returns = next(key for key in (RETURN_ADVERSARY, RETURN_TEAM) if key in content["summary"]["team"])
+    returns = team_return(content["summary"]["team"])
     forms = {returns: "{:.1f}", RETURN_MINUS_TEAM: "{:+.1f}"}
     labels = ["return per adversary" if returns == RETURN_ADVERSARY else "return per agent", "difference from the team"]
     if returns == RETURN_ADVERSARY:
