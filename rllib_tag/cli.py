@@ -86,6 +86,7 @@ def evaluate(
     seed: opt.Seed = 1_000_000,
     out: Annotated[str, typer.Option("--out", help="Folder for what is written (CSV, JSON).")] = "evaluation",
     stochastic: opt.Stochastic = False,
+    baseline: opt.Baselines = None,
     yardstick: opt.Yardsticks = None,
     beside: Annotated[
         list[str] | None, typer.Option("--beside", help="Play another trained team too: NAME=CHECKPOINT.")
@@ -107,12 +108,13 @@ def evaluate(
 
     overrides = _overrides(game)
     _check_output(out, FILES)
-    others, yardsticks, conditions = _named("--beside", beside or []), yardstick or [], messages or []
+    baselines = (baseline or []) + (yardstick or [])
+    others, conditions = _named("--beside", beside or []), messages or []
     team = _restore(checkpoint)
     played = read_conditions(conditions, team.env_config_for(**overrides))
-    with Progress("episodes", episodes * (1 + len(yardsticks) + len(others) + len(played))) as advance:
+    with Progress("episodes", episodes * (1 + len(baselines) + len(others) + len(played))) as advance:
         result = run(
-            team, episodes=episodes, first_seed=seed, deterministic=not stochastic, yardsticks=yardsticks,
+            team, episodes=episodes, first_seed=seed, deterministic=not stochastic, baselines=baselines,
             beside=others, messages=conditions, on_episodes=advance, **overrides,
         )  # fmt: skip
     paths = result.write(out)
@@ -205,7 +207,7 @@ def export(
 def plot(
     runs: Annotated[list[str], typer.Argument(help="Folders of trials, or their result.json or progress.csv.")],
     out: Annotated[str, typer.Option("--out", help="Image to write; without a suffix, PNG and SVG.")] = "curve.png",
-    levels: Annotated[str | None, typer.Option("--levels", help="Evaluation whose yardsticks to draw in.")] = None,
+    levels: Annotated[str | None, typer.Option("--levels", help="Evaluation whose baselines to draw.")] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", help="A label for each run. [default: the folder's name]")
     ] = None,

@@ -26,9 +26,11 @@ Team = Annotated[
 Episodes = Annotated[int, typer.Option("--episodes", help="Seeded episodes to play.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the first episode; the others follow.")]
 Stochastic = Annotated[bool, typer.Option("--stochastic", help="Sample actions instead of taking the likeliest.")]
-Yardsticks = Annotated[
-    list[str] | None, typer.Option("--yardstick", help="Play this too: random, class_b_chases or all_chase.")
+Baselines = Annotated[
+    list[str] | None,
+    typer.Option("--baseline", help="Play this baseline too: random, class_b_chases or all_chase; may be repeated."),
 ]
+Yardsticks = Annotated[list[str] | None, typer.Option("--yardstick", hidden=True)]  # the old name of --baseline
 
 
 @dataclasses.dataclass(frozen=True)

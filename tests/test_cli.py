@@ -160,14 +160,14 @@ def test_a_restored_run_goes_on_from_the_checkpoint(folder: Path) -> None:
 
 def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
     out = rllib(
-        "evaluate", "results/tag_quick", "--episodes", "4", "--yardstick", "random",
+        "evaluate", "results/tag_quick", "--episodes", "4", "--baseline", "random",
         "--num-class-a", "3", "--num-class-b", "1", cwd=folder,
     )  # fmt: skip
     assert "return per adversary" in out
     assert "wrote evaluation/episodes.csv and evaluation/summary.json and evaluation/marl_eval.json" in out
     with (folder / "evaluation" / "episodes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    here = evaluate(folder / "results", episodes=4, yardsticks=("random",), num_class_a=3, num_class_b=1)
+    here = evaluate(folder / "results", episodes=4, baselines=("random",), num_class_a=3, num_class_b=1)
     assert rows == [{key: str(value) for key, value in row.items()} for row in here.rows]  # as in this process
     content = json.loads((folder / "evaluation" / "summary.json").read_text())
     assert content["env_config"]["num_class_a"] == 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,16 @@ def test_both_forms_of_train_take_the_same_options(taken: list[Any], tmp_path: P
     ]  # fmt: skip
     assert [dataclasses.replace(TAKEN, log_debug=False, log_info=info).verbose for info in (False, True)] == [0, 1]
     assert TAKEN.verbose == 2
+
+
+def test_baselines_may_still_be_called_yardsticks(tmp_path: Path) -> None:
+    options = ["--baseline", "random", "--yardstick", "all_chase", "--episodes", "1", "--out", str(tmp_path)]
+    done = CliRunner().invoke(cli.app, ["evaluate", *options])
+    assert done.exit_code == 0, done.output
+    assert list(json.loads((tmp_path / "summary.json").read_text())["summary"]) == ["team", "random", "all_chase"]
+    said = CliRunner().invoke(cli.app, ["evaluate", "--help"]).output
+    assert "--baseline" in said
+    assert "yardstick" not in said
 
 
 @pytest.mark.parametrize("form", ["train", "train file"])

@@ -42,7 +42,7 @@ def test_every_arm_is_a_sound_experiment() -> None:
     assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 14 + [5] * 3
     study, report = script("study"), script("report")
     assert set(report.LABELS) == set(arms)
-    assert {talking[0] for _, talking, *_ in report.GAMES.values()} | {"lone_class_a"} == set(study.YARDSTICKS_ON)
+    assert {talking[0] for _, talking, *_ in report.GAMES.values()} | {"lone_class_a"} == set(study.BASELINES_ON)
 
 
 def quick_arms(folder: Path) -> Path:

@@ -33,7 +33,7 @@ from rllib_tag.results import CUSTOM, JSON, SECONDS, env_steps, read_results, wi
 from rllib_tag.training.train import TrainOptions, train
 
 HERE = Path(__file__).parent
-YARDSTICKS_ON = ("comm", "comm_evasive", "lone_class_a", "comm_long")  # where report.py draws or prints them
+BASELINES_ON = ("comm", "comm_evasive", "lone_class_a", "comm_long")  # where report.py draws or prints them
 TAGS_OWN = ("captured", "steps_to_first_contact")  # metrics
 TRANSFERRED = "comm"
 WITHOUT_CLASS_A = ("comm_evasive", "no_comm_evasive", "comm_relational_evasive")  # what is class B worth by itself?
@@ -70,9 +70,9 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     team = restore(end.folder)
     is_tag = isinstance(team.env_config_for(), TagEnvConfig)
     talks = all(net.config.gnn != "none" for net in team.nets.values() if isinstance(net, AdversaryNet))
-    baselines = (tuple(BASELINES) if arm in YARDSTICKS_ON else ()) if is_tag else (RANDOM,)
+    baselines = (tuple(BASELINES) if arm in BASELINES_ON else ()) if is_tag else (RANDOM,)
     conditions = ("all" if is_tag else "cut",) if talks else ()
-    result = evaluate(team, episodes=episodes, yardsticks=baselines, messages=conditions)
+    result = evaluate(team, episodes=episodes, baselines=baselines, messages=conditions)
     summary = result.summary()
     returned = team_return(summary["team"])
     curve = read_columns(end.folder / JSON, returned)

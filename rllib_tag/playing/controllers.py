@@ -59,7 +59,7 @@ def scripted_controller(name: str, config: EnvConfig) -> Controller:
     Raises:
         ConfigError: If there is no such baseline for the game.
     """
-    check_keys("yardstick", [name], BASELINES if isinstance(config, TagEnvConfig) else [RANDOM])
+    check_keys("baseline", [name], BASELINES if isinstance(config, TagEnvConfig) else [RANDOM])
     return partial(_chase, config, *CHASING[name]) if isinstance(config, TagEnvConfig) else _wander
 
 

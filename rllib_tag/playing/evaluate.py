@@ -1,9 +1,10 @@
-"""Seeded episodes with a trained team or a yardstick, and what came of them."""
+"""Seeded episodes with a trained team or a baseline, and what came of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def evaluate(
     episodes: int = 128,
     first_seed: int = FIRST_SEED,
     deterministic: bool = True,
-    yardsticks: Sequence[str] = (),
+    baselines: Sequence[str] = (),
     beside: Mapping[str, TrainedTeam | str | os.PathLike[str]] | None = None,
     messages: Sequence[str] = (),
     on_episodes: Callable[[int], None] | None = None,
@@ -140,7 +141,7 @@ def evaluate(
         episodes: Episodes of each. Default: 128.
         first_seed: Seed of the first episode; the others follow. Default: 1,000,000.
         deterministic: Whether trained teams take their likeliest actions. Default: True.
-        yardsticks: Names of `BASELINES` to play as well. Default: none.
+        baselines: Names of `BASELINES` to play as well. Default: none.
         beside: Other trained teams to play in the same game, by name, each with its own `SENSES`. Default: none.
         messages: Conditions on messages to play the team under as well, as `read_conditions` takes them.
             Default: none.
@@ -155,10 +156,13 @@ def evaluate(
 
     Example:
         >>> from rllib_tag import restore
-        >>> summary = evaluate(restore(), episodes=4, num_class_a=1, yardsticks=["random"]).summary()
+        >>> summary = evaluate(restore(), episodes=4, num_class_a=1, baselines=["random"]).summary()
         >>> summary["team"]["return_adversary"]["mean"] > summary["random"]["return_adversary"]["mean"]
         True
     """
+    if "yardsticks" in env_overrides:
+        warnings.warn("evaluate: yardsticks is now called baselines.", DeprecationWarning, stacklevel=2)
+        baselines = (*baselines, *env_overrides.pop("yardsticks"))
     team = team if isinstance(team, TrainedTeam) else restore(team)
     check_int("episodes", episodes, 1)
     check_int("first_seed", first_seed, 0)
@@ -167,7 +171,7 @@ def evaluate(
         name: other if isinstance(other, TrainedTeam) else restore(other) for name, other in (beside or {}).items()
     }
     conditions = read_conditions(messages, config)
-    parts = _parts(team, config, yardsticks, others, conditions, deterministic)
+    parts = _parts(team, config, baselines, others, conditions, deterministic)
     seeds = range(first_seed, first_seed + episodes)
     if any(condition.kind == "shuffle" for condition in conditions) and episodes < 2:
         raise ConfigError("messages: shuffle: expected at least 2 episodes, got 1. Play more.")
@@ -198,19 +202,19 @@ def evaluate(
 def _parts(
     team: TrainedTeam,
     config: EnvConfig,
-    yardsticks: Sequence[str],
+    baselines: Sequence[str],
     others: Mapping[str, TrainedTeam],
     conditions: Sequence[Condition],
     deterministic: bool,
 ) -> dict[str, tuple[EnvConfig, Controller]]:
-    """Who plays which game, by name: the team, yardsticks, other teams, the team under conditions."""
+    """Who plays which game, by name: the team, baselines, other teams, the team under conditions."""
     classes = [policy for policy in config.policies if policy in config.game.classes]
 
     def joined(adversaries: Controller) -> Controller:
         return with_others(adversaries, team, config, deterministic)
 
     parts = {TEAM: (config, team_controller(team, config.policies, deterministic))}
-    for name in yardsticks:
+    for name in baselines:
         parts[name] = config, joined(scripted_controller(name, config))
     for name, other in others.items():
         taken = {taken.lower() for taken in (*parts, *map(str, conditions))}  # marl-eval knows small letters only

@@ -26,7 +26,7 @@ def marl_eval_layout(
 ) -> dict[str, Any]:
     """Episodes by environment, task, algorithm (the controller), run (the training seed) and step.
 
-    Yardsticks, and the team under conditions on messages, stand under the team's run, since marl-eval wants the same
+    Baselines, and the team under conditions on messages, stand under the team's run, since marl-eval wants the same
     runs and steps of every algorithm. Layouts of several runs are merged by joining what stands under each algorithm.
 
     Args:

@@ -43,7 +43,7 @@ def transfer(
     first_seed: int = FIRST_SEED,
     on_game: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Plays a trained team on every game of the grid, beside all yardsticks on the same seeds.
+    """Plays a trained team on every game of the grid, beside all baselines on the same seeds.
 
     Args:
         team: A restored team, or a path for `restore`.
@@ -83,7 +83,7 @@ def transfer(
     rows = []
     for game in games:
         result = evaluate(
-            team, episodes=episodes, first_seed=first_seed, yardsticks=tuple(BASELINES),
+            team, episodes=episodes, first_seed=first_seed, baselines=tuple(BASELINES),
             beside=at_home.get(tuple(game.values())), **game,
         )  # fmt: skip
         found = [

@@ -52,7 +52,7 @@ def new_figure(
 
 
 def draw_levels(axes: Axes, levels: Mapping[str, float], upright: bool = False, write: bool = True) -> None:
-    """Draws dashed lines at the returns of yardsticks, with their names outside the axes, clear of the data.
+    """Draws dashed lines at the returns of baselines, with their names outside the axes, clear of the data.
 
     Args:
         axes: Where.

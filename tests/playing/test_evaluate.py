@@ -46,7 +46,7 @@ TEAMS = [
 
 
 def test_the_same_seeds_give_the_same_episodes(team: TrainedTeam) -> None:
-    first, again = (evaluate(team, episodes=5, yardsticks=("random", "class_b_chases")) for _ in range(2))
+    first, again = (evaluate(team, episodes=5, baselines=("random", "class_b_chases")) for _ in range(2))
     assert first.rows == again.rows
     assert [row["controller"] for row in first.rows] == ["team"] * 5 + ["random"] * 5 + ["class_b_chases"] * 5
     assert [row["seed"] for row in first.rows] == [*range(1_000_000, 1_000_005)] * 3
@@ -55,10 +55,17 @@ def test_the_same_seeds_give_the_same_episodes(team: TrainedTeam) -> None:
 
 @pytest.mark.parametrize("deterministic", [True, False])
 def test_episodes_do_not_depend_on_how_many_are_played_at_once(team: TrainedTeam, deterministic: bool) -> None:
-    how: dict[str, Any] = {"deterministic": deterministic, "yardsticks": ("random",)}
+    how: dict[str, Any] = {"deterministic": deterministic, "baselines": ("random",)}
     together = evaluate(team, episodes=3, **how).rows
     alone = [evaluate(team, episodes=1, first_seed=1_000_000 + i, **how).rows for i in range(3)]
     assert together == [rows[0] for rows in alone] + [rows[1] for rows in alone]
+
+
+def test_baselines_may_still_be_called_yardsticks() -> None:
+    team = restore()
+    with pytest.warns(DeprecationWarning, match="yardsticks is now called baselines"):
+        rows = evaluate(team, episodes=1, yardsticks=["random"]).rows
+    assert rows == evaluate(team, episodes=1, baselines=["random"]).rows
 
 
 @pytest.mark.parametrize("changes", TEAMS, ids=str)
@@ -88,15 +95,15 @@ def test_sampling_follows_the_distribution(team: TrainedTeam) -> None:
     np.testing.assert_allclose(np.bincount(drawn, minlength=5) / 4000, expected, atol=0.04)
 
 
-def test_scripted_yardsticks_rank_as_they_should(team: TrainedTeam) -> None:
-    result = evaluate(team, episodes=20, yardsticks=("random", "class_b_chases", "all_chase")).summary()
+def test_scripted_baselines_rank_as_they_should(team: TrainedTeam) -> None:
+    result = evaluate(team, episodes=20, baselines=("random", "class_b_chases", "all_chase")).summary()
     means = [result[name]["return_adversary"]["mean"] for name in ("random", "class_b_chases", "all_chase")]
     assert means == sorted(means)
     assert means[0] * 5 < means[1]
 
 
 def test_files_hold_one_row_an_episode(team: TrainedTeam, tmp_path: Path) -> None:
-    result = evaluate(team, episodes=3, yardsticks=("random",))
+    result = evaluate(team, episodes=3, baselines=("random",))
     rows, summary, _ = result.write(tmp_path / "new" / "folder")
     with rows.open(newline="") as file:
         read = list(csv.DictReader(file))
@@ -171,7 +178,7 @@ def test_other_teams_play_with_their_own_senses(team: TrainedTeam) -> None:
 
 
 def test_marl_eval_finds_every_figure(team: TrainedTeam) -> None:
-    result = evaluate(team, episodes=3, yardsticks=("all_chase",))
+    result = evaluate(team, episodes=3, baselines=("all_chase",))
     layout = marl_eval_layout(result.rows, result.env_config, result.training)
     assert (team.seed, team.env_steps) == (1, 400)
     (task,) = layout["simple_tag"].items()
@@ -204,7 +211,7 @@ def test_reports_leave_shaping_out(team: TrainedTeam) -> None:
         ({"good_policy": "learned"}, "got one that needs 'good'"),
         ({"continuous_actions": True}, "continuous_actions: expected false as trained, got true"),
         ({"episodes": 0}, "episodes: expected an integer of at least 1"),
-        ({"yardsticks": ("best",)}, "yardstick: unknown key 'best'"),
+        ({"baselines": ("best",)}, "baseline: unknown key 'best'"),
     ],
 )
 def test_games_that_the_team_cannot_play(team: TrainedTeam, changes: dict, message: str) -> None:
@@ -328,7 +335,7 @@ def test_a_page_holds_the_whole_episode_and_asks_for_nothing_else(team: TrainedT
 def test_a_trained_team_ships_with_the_package() -> None:
     team = restore()
     assert sum(path.stat().st_size for path in team.source.iterdir()) <= 4_000_000
-    played = evaluate(team, episodes=16, yardsticks=("all_chase",), messages=("cut",)).summary()
+    played = evaluate(team, episodes=16, baselines=("all_chase",), messages=("cut",)).summary()
     returns = {name: figures["return_adversary"]["mean"] for name, figures in played.items()}
     assert returns["team"] > 0.95 * returns["all_chase"]
     assert returns["cut"] < 0.8 * returns["team"]

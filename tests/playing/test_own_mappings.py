@@ -53,7 +53,7 @@ def test_an_export_says_who_acts_by_which_policy(own: Path) -> None:
 
 
 def test_it_plays_under_every_command(own: Path, tmp_path: Path) -> None:
-    result = evaluate(own, episodes=2, yardsticks=["random"], messages=["cut", "delay:1"], beside={"other": own})
+    result = evaluate(own, episodes=2, baselines=["random"], messages=["cut", "delay:1"], beside={"other": own})
     summary = result.summary()
     assert summary["other"]["return_adversary"] == summary["team"]["return_adversary"]
     assert {row["policy"] for row in result.influence} == {"class_a", "class_b"}

@@ -30,7 +30,7 @@ def test_the_grid_has_every_team_once_and_the_trained_one_in_other_worlds() -> N
     assert [game["num_obstacles"] for game in games[48:]] == [2, 0, 1, 3, 4]
 
 
-def test_a_team_plays_the_grid_beside_yardsticks_and_natives(team: TrainedTeam, tmp_path: Path) -> None:
+def test_a_team_plays_the_grid_beside_baselines_and_natives(team: TrainedTeam, tmp_path: Path) -> None:
     native = dataclasses.replace(team, env_config={**team.env_config, "num_class_a": 0, "num_class_b": 1}, seed=7)
     found: list[list[dict]] = []
     rows = transfer(team, natives=[native], largest=1, episodes=2, on_game=found.append)

@@ -105,7 +105,7 @@ def test_it_trains_exports_and_is_evaluated(ray_session: None, tmp_path: Path) -
     team = restore(tmp_path / "checkpoint")
     exported = restore(export(tmp_path / "checkpoint", tmp_path / "exported"))
     found = [
-        evaluate(one, episodes=5, yardsticks=["random"], messages=["cut", "silence:driver_0"])
+        evaluate(one, episodes=5, baselines=["random"], messages=["cut", "silence:driver_0"])
         for one in (team, exported)
     ]
     assert found[0].rows == found[1].rows
@@ -116,8 +116,8 @@ def test_it_trains_exports_and_is_evaluated(ray_session: None, tmp_path: Path) -
     }
     assert "return_minus_team" in summary["random"]
     assert {row["policy"] for row in found[0].influence} == set(POLICIES)
-    with pytest.raises(ConfigError, match="yardstick: unknown key 'all_chase'"):
-        evaluate(team, episodes=2, yardsticks=["all_chase"])
+    with pytest.raises(ConfigError, match="baseline: unknown key 'all_chase'"):
+        evaluate(team, episodes=2, baselines=["all_chase"])
     with pytest.raises(ConfigError, match=r"which was trained to see .*, got one that shows"):
         evaluate(team, episodes=2, game="labs_games.MoreToSee")
 

@@ -80,8 +80,8 @@ def check_actions(team: TrainedTeam) -> None:
 
 
 def check_prey(team: TrainedTeam, folder: Path) -> None:
-    """Trained prey plays against yardsticks, and frozen in another game."""
-    rows = evaluate(team, episodes=2, yardsticks=("random",), num_good=2, num_class_a=1).rows
+    """Trained prey plays against baselines, and frozen in another game."""
+    rows = evaluate(team, episodes=2, baselines=("random",), num_good=2, num_class_a=1).rows
     assert [row["controller"] for row in rows] == ["team", "team", "random", "random"]
     weights = export(team.source, folder / "weights")
     frozen, learned = TagEnv(good_policy=str(weights)), TagEnv(good_policy="learned")
