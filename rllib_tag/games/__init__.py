@@ -1,4 +1,4 @@
-"""Games beside tag that ship with the package, each as short as one of your own may be."""
+"""The games other than tag that ship with the package; your own can be just as short."""
 
 from rllib_tag.games.speaker_listener import SpeakerListener
 from rllib_tag.games.spread import Spread

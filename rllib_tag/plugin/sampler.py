@@ -144,8 +144,8 @@ class BatchedSampler(TagRunner):
 
     def sampling_state(self) -> bytes:
         """All that the next samples depend on and RLlib's checkpoints leave out: games under way and random states."""
-        can_be_kept = self.env is not None and self._games.world.can_be_kept
-        games = {key: value for key, value in vars(self).items() if key in RUNNING} if can_be_kept else None
+        can_be_saved = self.env is not None and self._games.world.can_be_saved
+        games = {key: value for key, value in vars(self).items() if key in RUNNING} if can_be_saved else None
         return pickle.dumps({"kind": self._kind(), "games": games, "random": random_states()})
 
     def set_sampling_state(self, state: bytes | None) -> str | None:

@@ -1,1 +1,1 @@
-"""The game in NumPy: who is who, what they see, who hears whom, and scripted behaviours."""
+"""The game in NumPy: agents, observations, communication and scripted behaviours."""

@@ -1,15 +1,15 @@
-"""Scripted behaviours: prey that wanders or flees, adversaries that chase."""
+"""Scripted behaviours: prey that moves at random or flees, and adversaries that chase."""
 
 from __future__ import annotations
 
 import numpy as np
 
-CHASE_LEAD_S = 0.2  # seconds of world time that a chaser looks ahead; MPE steps last 0.1 s
-WALL_START = 0.6  # where an evasive prey starts to mind the edge of the arena, which is at 1
+CHASE_LEAD_S = 0.2  # how far ahead a chaser predicts, in seconds of world time; an MPE step lasts 0.1 s
+WALL_START = 0.6  # coordinate from which evasive prey avoids the edge of the arena, which is at 1
 
 
 def random_actions(rng: np.random.Generator, shape: tuple[int, ...], continuous: bool) -> np.ndarray:
-    """Uniform actions: integers in 0..4 of that shape, or float32 in [0, 1) with an axis of 5 behind."""
+    """Samples uniform actions: integers in 0..4 of this shape, or float32 in [0, 1) with a trailing axis of 5."""
     if continuous:
         return rng.random((*shape, 5), dtype=np.float32)
     return rng.integers(0, 5, shape)
@@ -18,10 +18,10 @@ def random_actions(rng: np.random.Generator, shape: tuple[int, ...], continuous:
 def evasive_actions(
     positions: np.ndarray, adversaries: np.ndarray, landmarks: np.ndarray, continuous: bool
 ) -> np.ndarray:
-    """Flees the adversaries and stays inside the arena.
+    """Flees from the adversaries and stays inside the arena.
 
-    The push is the sum over adversaries of (p - q) / |p - q|^3, over landmarks the same at a twentieth
-    of the weight, and towards the centre with the cube of the distance beyond `WALL_START`.
+    The push is the sum of (p - q) / |p - q|^3 over the adversaries, plus a twentieth of the same sum over the
+    landmarks, plus a pull towards the centre that grows with the cube of the distance beyond `WALL_START`.
 
     Args:
         positions: (..., y, 2) of the good agents.
@@ -30,7 +30,7 @@ def evasive_actions(
         continuous: Whether to return continuous actions.
 
     Returns:
-        Actions as `steer` gives them.
+        Actions in the format of `steer`.
     """
     push = _repulsion(positions, adversaries) + 0.05 * _repulsion(positions, landmarks)
     beyond = np.maximum(np.abs(positions) - WALL_START, 0) / (1 - WALL_START)
@@ -50,7 +50,7 @@ def chase_actions(
     target_velocities: np.ndarray,
     continuous: bool,
 ) -> np.ndarray:
-    """Runs at where the nearest target will be, minding its own drift.
+    """Chases the predicted position of the nearest target, corrected for the chaser's own drift.
 
     Args:
         positions: (..., n, 2) of the chasers.
@@ -60,7 +60,7 @@ def chase_actions(
         continuous: Whether to return continuous actions.
 
     Returns:
-        Actions as `steer` gives them.
+        Actions in the format of `steer`.
     """
     offsets = targets[..., None, :, :] - positions[..., :, None, :]  # (..., n, y, 2)
     nearest = np.linalg.norm(offsets, axis=-1).argmin(-1)[..., None, None]  # (..., n, 1, 1)
@@ -70,10 +70,10 @@ def chase_actions(
 
 
 def steer(direction: np.ndarray, continuous: bool) -> np.ndarray:
-    """MPE actions that push along a direction.
+    """Returns MPE actions that push along a direction.
 
-    Discrete: 1 left, 2 right, 3 down, 4 up, along the larger component. Continuous: the direction
-    scaled to a largest component of 1, as (no-op, left, right, down, up).
+    Discrete: 1 left, 2 right, 3 down, 4 up, along the larger component. Continuous: (no-op, left, right, down, up),
+    with the direction scaled so that its larger component is 1.
 
     Args:
         direction: (..., 2).

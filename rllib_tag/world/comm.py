@@ -1,4 +1,4 @@
-"""Who hears whom: links by distance and what arrives over chains of links."""
+"""Who hears whom: links by distance, and messages that travel over chains of links."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import numpy as np
 
 
 def links(positions: np.ndarray, comm_range: float) -> np.ndarray:
-    """Which adversaries are linked: those at most `comm_range` apart, and each with itself.
+    """Returns which agents are linked: those at most `comm_range` apart, and each agent with itself.
 
     Args:
         positions: (..., N, 2), in world units.
-        comm_range: Euclidean range in world units; 0 links nobody to another, infinity links all.
+        comm_range: Euclidean range in world units; 0 links each agent only to itself, infinity links all agents.
 
     Returns:
         (..., N, N) booleans, symmetric, true on the diagonal.
@@ -24,14 +24,14 @@ def links(positions: np.ndarray, comm_range: float) -> np.ndarray:
 
 
 def reach(linked: np.ndarray, hops: int) -> np.ndarray:
-    """Whose messages arrive at whom over at most `hops` links.
+    """Returns whose messages reach whom over at most `hops` links.
 
     Args:
         linked: (..., N, N) booleans from `links`.
-        hops: Links that information may cross in one step; 0 leaves everyone with itself.
+        hops: Links that information may cross in one step; with 0, each agent hears only itself.
 
     Returns:
-        (..., N, N) booleans; entry [i, j] is true where j's message arrives at i.
+        (..., N, N) booleans; entry [i, j] is true where j's message reaches i.
     """
     arrived = np.broadcast_to(np.eye(linked.shape[-1], dtype=bool), linked.shape)
     for _ in range(min(hops, linked.shape[-1] - 1)):
@@ -40,16 +40,16 @@ def reach(linked: np.ndarray, hops: int) -> np.ndarray:
 
 
 def hear(window: np.ndarray, valid: np.ndarray, linked: np.ndarray, hops: int) -> dict[str, np.ndarray]:
-    """What each of N receivers hears: messages that arrived, and the links between those that they came from.
+    """Returns what each of N receivers hears: the messages that reach it, and the links between their senders.
 
     Args:
-        window: (..., T, N, F) the last messages, oldest first.
-        valid: (..., T) booleans, which of them belong to the running episode.
+        window: (..., T, N, F) the most recent messages, oldest first.
+        valid: (..., T) booleans: which of them belong to the current episode.
         linked: (..., N, N) booleans from `links`.
         hops: Links that information may cross in one step.
 
     Returns:
-        float32 arrays with the receivers' axis N after the leading ones: `messages` (..., N, N, T, F), zero where
+        float32 arrays with the receivers' axis N after the leading axes: `messages` (..., N, N, T, F), zero where
         none arrived, `message_mask` (..., N, N, T), `links` (..., N, N, N) and `self` (..., N, N), one-hot.
     """
     arrived = reach(linked, hops)

@@ -1,4 +1,4 @@
-"""What is counted of an episode, always from the env's own rewards and the true world."""
+"""Episode statistics, always computed from the env's own rewards and the true world state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rllib_tag.world.game import Arrays, Game
 
 
 class EpisodeStats:
-    """Counts the episodes of B games step by step.
+    """Accumulates the episode statistics of B games, step by step.
 
     Args:
         game: The game.
@@ -26,16 +26,16 @@ class EpisodeStats:
         self._firsts: dict[str, np.ndarray] = {}
 
     def restart(self, games: Any) -> None:
-        """Forgets the counts of games whose episodes begin, given by their indices."""
+        """Resets the statistics of games that start a new episode, given by their indices."""
         for counts in (self._returns, self._links, self._steps, *self._sums.values(), *self._firsts.values()):
             counts[games] = 0
 
     def step(self, games: Any, rewards: np.ndarray, facts: Arrays, linked: np.ndarray) -> None:
-        """Counts one step of some games.
+        """Adds one step of some games.
 
         Args:
-            games: Their indices.
-            rewards: (games, agents) the env's own, in the order of `Game.everyone`.
+            games: The indices of these games.
+            rewards: (games, agents) the env's own rewards, in the order of `Game.everyone`.
             facts: (games, ...) by name, after the step.
             linked: (games, N, N) links after the step.
         """
@@ -50,11 +50,12 @@ class EpisodeStats:
             firsts[games] = np.where((values > 0) & (firsts[games] == 0), self._steps[games], firsts[games])
 
     def summary(self, game: int = 0) -> dict[str, float]:
-        """The metrics of one game's episode.
+        """Returns the metrics of one game's episode.
 
-        `return_TEAM`: undiscounted sum of the env's own reward, mean over the team, by the team's name (`adversary` in
-        tag); `return_CLASS` over each class, and each other group, that has members; the game's own; `mean_links`:
-        teammates that an agent is linked to, mean over agents and steps.
+        `return_TEAM` is the undiscounted sum of the env's own rewards, averaged over the team; TEAM is the team's name
+        (`adversary` in tag). `return_CLASS` is the same for each class, and each group of other agents, that has
+        members. `mean_links` is the number of teammates that an agent is linked to, averaged over agents and steps.
+        The game adds its own metrics.
         """
         returns = dict(zip(self._game.everyone, self._returns[game], strict=True))
         groups: Mapping[str, Any] = {

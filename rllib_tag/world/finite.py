@@ -1,4 +1,4 @@
-"""Numbers that are not finite, found where they arise and named."""
+"""Checks for NaN and infinity that name the first bad number."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tree
 
 
 def first_not_finite(arrays: Any) -> str | None:
-    """Where the first number that is not finite stands, such as `obs/team[17, 0, 3] = nan`; None if there is none.
+    """Names the first number that is not finite, such as `obs/team[17, 0, 3] = nan`; None if all numbers are finite.
 
     Args:
         arrays: Arrays or tensors of numbers, nested in mappings and sequences.
@@ -30,11 +30,11 @@ def check_finite(where: str, arrays: Mapping[str, Any]) -> None:
     """Raises unless all numbers are finite.
 
     Args:
-        where: What they belong to, as the message should call it.
+        where: What the numbers belong to; the error message begins with it.
         arrays: Arrays of numbers, nested in mappings and sequences.
 
     Raises:
-        FloatingPointError: If one is not; the message names it.
+        FloatingPointError: If a number is not finite; the message names it.
     """
     if not all(np.isfinite(values).all() for values in tree.flatten(arrays)):
         raise FloatingPointError(f"{where}: expected finite numbers, got {first_not_finite(arrays)}.")

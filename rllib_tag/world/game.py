@@ -1,4 +1,4 @@
-"""What a game is: what a lab writes to bring its own, and what plays many games of it at once."""
+"""The interface of a game, which a lab implements to add its own, and of a world, which runs many games at once."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Arrays = Mapping[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Seen:
-    """What B games show at one step.
+    """The observations and the true world state of B games at one step.
 
     Args:
-        observations: The PettingZoo env's own observations, (B, n, ...) by class, and by name of the others' group.
-        facts: What `Game.facts` reads of the true world, (B, ...) by name.
+        observations: The PettingZoo env's own observations, (B, n, ...) by class, or by group for other agents.
+        facts: The true world state as `Game.facts` returns it, (B, ...) by name.
     """
 
     observations: Mapping[str, Any]
@@ -32,146 +32,148 @@ class Seen:
 
 
 class Game(abc.ABC):
-    """A game as the encoder, the sampler, the commands and the reports need to know it.
+    """A game, as the encoder, the sampler, the commands and the reports see it.
 
-    A lab writes a subclass: which PettingZoo env is played, which agents learn and of which class each is, and what a
-    class sees. Arrays of several games have leading axes in front, so methods index from the end: `x[..., :2]`.
+    A lab writes a subclass that defines which PettingZoo env is played, which agents learn, which class each of them
+    belongs to, and what each class sees. Arrays of several games have extra leading axes, so methods must index from
+    the end: `x[..., :2]`.
 
     Attributes:
-        classes: The agents that learn and talk, by the name of their class, which is that of their policy. The team's
-            order is theirs.
-        max_cycles: Steps of an episode at most.
-        fixed_length: Whether each has as many. Default: yes.
-        team_name: What metrics call the team. Default: `team`.
-        others_learn: Whether the agents that are no part of the team act by policies, too, one for each group.
-            Default: no.
+        classes: The agents that learn and communicate, by class. The policy of a class has the name of the class. The
+            agents of the team are in this order.
+        max_cycles: The maximum number of steps per episode.
+        fixed_length: Whether every episode has `max_cycles` steps. Default: True.
+        team_name: The name of the team in metrics. Default: `team`.
+        others_learn: Whether the agents outside the team act by policies, too, one policy per group. Default: False.
 
     Example:
         >>> from rllib_tag.games import Spread
         >>> game = Spread(num_scouts=1, num_workers=2)
         >>> game.team
         ('agent_0', 'agent_1', 'agent_2')
-        >>> game.layout.senses.kinds  # numbers of each kind of entity
+        >>> game.layout.senses.kinds  # size of an entity of each kind
         {'landmarks': 2}
     """
 
     classes: Mapping[str, Sequence[str]]
     max_cycles: int
     fixed_length = True
-    team_name = "team"  # in the names of metrics
+    team_name = "team"
     others_learn = False
 
     @abc.abstractmethod
     def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:
-        """A new PettingZoo env of this game."""
+        """Creates a new PettingZoo env of this game."""
 
     @abc.abstractmethod
     def facts(self, env: ParallelEnv) -> Arrays:
-        """What the true world of a running env is, as arrays by name; all that the other methods need of it.
+        """Returns the true world state of a running env: all arrays, by name, that the other methods need.
 
         Args:
-            env: What `parallel_env` gave, unwrapped by PettingZoo's `unwrapped` where it has wrappers.
+            env: The env that `parallel_env` created; if it has wrappers, PettingZoo's `unwrapped` env.
         """
 
     @abc.abstractmethod
     def see(self, name: str, observation: Any, facts: Arrays) -> ClassView:
-        """What the agents of a class see.
+        """Returns what the agents of a class see.
 
         Args:
-            name: The class.
+            name: The name of the class.
             observation: (..., n, ...) the env's observations of its n agents.
-            facts: What `facts` gave, (..., ...) by name.
+            facts: The true world state as `facts` returns it, with the same leading axes.
         """
 
     @abc.abstractmethod
     def positions(self, facts: Arrays) -> np.ndarray:
-        """Where the team is: (..., N, 2), by which links reach or do not."""
+        """Returns the positions of the team, (..., N, 2), which determine who is in range of whom."""
 
     @abc.abstractmethod
     def state(self, facts: Arrays) -> Arrays:
-        """What critics may see: (..., K, D) by kind of entity, the first two numbers of each its position.
+        """Returns the critics' state: (..., K, D) by kind of entity, where each entity begins with its position.
 
-        `team` must be among them, (..., N, D) in the team's order; `TeamGames` adds each agent's class.
+        `team` must be one of the kinds, (..., N, D) in the team's order; `TeamGames` appends each agent's class.
         """
 
     def act_others(self, seen: Seen, streams: Streams) -> Arrays:
-        """The actions of agents that do not learn, (B, ...) by name. Default: all agents learn.
+        """Returns the actions of the agents that do not learn, (B, ...) by name. Default: none, all agents learn.
 
         Args:
-            seen: What the games show.
-            streams: A random stream for each game.
+            seen: The current observations and state of the games.
+            streams: One random stream per game.
         """
         return {}
 
     def observe_others(self, seen: Seen) -> Arrays:
-        """What agents that learn without talking observe: (B, n, ...) by key. Default: there are none."""
+        """Returns what the agents outside the team observe if they learn, (B, n, ...) by key. Default: nothing."""
         return {}
 
     def potential(self, facts: Arrays) -> np.ndarray:
-        """The potential of reward shaping, (..., N).
+        """Returns the potential for reward shaping, (..., N).
 
         Raises:
             NotImplementedError: If the game has none.
         """
-        raise NotImplementedError(f"{type(self).__name__}.potential: expected one, which shaping needs, got none.")
+        raise NotImplementedError(
+            f"{type(self).__name__}.potential: expected an implementation, got none. Implement it, or set shaping: 0."
+        )
 
     def measure(self, facts: Arrays) -> Arrays:
-        """What is counted of each step besides rewards and links, (...) by name. Default: nothing."""
+        """Returns what to count in each step besides rewards and links, (...) by name. Default: nothing."""
         return {}
 
     def metrics(self, sums: Mapping[str, float], firsts: Mapping[str, float]) -> dict[str, float]:
-        """An episode's own metrics. Default: the sums.
+        """Returns the game's own metrics of one episode. Default: the sums.
 
         Args:
-            sums: What `measure` gave, added up over the episode, by name.
-            firsts: The first step, from 1 on, at which each was above 0; 0 if none was.
+            sums: The sum over the episode of each value that `measure` returned, by name.
+            firsts: The first step, counted from 1, in which each value was above 0; 0 if there was none.
         """
         return dict(sums)
 
     def batched(self, num_games: int) -> World | None:
-        """B games at once on arrays, equal to those of the env. Default: there is no such version."""
+        """Returns B games that run on arrays and equal those of the env. Default: None, there is no such version."""
         return None
 
     @property
     def others(self) -> Mapping[str, Sequence[str]]:
-        """Agents that are no part of the team, by group. Default: none."""
+        """The agents outside the team, by group. Default: none."""
         return {}
 
     @cached_property
     def team(self) -> tuple[str, ...]:
-        """The N agents that learn and talk, class by class."""
+        """The N agents that learn and communicate, class by class."""
         return tuple(agent for agents in self.classes.values() for agent in agents)
 
     @cached_property
     def everyone(self) -> tuple[str, ...]:
-        """The team, and after it the others."""
+        """All agents: the team, then the others."""
         return (*self.team, *(agent for agents in self.others.values() for agent in agents))
 
     @property
     def acting(self) -> tuple[str, ...]:
-        """Those that act by a policy: the team, and after it the others if they learn."""
+        """The agents that act by a policy: the team, then the others if they learn."""
         return self.everyone if self.others_learn else self.team
 
     @cached_property
     def group_of(self) -> dict[str, str]:
-        """The class of each agent of the team, and the group of each other one."""
+        """The class of each team member, and the group of each other agent."""
         return {agent: group for group, agents in (*self.classes.items(), *self.others.items()) for agent in agents}
 
     def members(self, group: str) -> tuple[str, ...]:
-        """The agents of a class, or of another group."""
+        """Returns the agents of a class, or of a group of other agents."""
         return tuple({**self.classes, **self.others}[group])
 
     @cached_property
     def class_of(self) -> np.ndarray:
-        """The number of each team member's class: (N,) integers."""
+        """The class index of each team member: (N,) integers."""
         return np.repeat(np.arange(len(self.classes)), [len(agents) for agents in self.classes.values()])
 
     @cached_property
     def layout(self) -> MessageLayout:
-        """What a message of this game holds, found by looking at a first step.
+        """The layout of this game's messages, inferred from the first step of an env.
 
         Raises:
-            ValueError: If the game's parts do not fit each other.
+            ValueError: If the parts of the game are inconsistent.
         """
         observations, facts, spaces = self._first_look
         self._check_agents(tuple(spaces))
@@ -182,14 +184,14 @@ class Game(abc.ABC):
         for name, view in views.items():
             if np.ndim(view.own) != 2 or np.shape(view.own)[1] < 2:
                 raise ValueError(
-                    f"{type(self).__name__}.see, {name}: expected own numbers (agents, 2 or more), which begin with a "
-                    f"position, got shape {np.shape(view.own)}."
+                    f"{type(self).__name__}.see, {name}: expected own numbers of shape (agents, 2 or more) that begin "
+                    f"with a position, got shape {np.shape(view.own)}."
                 )
             for kind, entities in view.entities.items():
                 if np.ndim(entities) != 3 or np.shape(entities)[2] < 2:
                     raise ValueError(
-                        f"{type(self).__name__}.see, {name}: expected {kind} (agents, entities, 2 or more), each of "
-                        f"which begins with a position, got shape {np.shape(entities)}."
+                        f"{type(self).__name__}.see, {name}: expected {kind} of shape (agents, entities, 2 or more), "
+                        f"each of which begins with a position, got shape {np.shape(entities)}."
                     )
         if np.shape(self.positions(facts)) != (len(self.team), 2):
             raise ValueError(
@@ -198,7 +200,9 @@ class Game(abc.ABC):
             )
         state = self.state(facts)
         if "team" not in state:
-            raise ValueError(f"{type(self).__name__}.state: expected team among the kinds, got {', '.join(state)}.")
+            raise ValueError(
+                f"{type(self).__name__}.state: expected the kind 'team', got {', '.join(state) or 'none'}."
+            )
         kinds: dict[str, tuple[int, int]] = {}
         for view in views.values():
             kinds |= {kind: entities.shape[-2:] for kind, entities in view.entities.items()}
@@ -212,12 +216,12 @@ class Game(abc.ABC):
 
     @property
     def action_spaces(self) -> Mapping[str, gym.Space]:
-        """The action space of each agent of the team."""
+        """The action space of each team member."""
         return {agent: self._first_look[2][agent] for agent in self.team}
 
     @cached_property
     def _first_look(self) -> tuple[Mapping[str, Any], Arrays, Mapping[str, gym.Space]]:
-        """What an env of this game shows at its first step: observations, facts, and every agent's action space."""
+        """The observations and the true state after the first reset of an env, and every agent's action space."""
         env = self.parallel_env()
         observations, _ = env.reset(seed=0)
         facts = self.facts(env.unwrapped)
@@ -229,20 +233,20 @@ class Game(abc.ABC):
         name = type(self).__name__
         for group, agents in self.classes.items():
             if not agents:
-                raise ValueError(f"{name}.classes: expected at least one agent of each class, got none of {group!r}.")
+                raise ValueError(f"{name}.classes: expected at least one agent per class, got none in {group!r}.")
         if sorted(self.everyone) != sorted(possible):
             raise ValueError(
-                f"{name}: expected each agent of the env, {', '.join(possible)}, once in classes or others, got "
-                f"{', '.join(self.everyone) or 'none'}."
+                f"{name}: expected each agent of the env ({', '.join(possible)}) exactly once in classes or others, "
+                f"got {', '.join(self.everyone) or 'none'}."
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Tick:
-    """What one step of the env itself, below its wrappers, did in some games.
+    """The outcome, in some games, of one step of the env itself, inside its wrappers.
 
     Args:
-        games: Indices of the games.
+        games: The indices of these games.
         rewards: (games, agents) the env's own rewards, in the order of `Game.everyone`.
         facts: (games, ...) by name, after the step.
     """
@@ -254,15 +258,15 @@ class Tick:
 
 @dataclasses.dataclass(frozen=True)
 class Played:
-    """What a step of B games did.
+    """The outcome of one step of B games.
 
     Args:
         rewards: (B, agents) in the order of `Game.everyone`.
-        terminated: (B,) which games have come to an end of their own.
-        truncated: (B,) which have run out of steps.
-        ticks: The steps of the env below its wrappers, one after the other; None where there is nothing between, and
-            the step is the env's own in all games.
-        numbers: All numbers that went in and came out, as an error should call them.
+        terminated: (B,) which games have terminated.
+        truncated: (B,) which games have been truncated.
+        ticks: The steps of the env itself, inside its wrappers, in order; None if there are no wrappers, so that this
+            step is also the env's own step in all games.
+        numbers: All numbers that went in and came out, under the names that an error message should use.
     """
 
     rewards: np.ndarray
@@ -277,20 +281,20 @@ class World(Protocol):
 
     Attributes:
         num_games: B.
-        can_be_kept: Whether games under way go on from a pickle as they would have.
+        can_be_saved: Whether unpickled games continue exactly as the pickled ones would have.
     """
 
     num_games: int
-    can_be_kept: bool
+    can_be_saved: bool
 
     def reset(self, games: Sequence[int], seeds: Sequence[int | None]) -> None:
-        """Starts the episodes of some games, each with its seed; None goes on with its random stream."""
+        """Starts new episodes in some games, each with its seed; with None, a game continues its random stream."""
         ...
 
     def step(self, actions: Arrays, running: np.ndarray) -> Played:
-        """Plays a step of the games that run: actions (B, ...) by agent, and which games do (B,)."""
+        """Steps the running games, given the actions (B, ...) by agent and which games are running (B,)."""
         ...
 
     def show(self) -> Seen:
-        """What the games show now."""
+        """Returns the current observations and state of the games."""
         ...

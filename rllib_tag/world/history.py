@@ -1,4 +1,4 @@
-"""The last messages of a team, and how old its game is."""
+"""The most recent messages of a team, and the age of each episode."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import numpy as np
 
 
 class History:
-    """The last T messages of all agents of B games, kept once for everybody who hears them.
+    """The last T messages of all agents of B games, stored once for all receivers.
 
-    What was said before a game's reset stays in place and is told apart by the game's age.
+    Messages from before a game's reset stay in the buffer; the age of the episode tells which ones they are.
 
     Args:
         length: T.
         num_games: B.
 
     Attributes:
-        sent: The last T messages, oldest first: T times (B, N, F).
+        sent: The last T messages, oldest first: T arrays (B, N, F).
         ages: (B,) steps since the reset.
     """
 
@@ -27,29 +27,29 @@ class History:
         self.ages = np.zeros(num_games, np.int64)
 
     def restart(self, games: Sequence[int], messages: np.ndarray) -> None:
-        """Begins some games anew.
+        """Starts new episodes in some games.
 
         Args:
-            games: Which of the B.
-            messages: (B, N, F) what is said now; of other games, what was said last.
+            games: The indices of these games.
+            messages: (B, N, F) the current messages of all games; they replace the newest ones.
         """
         self.ages[games] = 0
         before = self.sent[:-1] if self.sent else [np.zeros_like(messages)] * (self.length - 1)
         self.sent = [*before, messages]
 
     def add(self, messages: np.ndarray) -> None:
-        """Moves on by a step, in which (B, N, F) is said."""
+        """Appends the messages (B, N, F) of the next step."""
         self.ages += 1
         self.sent = [*self.sent[1:], messages]
 
     @property
     def num_valid(self) -> np.ndarray:
-        """How many of the last T messages belong to the running episodes: (B,) integers, at least 1."""
+        """How many of the last T messages belong to the current episode: (B,) integers, at least 1."""
         return np.minimum(self.ages + 1, self.length)
 
     @property
     def valid(self) -> np.ndarray:
-        """Which of the last T messages belong to the running episodes: (B, T) booleans."""
+        """Which of the last T messages belong to the current episode: (B, T) booleans."""
         return np.arange(self.length - 1, -1, -1) < self.num_valid[:, None]
 
     def window(self) -> np.ndarray:

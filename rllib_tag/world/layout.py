@@ -1,4 +1,4 @@
-"""What a message holds and where: the numbers of every class of a game, in one layout so that messages stack."""
+"""The layout of messages: the same for all classes of a game, so that the messages of a team can be stacked."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rllib_tag.errors import ConfigError, check_int
 
 @dataclasses.dataclass(frozen=True)
 class ClassView:
-    """What the n agents of one class see, over any leading axes.
+    """What the n agents of one class see, with any leading axes.
 
     Args:
-        own: (..., n, d) numbers about the agent itself, the first two of which are its position.
-        entities: For each kind that the class sees, (..., n, K, D) numbers of K entities, the first two of which are a
-            position in the same coordinates.
+        own: (..., n, d) numbers about the agent itself; the first two are its position.
+        entities: For each kind of entity that the class sees, (..., n, K, D) numbers of K entities; the first two of
+            an entity are its position in the same coordinates.
 
     Example:
         >>> one_agent, three_landmarks = np.zeros((1, 4)), np.ones((1, 3, 2))
@@ -32,13 +32,13 @@ class ClassView:
 
 @dataclasses.dataclass(frozen=True)
 class Senses:
-    """What a network must know of a game to act in it: sizes that do not depend on how many there are of anything.
+    """What a network must know about a game to act in it: sizes that do not depend on the number of agents or entities.
 
     Args:
-        classes: Names of the classes.
-        own: Numbers about itself that an agent of each class sees.
-        kinds: Numbers of one entity, by kind.
-        state: Numbers of one entity of the critics' state, by kind; `team` is there always, without the class.
+        classes: The names of the classes.
+        own: For each class, how many numbers an agent sees about itself.
+        kinds: The size of an entity, by kind.
+        state: The size of an entity of the critics' state, by kind; always contains `team`, without the class one-hot.
     """
 
     classes: tuple[str, ...]
@@ -48,12 +48,12 @@ class Senses:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> Senses:
-        """Builds it from a mapping such as JSON's.
+        """Builds it from a mapping such as parsed JSON.
 
         Raises:
-            ConfigError: If something is missing or does not fit.
+            ConfigError: If something is missing or invalid.
         """
-        fitting = (
+        is_valid = (
             isinstance(mapping, Mapping)
             and mapping.keys() == {"classes", "own", "kinds", "state"}
             and all(isinstance(mapping[key], (list, tuple)) and mapping[key] for key in ("classes", "own"))
@@ -62,9 +62,10 @@ class Senses:
             and all(isinstance(name, str) for name in (*mapping["classes"], *mapping["kinds"], *mapping["state"]))
             and "team" in mapping["state"]
         )
-        if not fitting:
+        if not is_valid:
             raise ConfigError(
-                f"senses: expected classes and own, as many of both, kinds, and state with team, got {mapping!r}."
+                "senses: expected classes and own of equal length, kinds, and a state that contains team, got "
+                f"{mapping!r}."
             )
         for number in (*mapping["own"], *mapping["kinds"].values(), *mapping["state"].values()):
             check_int("senses", number, 2)
@@ -74,14 +75,14 @@ class Senses:
 
 @dataclasses.dataclass(frozen=True)
 class MessageLayout:
-    """Where the parts of a message stand: own numbers, entities by kind, a flag for each kind seen, class one-hot.
+    """The positions of a message's parts: own numbers, entities by kind, a flag for each kind seen, class one-hot.
 
-    What a sender does not see is zero and flagged as unseen; own numbers of a class that has fewer than another are
-    filled up with zeros.
+    Whatever a sender does not see is zero and flagged as unseen. If a class has fewer own numbers than another, they
+    are padded with zeros.
 
     Args:
-        senses: The game's.
-        counts: Entities of each kind in this game.
+        senses: The sizes of what is seen in the game.
+        counts: The number of entities of each kind in this game.
     """
 
     senses: Senses
@@ -89,16 +90,16 @@ class MessageLayout:
 
     @property
     def width(self) -> int:
-        """F, the numbers of one message."""
+        """F, the length of one message."""
         return self._flags + len(self.senses.kinds) + len(self.senses.classes)
 
     @property
     def own(self) -> slice:
-        """The sender's own numbers."""
+        """The slice of the sender's own numbers."""
         return slice(0, max(self.senses.own))
 
     def entities(self, kind: str) -> slice:
-        """The entities of a kind, one after the other."""
+        """Returns the slice of all entities of a kind, one after another."""
         start = self.own.stop
         for name, dim in self.senses.kinds.items():
             end = start + dim * self.counts[name]
@@ -108,12 +109,12 @@ class MessageLayout:
         raise KeyError(kind)
 
     def seen(self, kind: str) -> int:
-        """Index of the flag that the sender sees a kind."""
+        """Returns the index of the flag that is 1 if the sender sees a kind."""
         return self._flags + list(self.senses.kinds).index(kind)
 
     @property
     def one_hot(self) -> slice:
-        """The sender's class."""
+        """The slice of the sender's class one-hot."""
         return slice(self.width - len(self.senses.classes), self.width)
 
     @property
@@ -121,10 +122,10 @@ class MessageLayout:
         return self.own.stop + sum(dim * self.counts[kind] for kind, dim in self.senses.kinds.items())
 
     def messages(self, views: Sequence[ClassView]) -> np.ndarray:
-        """The message that every agent of a team sends.
+        """Returns the messages that all agents of a team send.
 
         Args:
-            views: What the agents of each class see, in the order of the classes, which is that of the team.
+            views: What the agents of each class see, in the order of the classes.
 
         Returns:
             (..., N, F) float32.

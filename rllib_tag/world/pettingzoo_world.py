@@ -1,4 +1,4 @@
-"""B games as PettingZoo envs, stepped one after the other."""
+"""B games as separate PettingZoo envs, stepped one after another."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Wrap = Callable[[ParallelEnv], ParallelEnv]
 
 
 class TickRecorder(BaseParallelWrapper):
-    """The innermost wrapper: keeps what each step of the env itself gave, whatever wraps it.
+    """The innermost wrapper: records every step of the env itself, whatever other wrappers do.
 
     Args:
         env: The game's own env.
         game: The game.
 
     Attributes:
-        ticks: Rewards (agents,) and facts of the env's steps since they were last taken.
+        ticks: Rewards (agents,) and facts of the env's steps since the list was last cleared.
     """
 
     def __init__(self, env: ParallelEnv, game: Game) -> None:
@@ -31,7 +31,7 @@ class TickRecorder(BaseParallelWrapper):
         self.ticks: list[tuple[np.ndarray, Arrays]] = []
 
     def step(self, actions: dict[str, Any]) -> Any:
-        """Plays one step of the env and keeps what it gave."""
+        """Steps the env and records its rewards and facts."""
         result = super().step(actions)
         rewards = np.array([result[1].get(agent, 0.0) for agent in self._game.everyone])
         self.ticks.append((rewards, self._game.facts(self.unwrapped)))
@@ -39,19 +39,19 @@ class TickRecorder(BaseParallelWrapper):
 
 
 class PettingZooWorld:
-    """B games as PettingZoo envs of their own.
+    """B games, each with its own PettingZoo env.
 
     Args:
         game: The game.
         num_games: B.
-        wrap: Puts wrappers around each env. Default: none.
-        render_mode: PettingZoo's. Default: none.
+        wrap: Adds wrappers to an env. Default: adds none.
+        render_mode: PettingZoo's `render_mode`. Default: None.
 
     Attributes:
-        envs: The B envs, wrapped.
+        envs: The B wrapped envs.
     """
 
-    can_be_kept = False  # many envs are built anew from a pickle
+    can_be_saved = False  # many envs are constructed afresh when they are unpickled
 
     def __init__(
         self, game: Game, num_games: int, wrap: Wrap = lambda env: env, render_mode: str | None = None
@@ -63,38 +63,38 @@ class PettingZooWorld:
         self._seen: list[dict[str, Any]] = [{}] * num_games
 
     def reset(self, games: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None = None) -> None:
-        """Starts the episodes of some games."""
+        """Starts new episodes in some games."""
         for game, seed in zip(games, seeds, strict=True):
             self._seen[game], _ = self.envs[game].reset(seed=seed, options=options)
             self._recorders[game].ticks.clear()
 
     def step(self, actions: Arrays, running: np.ndarray) -> Played:
-        """Plays a step of the games that run.
+        """Steps the running games.
 
         Raises:
-            RuntimeError: If some agents of a game have left it and others have not.
+            RuntimeError: If some team members have left a game before the others.
         """
         rewards = np.zeros((self.num_games, len(self._game.everyone)))
         terminated, truncated = np.zeros((2, self.num_games), bool)
         ticks, numbers = [], {}
         for game in np.flatnonzero(running).tolist():
             taken = {agent: chosen[game] for agent, chosen in actions.items()}
-            self._seen[game], paid, *ends, _ = self.envs[game].step(taken)
-            for flags, told in zip((terminated, truncated), ends, strict=True):
-                flags[game] = self._all_or_none(told, game)
-            rewards[game] = [paid[agent] for agent in self._game.everyone]
+            self._seen[game], rewarded, *ends, _ = self.envs[game].step(taken)
+            for flags, by_agent in zip((terminated, truncated), ends, strict=True):
+                flags[game] = self._common_flag(by_agent, game)
+            rewards[game] = [rewarded[agent] for agent in self._game.everyone]
             ticks += [
                 Tick(np.array([game]), own[None], {name: value[None] for name, value in facts.items()})
                 for own, facts in self._recorders[game].ticks
             ]
             self._recorders[game].ticks.clear()
-            numbers[f"game {game}"] = {"actions": taken, "observations": self._seen[game], "rewards": paid}
+            numbers[f"game {game}"] = {"actions": taken, "observations": self._seen[game], "rewards": rewarded}
         return Played(
             rewards, terminated, truncated, ticks, numbers if self.num_games > 1 else numbers.get("game 0", {})
         )
 
     def show(self) -> Seen:
-        """What the games show now."""
+        """Returns the current observations and state of the games."""
         observations = {
             group: np.array([[seen[agent] for agent in agents] for seen in self._seen])
             for group, agents in self._groups.items()
@@ -104,16 +104,16 @@ class PettingZooWorld:
         return Seen(observations, {name: np.stack([each[name] for each in facts]) for name in facts[0]})
 
     def close(self) -> None:
-        """Frees what rendering holds."""
+        """Closes the envs, which frees the resources of rendering."""
         for env in self.envs:
             env.close()
 
-    def _all_or_none(self, told: dict[str, bool], game: int) -> bool:
-        flags = {agent: bool(told.get(agent, True)) for agent in self._game.team}
+    def _common_flag(self, by_agent: dict[str, bool], game: int) -> bool:
+        flags = {agent: bool(by_agent.get(agent, True)) for agent in self._game.team}
         if len(set(flags.values())) > 1:
             left = ", ".join(agent for agent, flag in flags.items() if flag)
             raise RuntimeError(
-                f"{type(self._game).__name__}, game {game}: expected agents that leave an episode together, got {left} "
-                "before the others. Let them stay, without effect, until it ends."
+                f"{type(self._game).__name__}, game {game}: expected all team members to leave an episode together, "
+                f"got {left} leaving before the others. Keep them in the game, without effect, until it ends."
             )
         return all(flags.values())

@@ -1,4 +1,4 @@
-"""Who is who: agent names, classes and counts of one team."""
+"""The agents of a game of tag: names, classes and counts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ CLASS_A, CLASS_B = 0, 1
 
 @dataclasses.dataclass(frozen=True)
 class Roster:
-    """The agents of a game, under MPE's names.
+    """The agents of a game of tag, with MPE's names.
 
     `adversary_0 ... adversary_{nA-1}` are class A, the next nB adversaries are class B, and
     `agent_0 ...` are the good agents.
 
     Args:
-        num_class_a: Adversaries that see the landmarks.
-        num_class_b: Adversaries that see the good agents.
-        num_good: Good agents.
+        num_class_a: The number of adversaries that see the landmarks.
+        num_class_b: The number of adversaries that see the good agents.
+        num_good: The number of good agents.
 
     Raises:
-        ConfigError: If a count is not an integer, is negative, or if nobody would hunt or flee.
+        ConfigError: If a count is not an integer or is negative, or if there are no adversaries or no good agents.
     """
 
     num_class_a: int
@@ -45,7 +45,7 @@ class Roster:
 
     @property
     def num_adversaries(self) -> int:
-        """N, the adversaries of both classes."""
+        """N, the number of adversaries of both classes."""
         return self.num_class_a + self.num_class_b
 
     @cached_property
@@ -65,7 +65,7 @@ class Roster:
 
     @cached_property
     def group_of(self) -> dict[str, str]:
-        """The class of each agent by the name of its policy (`class_a`, `class_b` or `good`)."""
+        """The policy of each agent: `class_a`, `class_b` or `good`."""
         return {agent: policy for policy in (*POLICIES, GOOD_POLICY) for agent in self.members(policy)}
 
     def members(self, policy: str) -> tuple[str, ...]:

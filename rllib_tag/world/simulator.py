@@ -1,4 +1,4 @@
-"""MPE's `simple_tag_v3` for many environments at once."""
+"""MPE's `simple_tag_v3`, vectorized over many environments."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gymnasium.utils import seeding
 from rllib_tag.errors import ConfigError, check_bool, check_int
 from rllib_tag.world.observations import raw_size
 
-# Source of every number: mpe2 `simple_tag.py` and `core.py`.
+# Source of all constants: mpe2 `simple_tag.py` and `core.py`.
 DT, DAMPING, CONTACT_FORCE, CONTACT_MARGIN = 0.1, 0.25, 1e2, 1e-3
 SIZE = {"adversary": 0.075, "good": 0.05, "landmark": 0.2}
 ACCELERATION = {"adversary": 3.0, "good": 4.0}
 MAX_SPEED = {"adversary": 1.0, "good": 1.3}
 CONTACT_REWARD = 10.0
-# Beyond this gap a contact pushes with less than 2e-20, which no sum of forces, velocities and positions shows.
+# Beyond this gap, a contact force is below 2e-20, too small to change a sum of forces, velocities or positions.
 FORCE_GAP = 0.045
 MOVES = np.array([[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
 
@@ -26,28 +26,28 @@ Arrays = dict[str, np.ndarray]
 
 
 class SimpleTagVec:
-    """B games of `simple_tag_v3` in lockstep, each the same game to the last digits of float64.
+    """B games of `simple_tag_v3` in lockstep, each equal to mpe2's up to float64 rounding.
 
-    What PettingZoo's parallel env returns comes back with a leading batch axis. An environment whose
-    episode ends starts the next one at once: its observations are the new episode's, and the last ones
-    of the old stand in the infos under `final_observation`.
+    Methods return what PettingZoo's parallel env returns, with a leading batch axis. When an episode ends, its
+    environment starts the next one at once: the returned observations belong to the new episode, and the last
+    observations of the old one are in the infos under `final_observation`.
 
     Args:
         num_envs: B.
-        num_good: y, good agents. Default: 1.
-        num_adversaries: x, adversaries. Default: 3.
-        num_obstacles: z, landmarks. Default: 2.
-        max_cycles: Steps an episode. Default: 25.
-        continuous_actions: Box(0, 1, (5,)) in place of Discrete(5). Default: False.
+        num_good: y, the number of good agents. Default: 1.
+        num_adversaries: x, the number of adversaries. Default: 3.
+        num_obstacles: z, the number of landmarks. Default: 2.
+        max_cycles: Steps per episode. Default: 25.
+        continuous_actions: Whether actions are Box(0, 1, (5,)) instead of Discrete(5). Default: False.
 
     Attributes:
         positions: (B, x + y, 2) float64, adversaries first, in world units.
-        velocities: (B, x + y, 2) float64, in world units a second.
+        velocities: (B, x + y, 2) float64, in world units per second.
         landmarks: (B, z, 2) float64.
-        steps: (B,) steps of the running episodes.
+        steps: (B,) steps since the start of the current episodes.
 
     Raises:
-        ConfigError: If a count does not fit.
+        ConfigError: If an argument is invalid.
 
     Example:
         >>> games = SimpleTagVec(num_envs=128)
@@ -57,7 +57,7 @@ class SimpleTagVec:
         >>> observations["adversary_0"].shape
         (128, 16)
 
-    Source: mpe2 `simple_tag.Scenario` and `core.World`; forces are added in their order.
+    Source: mpe2 `simple_tag.Scenario` and `core.World`; forces are added in the same order.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class SimpleTagVec:
         kinds = ["adversary"] * x + ["good"] * y
         self._acceleration = np.array([[ACCELERATION[kind]] for kind in kinds])
         self._max_speed = np.array([MAX_SPEED[kind] for kind in kinds])
-        # Every pair of agents and of an agent and a landmark, in the order in which mpe2 adds their forces.
+        # All agent-agent and agent-landmark pairs, in the order in which mpe2 adds their forces.
         sizes = np.array([SIZE[kind] for kind in kinds] + [SIZE["landmark"]] * z)
         pairs = [(i, j) for i in range(x + y) for j in range(i + 1, x + y + z)]
         self._pairs = np.array(pairs, dtype=np.intp).reshape(-1, 2)
@@ -106,11 +106,11 @@ class SimpleTagVec:
         self.reset()
 
     def reset(self, seed: Sequence[int | None] | None = None) -> tuple[Arrays, dict[str, dict[str, Any]]]:
-        """Starts all episodes anew.
+        """Starts new episodes in all environments.
 
         Args:
-            seed: One seed an environment, each as mpe2's own `reset(seed=...)` takes it; None goes on with
-                an environment's random stream. Default: all go on.
+            seed: One seed per environment, used as mpe2's `reset(seed=...)` uses it; with None, an environment
+                continues its random stream. Default: all continue.
 
         Returns:
             Observations by agent, (B, D) float32, and empty infos by agent.
@@ -128,18 +128,18 @@ class SimpleTagVec:
     def step(
         self, actions: Mapping[str, np.ndarray]
     ) -> tuple[Arrays, Arrays, Arrays, Arrays, dict[str, dict[str, Any]]]:
-        """Plays one step of every game.
+        """Steps all games.
 
         Args:
             actions: By agent, (B,) integers in 0..4 or (B, 5) numbers in [0, 1].
 
         Returns:
             Observations (B, D) float32, rewards (B,) float64, terminations (B,), truncations (B,) and infos,
-            by agent. Where episodes ended, infos hold `final_observation` (B, D), whose rows of ended
-            environments are their last observations, and `ended` (B,).
+            by agent. If any episode has ended, the infos contain `ended` (B,) and `final_observation` (B, D), whose
+            rows are the last observations of the environments that ended.
 
         Raises:
-            ConfigError: If an action is missing, of another shape or out of range.
+            ConfigError: If an action is missing, has the wrong shape or is out of range.
         """
         rewards, ended = self.advance(actions)
         observations = self.observe()
@@ -154,7 +154,7 @@ class SimpleTagVec:
         return observations, rewards, terminations, truncations, infos
 
     def advance(self, actions: Mapping[str, np.ndarray]) -> tuple[Arrays, np.ndarray]:
-        """Plays one step without starting ended episodes anew.
+        """Steps all games without restarting those that end.
 
         Args:
             actions: As for `step`.
@@ -169,13 +169,13 @@ class SimpleTagVec:
         return self._rewards(self._touching()), self.steps >= self.max_cycles
 
     def seed(self, envs: Sequence[int], seeds: Sequence[int | None]) -> None:
-        """Seeds the random streams of some environments; those whose seed is None go on."""
+        """Seeds the random streams of some environments; a stream whose seed is None continues."""
         for i, value in zip(envs, seeds, strict=True):
             if value is not None:
                 self._rngs[i] = seeding.np_random(value)[0]
 
     def restart(self, envs: np.ndarray) -> None:
-        """Starts the episodes of some environments anew, each with its own random stream."""
+        """Starts new episodes in some environments, each drawn from its own random stream."""
         num_agents = self.positions.shape[1]
         for i in envs:
             self.positions[i] = self._rngs[i].uniform(-1, 1, (num_agents, 2))
@@ -184,12 +184,12 @@ class SimpleTagVec:
         self.steps[envs] = 0
 
     def _control(self, actions: Mapping[str, np.ndarray]) -> np.ndarray:
-        """What the agents push with: (B, x + y, 2)."""
+        """Returns the control forces of the agents: (B, x + y, 2)."""
         shape = (self.num_envs, 5) if self.continuous_actions else (self.num_envs,)
         out = np.empty_like(self.velocities)
         for i, agent in enumerate(self.agents):
             if agent not in actions:
-                raise ConfigError(f"actions: expected one of every agent, got none of {agent}.")
+                raise ConfigError(f"actions: expected one for every agent, got none for {agent}.")
             action = np.asarray(actions[agent])
             if action.shape != shape:
                 raise ConfigError(f"actions: expected shape {shape} for {agent}, got {action.shape}.")
@@ -204,7 +204,7 @@ class SimpleTagVec:
         return out * self._acceleration
 
     def _add_contact_forces(self, forces: np.ndarray) -> None:
-        """Adds what the contacts push with, pair by pair in mpe2's order, where any force is left."""
+        """Adds the contact forces, pair by pair in mpe2's order, and skips pairs too far apart to have any."""
         places = np.concatenate([self.positions, self.landmarks], axis=1)  # (B, x + y + z, 2)
         across, along = np.ascontiguousarray(places.transpose(2, 1, 0))  # (x + y + z, B) each
         first, second = self._pairs.T
@@ -230,7 +230,7 @@ class SimpleTagVec:
         self.velocities = velocities
 
     def _touching(self) -> np.ndarray:
-        """Which adversaries touch which good agents: (x, y, B)."""
+        """Returns which adversaries touch which good agents: (x, y, B)."""
         across, along = np.ascontiguousarray(self.positions.transpose(2, 1, 0))  # (x + y, B) each
         x = self.num_adversaries
         squares = np.square(across[:x, None] - across[x:]) + np.square(along[:x, None] - along[x:])
@@ -248,14 +248,17 @@ class SimpleTagVec:
         return out
 
     def observe(self) -> Arrays:
-        """Own velocity, own position, landmarks, others, velocities of other good agents: (B, D) float32."""
+        """Returns mpe2's observations by agent, (B, D) float32.
+
+        They hold own velocity, own position, landmarks, other agents, and velocities of other good agents.
+        """
         adversaries, good = self.observe_all()
         return dict(zip(self.agents, (*adversaries, *good), strict=True))
 
     def observe_all(self) -> tuple[np.ndarray, np.ndarray]:
-        """What `observe` gives, stacked: of the adversaries (x, B, D), and of the good agents (y, B, D')."""
+        """Returns the same observations stacked: (x, B, D) of the adversaries and (y, B, D') of the good agents."""
         x, y, z = self.num_adversaries, self.num_good, self.num_obstacles
-        # Environments last, so that each operation runs over all of them: (agents, 2, B) and (z, 2, B).
+        # The environments' axis comes last, so that each operation runs over all of them: (agents, 2, B), (z, 2, B).
         positions, velocities, landmarks = (
             np.ascontiguousarray(values.transpose(1, 2, 0))
             for values in (self.positions, self.velocities, self.landmarks)

@@ -1,4 +1,4 @@
-"""Random streams side by side."""
+"""One random stream per game."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 
 from rllib_tag.world.behaviours import random_actions
 
-BLOCK = 64  # steps whose actions are drawn at once
+BLOCK = 64  # number of steps for which actions are drawn at once
 
 
 class Streams:
-    """A random stream for each of B games, so that an episode depends on its own seed alone.
+    """One random stream for each of B games, so that an episode depends only on its own seed.
 
     Args:
         num_games: B.
@@ -20,16 +20,16 @@ class Streams:
 
     def __init__(self, num_games: int) -> None:
         self.rngs = [np.random.default_rng() for _ in range(num_games)]
-        self._next = np.full(num_games, BLOCK)  # of each game, in its block
+        self._next = np.full(num_games, BLOCK)  # each game's next step in its block
         self._drawn: np.ndarray | None = None
 
     def restart(self, games: Sequence[int], seeds: Sequence[int | None], stream: int) -> None:
-        """Begins the streams of some games anew; those whose seed is None go on.
+        """Restarts the streams of some games; a stream whose seed is None continues.
 
         Args:
-            games: Which of the B.
-            seeds: One for each of them.
-            stream: Tells streams of the same seed apart.
+            games: The indices of these games.
+            seeds: One seed for each of them.
+            stream: Distinguishes streams with the same seed.
         """
         for game, seed in zip(games, seeds, strict=True):
             if seed is not None:
@@ -37,7 +37,7 @@ class Streams:
                 self._next[game] = BLOCK
 
     def random_actions(self, num_agents: int, continuous: bool) -> np.ndarray:
-        """Uniform MPE actions, (B, num_agents) integers or (B, num_agents, 5) float32, drawn in blocks of steps."""
+        """Samples MPE actions, (B, num_agents) integers or (B, num_agents, 5) float32, in blocks of steps."""
         for game in np.flatnonzero(self._next == BLOCK):
             block = random_actions(self.rngs[game], (BLOCK, num_agents), continuous)
             if self._drawn is None:

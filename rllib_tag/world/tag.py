@@ -1,4 +1,4 @@
-"""MPE's `simple_tag_v3` as a game: class A sees the landmarks, class B the prey."""
+"""MPE's `simple_tag_v3` as a `Game`: class A sees the landmarks, class B sees the prey."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ Prey = Callable[[Arrays], np.ndarray]
 class TagGame(Game):
     """Class A and class B adversaries hunt good agents.
 
-    A class sees, in absolute coordinates, its own position and velocity, and: class A the position of every landmark;
-    class B the position and velocity of every good agent; with `full_observation` both.
+    An adversary sees its own position and velocity in absolute coordinates. Class A also sees the position of every
+    landmark, and class B the position and velocity of every good agent. With `full_observation`, both see both.
 
     Args:
-        roster: Who is who.
-        num_obstacles: Landmarks.
-        max_cycles: Steps of an episode at most.
-        continuous_actions: Box(0, 1, (5,)) in place of Discrete(5).
+        roster: The agents and their classes.
+        num_obstacles: The number of landmarks.
+        max_cycles: The maximum number of steps per episode.
+        continuous_actions: Whether actions are Box(0, 1, (5,)) instead of Discrete(5).
         full_observation: Whether every adversary gets both class views.
-        good_policy: `random`, `evasive` or `learned`; anything else where `prey` acts.
-        terminate_on_success: mpe2's option.
-        prey: Acts for the good agents: from their observations, (M, ...) by key, to M actions. Default: nothing does.
+        good_policy: `random`, `evasive` or `learned`; any other value if `prey` is given.
+        terminate_on_success: mpe2's option of this name.
+        prey: Maps the good agents' observations, (M, ...) by key, to M actions. Default: None.
     """
 
     roster: Roster
@@ -54,7 +54,7 @@ class TagGame(Game):
 
     @property
     def fixed_length(self) -> bool:  # type: ignore[override]
-        """Whether no episode ends before its last step."""
+        """Whether every episode has `max_cycles` steps."""
         return not self.terminate_on_success
 
     @property
@@ -74,11 +74,11 @@ class TagGame(Game):
 
     @cached_property
     def layout(self) -> MessageLayout:
-        """What a message holds: 8 + 2z + 4y numbers for z landmarks and y good agents."""
+        """The layout of a message: 8 + 2z + 4y numbers for z landmarks and y good agents."""
         return MessageLayout(SENSES, {"landmarks": self.num_obstacles, "good": self.roster.num_good})
 
     def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:
-        """A new env of mpe2's."""
+        """Creates a new env of mpe2."""
         return simple_tag_v3.parallel_env(
             num_good=self.roster.num_good,
             num_adversaries=self.roster.num_adversaries,
@@ -91,7 +91,7 @@ class TagGame(Game):
         )
 
     def facts(self, env: ParallelEnv) -> Arrays:
-        """`positions` and `velocities` (N + y, 2), adversaries first, and `landmarks` (z, 2), in world units."""
+        """Returns `positions` and `velocities` (N + y, 2), adversaries first, and `landmarks` (z, 2)."""
         world = env.world
         return {
             "positions": np.array([agent.state.p_pos for agent in world.agents]),
@@ -100,7 +100,7 @@ class TagGame(Game):
         }
 
     def see(self, name: str, observation: np.ndarray, facts: Arrays) -> ClassView:
-        """What a class sees, from MPE's observations of its members (..., n, D), wrapped or not."""
+        """Returns what a class sees, from the (wrapped) MPE observations of its members (..., n, D)."""
         fields = decode(np.asarray(observation, np.float32), self.roster, self.num_obstacles, good=False)
         position = fields.position[..., None, :]
         seen = {}
@@ -112,17 +112,17 @@ class TagGame(Game):
         return ClassView(np.concatenate([fields.position, fields.velocity], axis=-1), seen)
 
     def positions(self, facts: Arrays) -> np.ndarray:
-        """Where the adversaries are: (..., N, 2)."""
+        """Returns the positions of the adversaries: (..., N, 2)."""
         return facts["positions"][..., : self.roster.num_adversaries, :]
 
     def state(self, facts: Arrays) -> Arrays:
-        """`team` (..., N, 4) and `good` (..., y, 4), position and velocity each, and `landmarks` (..., z, 2)."""
+        """Returns `team` (..., N, 4) and `good` (..., y, 4), position and velocity, and `landmarks` (..., z, 2)."""
         moving = np.concatenate([facts["positions"], facts["velocities"]], axis=-1)
         x = self.roster.num_adversaries
         return {"team": moving[..., :x, :], "good": moving[..., x:, :], "landmarks": facts["landmarks"]}
 
     def observe_others(self, seen: Seen) -> Arrays:
-        """What good agents observe: float32 arrays (B, y, ...) by the keys of `TagEnv`."""
+        """Returns what the good agents observe: float32 arrays (B, y, ...) by the keys of `TagEnv`."""
         raw = np.asarray(seen.observations[GOOD_POLICY], np.float32)
         fields = decode(raw, self.roster, self.num_obstacles, good=True)
         position = fields.position[..., None, :]
@@ -135,7 +135,7 @@ class TagGame(Game):
         return {key: value for key, value in out.items() if value.size}
 
     def act_others(self, seen: Seen, streams: Streams) -> Arrays:
-        """The good agents' actions, unless they learn."""
+        """Returns the good agents' actions, unless they learn."""
         if self.others_learn:
             return {}
         x, names = self.roster.num_adversaries, self.roster.good_agents
@@ -152,16 +152,19 @@ class TagGame(Game):
         return {agent: chosen[:, i] for i, agent in enumerate(names)}
 
     def potential(self, facts: Arrays) -> np.ndarray:
-        """Minus every adversary's distance to the nearest good agent: (..., N)."""
+        """Returns minus each adversary's distance to the nearest good agent: (..., N)."""
         return -self._distances(facts).min(-1)
 
     def measure(self, facts: Arrays) -> Arrays:
-        """`contacts`: which adversaries touch which good agents, counted."""
+        """Returns `contacts`: the number of pairs of an adversary and a good agent that touch."""
         touching = self._distances(facts) < SIZE["adversary"] + SIZE["good"]
         return {"contacts": touching.sum((-2, -1)).astype(float)}
 
     def metrics(self, sums: Mapping[str, float], firsts: Mapping[str, float]) -> dict[str, float]:
-        """`contacts`; `captured`: 1 if there was any; `steps_to_first_contact`: `max_cycles` if there was none."""
+        """Returns `contacts`, `captured` (1 if there was a contact) and `steps_to_first_contact`.
+
+        Without a contact, `steps_to_first_contact` is `max_cycles`.
+        """
         contacts = sums.get("contacts", 0.0)
         return {
             "contacts": contacts,
@@ -170,11 +173,11 @@ class TagGame(Game):
         }
 
     def batched(self, num_games: int) -> TagArrays:
-        """The games on arrays."""
+        """Returns B games that run on arrays."""
         return TagArrays(self, num_games)
 
     def _distances(self, facts: Arrays) -> np.ndarray:
-        """From every adversary to every good agent: (..., N, y)."""
+        """Returns the distance from each adversary to each good agent: (..., N, y)."""
         x, positions = self.roster.num_adversaries, facts["positions"]
         offsets = positions[..., :x, None, :] - positions[..., None, x:, :]
         return np.sqrt(np.square(offsets).sum(-1))
@@ -188,7 +191,7 @@ class TagArrays:
         num_games: B.
     """
 
-    can_be_kept = True
+    can_be_saved = True
 
     def __init__(self, game: TagGame, num_games: int) -> None:
         roster = game.roster
@@ -199,19 +202,19 @@ class TagArrays:
         )  # fmt: skip
 
     def reset(self, games: Any, seeds: Any, options: dict[str, Any] | None = None) -> None:
-        """Starts the episodes of some games."""
+        """Starts new episodes in some games."""
         self.vec.seed(games, seeds)
         self.vec.restart(np.asarray(games))
 
     def step(self, actions: Arrays, running: np.ndarray) -> Played:
-        """Plays a step of all games: their episodes have the same length."""
-        paid, ended = self.vec.advance(actions)
-        rewards = np.stack([paid[agent] for agent in self._game.everyone], axis=1)
+        """Steps all games; they all end at the same step, so all of them are running."""
+        by_agent, ended = self.vec.advance(actions)
+        rewards = np.stack([by_agent[agent] for agent in self._game.everyone], axis=1)
         numbers = {"rewards": rewards, "positions": self.vec.positions, "velocities": self.vec.velocities}
         return Played(rewards, np.zeros_like(ended), ended, None, numbers)
 
     def show(self) -> Seen:
-        """What the games show now."""
+        """Returns the current observations and state of the games."""
         adversaries, good = (raw.swapaxes(0, 1) for raw in self.vec.observe_all())
         split = self._game.roster.num_class_a
         groups = adversaries[:, :split], adversaries[:, split:], good

@@ -1,4 +1,4 @@
-"""One step of B games: rewards, shaping, what is counted, said and seen. The same for every world behind it."""
+"""B games with communication: rewards, shaping, statistics, messages and links, the same for every kind of world."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from rllib_tag.world.history import History
 from rllib_tag.world.layout import ClassView
 from rllib_tag.world.streams import Streams
 
-OTHERS_STREAM = 1  # of an episode's seed; 2 is that of sampled actions, 3 that of channel conditions
+OTHERS_STREAM = 1  # stream of an episode's seed; 2 is for sampled actions, 3 for channel interventions
 
 
 @dataclasses.dataclass(frozen=True)
 class TeamView:
-    """What B games show at one step.
+    """The messages, links and critics' state of B games at one step.
 
     Args:
-        messages: (B, N, F) what everybody of the team says, laid out as `Game.layout` has it.
+        messages: (B, N, F) what each team member says, laid out as in `Game.layout`.
         links: (B, N, N) booleans.
-        state: What critics may see, (B, K, D) by kind; `team` with each agent's class one-hot.
-        others: What agents that learn without talking observe, (B, n, ...) by key; nothing where there are none.
+        state: The critics' state, (B, K, D) by kind; `team` includes each agent's class one-hot.
+        others: What other agents observe if they learn, (B, n, ...) by key; empty if there are none.
         ages: (B,) steps since the reset; 0 right after it.
     """
 
@@ -40,14 +40,14 @@ class TeamView:
 
 @dataclasses.dataclass(frozen=True)
 class TeamStep:
-    """What one step of B games gave.
+    """The outcome of one step of B games.
 
     Args:
-        rewards: (B, agents) of those that act by a policy, shaping included.
-        terminated: (B,) which games have come to an end of their own.
-        truncated: (B,) which have run out of steps.
-        final: Where a game has ended, what all games showed before the ended ones began anew; else None.
-        stats: The metrics of the games that have ended, by their indices.
+        rewards: (B, agents) rewards of the agents that act by a policy, including shaping.
+        terminated: (B,) which games have terminated.
+        truncated: (B,) which games have been truncated.
+        final: If any game has ended, the view of all games before the ended ones were restarted; otherwise None.
+        stats: The episode metrics of the games that have ended, by game index.
     """
 
     rewards: np.ndarray
@@ -58,21 +58,21 @@ class TeamStep:
 
 
 class TeamGames:
-    """B games in lockstep whose team talks.
+    """B games in lockstep whose teams communicate.
 
     Args:
         game: The game.
-        world: What plays it.
+        world: The world that runs it.
         comm_range: Euclidean range of links.
-        history_length: T, the messages of each sender that are kept.
+        history_length: T, the number of messages kept per sender.
         shaping: Weight of potential-based reward shaping. Default: 0.
-        shaping_gamma: Its discount. Default: 0.99.
+        shaping_gamma: Discount of the shaping. Default: 0.99.
 
     Attributes:
-        agents: Those that act by a policy: the team, and others that learn.
-        view: What the games show now.
-        history: The last messages.
-        stats: What has been counted of the running episodes.
+        agents: The agents that act by a policy: the team, then the others if they learn.
+        view: The current view of the games.
+        history: The most recent messages.
+        stats: The statistics of the current episodes.
     """
 
     def __init__(
@@ -92,24 +92,25 @@ class TeamGames:
 
     @property
     def facts(self) -> Arrays:
-        """What the true world is, (B, ...) by name."""
+        """The true world state, (B, ...) by name."""
         return self._seen.facts
 
     def reset(self, seeds: Sequence[int | None] | None = None, **options: Any) -> None:
-        """Starts all episodes; the same seeds give the same episodes for the same actions.
+        """Starts new episodes in all games; the same seeds and actions give the same episodes.
 
         Args:
-            seeds: One for each game; None goes on with a game's random streams. Default: all go on.
-            **options: For the world's `reset`.
+            seeds: One seed per game; with None, a game continues its random streams. Default: all continue.
+            **options: Passed to the world's `reset`.
         """
         self._restart(range(self.num_games), seeds or [None] * self.num_games, **options)
 
     def step(self, actions: Arrays, restart: bool = True) -> TeamStep:
-        """Plays one step of all games that run.
+        """Steps all running games.
 
         Args:
             actions: (B, ...) for every agent in `agents`.
-            restart: Whether games that end begin anew, with no new seed; else they rest. Default: yes.
+            restart: Whether a game that ends starts a new episode, without a new seed; otherwise it stops.
+                Default: True.
 
         Raises:
             FloatingPointError: If a number that went in or came out is not finite.
@@ -152,7 +153,7 @@ class TeamGames:
         self.view = self._view()
 
     def _look(self) -> np.ndarray:
-        """Reads the worlds: what the team says of them, (B, N, F)."""
+        """Reads the current state of the world and returns the team's messages about it, (B, N, F)."""
         self._seen = self.world.show()
         return self.game.layout.messages([self._class_view(name) for name in self.game.classes])
 
@@ -165,7 +166,9 @@ class TeamGames:
         _check_shape(f"{what}: own", view.own, (B, n, senses.own[senses.classes.index(name)]))
         for kind, entities in view.entities.items():
             if kind not in senses.kinds:
-                raise ValueError(f"{what}: expected {', '.join(senses.kinds) or 'no kinds'} as at first, got {kind!r}.")
+                raise ValueError(
+                    f"{what}: expected {', '.join(senses.kinds) or 'no kinds'} as in the first step, got {kind!r}."
+                )
             _check_shape(f"{what}: {kind}", entities, (B, n, game.layout.counts[kind], senses.kinds[kind]))
         return view
 
@@ -190,9 +193,9 @@ class TeamGames:
 
 
 def _check_shape(what: str, values: np.ndarray, shape: tuple[int, ...]) -> None:
-    """Raises unless an array of a lab's game has its shape, which all games and all steps share."""
+    """Raises unless an array of a lab's game has the expected shape, which must be the same in all games and steps."""
     if np.shape(values) != shape:
         raise ValueError(
-            f"{what}: expected shape {shape}, the first axis being that of the games, got {np.shape(values)}. "
-            "Index from the end, as in x[..., :2], and keep sizes as they are at first."
+            f"{what}: expected shape {shape}, where the first axis is that of the games, got {np.shape(values)}. "
+            "Index from the end, as in x[..., :2], and use the same sizes in every step."
         )

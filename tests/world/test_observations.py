@@ -72,5 +72,5 @@ def test_good_agents_fields_show_the_true_world(x: int, y: int, z: int) -> None:
 
 
 def test_another_teams_observation_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"expected 16 numbers for this team, got 17"):
+    with pytest.raises(ValueError, match=r"expected 16 numbers in this game, got 17"):
         decode(np.zeros(17), Roster(1, 2, 1), 2, good=False)

@@ -121,7 +121,7 @@ def test_bad_actions_and_seeds() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             env.step({**good, **bad})
-    with pytest.raises(ConfigError, match="expected one of every agent, got none of agent_0"):
+    with pytest.raises(ConfigError, match="expected one for every agent, got none for agent_0"):
         env.step({agent: good[agent] for agent in env.agents[:-1]})
     with pytest.raises(ConfigError, match="expected one for each of the 3 environments, got 2"):
         env.reset(seed=[1, 2])
