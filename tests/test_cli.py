@@ -206,7 +206,7 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
         (["evaluate", "--out", "file"], "expected a writable folder, got"),
         (["transfer", "--out", "taken"], "expected a place for a file, got the folder taken/transfer.csv"),
         (["rollout", "--seed", "7", "--out", "taken"], "got the folder taken/episode_7.gif"),
-        (["export", "nowhere", "--out", "taken"], "expected a folder that does not exist yet or is an earlier export"),
+        (["export", "nowhere", "--out", "taken"], "expected a new folder or an earlier export, got taken"),
         (["plot", "nowhere", "--out", "curve.v2"], "got '.v2'"),
         (["plot", "nowhere", "--out", "."], "--out: expected a file, got '.'"),
         (["sweep", "report", "nowhere", "--out", "a.png"], "expected a CSV, beside which the plot goes, got a.png"),

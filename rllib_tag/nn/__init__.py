@@ -1,1 +1,1 @@
-"""The networks in torch and torch-geometric, without Ray."""
+"""The networks, in torch and torch-geometric, without Ray."""

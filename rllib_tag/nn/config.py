@@ -1,4 +1,4 @@
-"""The network's configuration."""
+"""The configuration of the networks."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ Critic = Literal["class", "shared", "local"]
 
 @dataclasses.dataclass(frozen=True)
 class CommConfig:
-    """What `custom_model_config` may say.
+    """The keys of `custom_model_config`.
 
     Args:
         hidden_dim: H, the width of every layer. Default: 128.
         num_heads: Attention heads of the temporal transformer and of the graph attention. Default: 2.
         num_layers: Layers of the temporal transformer or GRU. Default: 2.
-        temporal: What reads the tokens: `transformer`, `gru` or `none`. Default: `transformer`.
-        sequence: The tokens: a node's own last T messages (`history`) or the messages that it hears now
-            (`neighbors`, transformer only). Default: `history`.
-        gnn: Graph layer: `gat`, `gatv2`, `mean` (of what is heard), or `none` for no communication at all; `gcn` is an
-            old name of `mean`. Default: `gat`.
-        gnn_layers: Graph layers. Default: 2.
-        relational: Whether graph layers take what each class says by itself, with weights of its own, and add the
-            two, so that neither dilutes the other. Default: no.
-        critic: `class` is a centralised critic per class, `shared` one centralised critic whose weights
-            the class policies share, `local` reads the actor's own features. Default: `class`.
-        value_scale: What the critic's last layer is multiplied by; MPE pays 10 a contact, so values are
-            far from 1. Default: 10.
+        temporal: The network that reads the tokens: `transformer`, `gru` or `none`. Default: `transformer`.
+        sequence: The tokens: a node's own last T messages (`history`), or the messages that it hears in the current
+            step (`neighbors`, transformer only). Default: `history`.
+        gnn: The graph layer: `gat`, `gatv2`, `mean` (of the messages heard), or `none` for no communication at all.
+            `gcn` is the old name of `mean`. Default: `gat`.
+        gnn_layers: The number of graph layers. Default: 2.
+        relational: Whether each graph layer aggregates the messages of each class separately, with separate weights,
+            and adds the results, so that no class dilutes another. Default: False.
+        critic: `class` is one centralised critic per class. `shared` is one centralised critic, whose weights all
+            class policies share. `local` is a critic on the actor's own features. Default: `class`.
+        value_scale: Factor on the output of the critic's last layer. MPE pays 10 per contact, so values are far
+            from 1. Default: 10.
 
     Raises:
-        ConfigError: If a value does not fit.
+        ConfigError: If a value is invalid.
 
     Example:
         >>> CommConfig.from_mapping({"gnn": "gatv2", "hidden_dim": 64}).gnn_layers
@@ -59,7 +59,7 @@ class CommConfig:
 
     def __post_init__(self) -> None:
         if self.gnn == "gcn":
-            _say_renamed()
+            _warn_renamed()
             object.__setattr__(self, "gnn", "mean")
         for name in ("hidden_dim", "num_heads", "num_layers", "gnn_layers"):
             check_int(name, getattr(self, name), 1)
@@ -80,16 +80,16 @@ class CommConfig:
             )
         if self.sequence == "neighbors" and self.temporal != "transformer":
             raise ConfigError(
-                f"sequence: neighbors is read by the transformer, got temporal: {self.temporal}. "
+                f"sequence: neighbors: expected temporal: transformer, got temporal: {self.temporal}. "
                 "Set temporal: transformer or sequence: history."
             )
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> CommConfig:
-        """Builds it from a mapping such as YAML's; an unknown key is an error that names the nearest."""
+        """Builds it from a mapping such as parsed YAML; the error for an unknown key names the nearest known one."""
         return dataclass_from_mapping(cls, "custom_model_config", mapping)
 
 
-@functools.cache  # once for each process
-def _say_renamed() -> None:
-    logger.warning("gnn: gcn is called mean now, which is what it computes. Rename it.")
+@functools.cache  # once per process
+def _warn_renamed() -> None:
+    logger.warning("gnn: gcn has been renamed to mean, which is what it computes. Set gnn: mean.")

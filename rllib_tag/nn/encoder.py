@@ -1,4 +1,4 @@
-"""What an agent makes of the messages that it hears."""
+"""The encoder of the messages that an agent hears."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ Observation = Mapping[str, Tensor]
 
 
 class _Graph(NamedTuple):
-    """Teams as graphs side by side, whose M = R * C * P nodes are the P senders of C consecutive steps.
+    """A batch of team graphs whose M = R * C * P nodes are P senders in each of C consecutive steps of R sequences.
 
     Args:
-        messages: (R, C + T - 1, P, F) in a row, so that a message that several windows of T hold is projected once.
-        valid: (R, C, T) which messages of the window that ends at a step belong to its episode and arrived.
-        edges: (2, E) indices of nodes, senders over receivers.
-        answers: (B,) indices of the nodes that are asked for.
+        messages: (R, C + T - 1, P, F) of consecutive steps, so that a message is projected once for all its windows
+            of T steps.
+        valid: (R, C, T) which messages of the window that ends at a step arrived and belong to its episode.
+        edges: (2, E) node indices, senders in the first row and receivers in the second.
+        answers: (B,) indices of the nodes whose output is needed.
     """
 
     messages: Tensor
@@ -34,15 +35,15 @@ class _Graph(NamedTuple):
 
 
 class CommEncoder(nn.Module):
-    """What an agent makes of the messages that reach it.
+    """Encodes the messages that reach an agent.
 
-    Messages of each class enter through layers of its own; a temporal network reads each sender's tokens; graph layers
-    pass messages over the links; the receiver's node is the result. Whatever did not arrive is left out before any
-    arithmetic, so neither values nor gradients leak.
+    The messages of each class are embedded by that class's own layers. A temporal network reads each sender's tokens,
+    and graph layers pass messages over the links. The receiver's node is the output. Messages that did not arrive are
+    removed before any arithmetic, so neither values nor gradients leak.
 
     Args:
         config: The network's configuration.
-        senses: What there is to see in the game.
+        senses: The sizes of what is seen in the game.
     """
 
     def __init__(self, config: CommConfig, senses: Senses) -> None:
@@ -65,26 +66,25 @@ class CommEncoder(nn.Module):
 
         Args:
             obs: `messages` (B, N, T, F), `message_mask` (B, N, T), `links` (B, N, N) and `self` (B, N) one-hot. An
-                all-zero row is a lone receiver.
-            layout: What stands where in a message.
+                all-zero row is treated as a receiver that hears only itself.
+            layout: The layout of the messages.
 
         Returns:
-            (B, H), the receivers' nodes.
+            (B, H), the features of the receivers' nodes.
         """
         graph, places = self._heard(obs)
         return self._encode(graph, layout, places)
 
     def team(self, obs: Observation, layout: MessageLayout, receivers: Sequence[int]) -> Tensor:
-        """Encodes receivers of the same team states, each state once for all of them.
+        """Encodes several receivers of the same team states, computing each state only once.
 
-        Equal to `forward` on each receiver's own observation, where `shares_states` says so. R stretches of C
-        consecutive steps are read.
+        Equals `forward` on each receiver's own observation if `shares_states` is true.
 
         Args:
-            obs: `messages` (R, C + T - 1, N, F) as sent, `history` (R, C) messages of the running episode, at least 1,
-                and `links` (R, C, N, N).
-            layout: What stands where in a message.
-            receivers: n places in the team.
+            obs: R sequences of C consecutive steps: `messages` (R, C + T - 1, N, F) as sent, `history` (R, C), how
+                many of the last T messages belong to the current episode, at least 1, and `links` (R, C, N, N).
+            layout: The layout of the messages.
+            receivers: The indices of n team members.
 
         Returns:
             (R, C, n, H).
@@ -103,16 +103,16 @@ class CommEncoder(nn.Module):
         return self._encode(graph, layout).view(R, C, len(members), -1)
 
     def shares_states(self, comm_hops: int) -> bool:
-        """Whether `team` gives what `forward` gives: when no message is cut off within the graph layers' reach."""
+        """Whether `team` equals `forward`: no message from within reach of the graph layers is cut off."""
         if self.config.sequence == "neighbors":
             return False
         return self.config.gnn == "none" or comm_hops >= self.config.gnn_layers
 
     def attention(self, obs: Observation, layout: MessageLayout) -> Tensor:
-        """Attention of every graph layer on every link, as each receiver computes it.
+        """Returns the attention of each graph layer on each link, as each receiver computes it.
 
         Returns:
-            (B, L, N, N): entry [b, l, i, j] is what node i gives to j in layer l; 0 where there is no link.
+            (B, L, N, N): entry [b, l, i, j] is the attention of node i to node j in layer l; 0 without a link.
         """
         graph, (row, place) = self._heard(obs)
         B, N = obs["self"].shape
@@ -125,12 +125,12 @@ class CommEncoder(nn.Module):
         return out
 
     def _heard(self, obs: Observation) -> tuple[_Graph, tuple[Tensor, Tensor]]:
-        """What B receivers hear, as one graph, and of each node the receiver and its place in the team: (M,) each."""
+        """Returns what B receivers hear as one graph, and each node's receiver and index in the team: (M,) each."""
         messages, valid, links = obs["messages"], obs["message_mask"] > 0, obs["links"] > 0
         B, N, T, _ = messages.shape
         own = torch.zeros(B, N, dtype=torch.bool, device=messages.device)
         own[torch.arange(B, device=own.device), obs["self"].argmax(1)] = True
-        # The receiver always hears itself, also in the all-zero rows that RLlib starts with.
+        # The receiver always hears itself, even in the all-zero rows with which RLlib initializes a policy.
         now = torch.arange(T, device=messages.device) == T - 1
         valid = valid | (own.unsqueeze(-1) & now)
         heard = own if self.config.gnn == "none" else valid[:, :, -1]
@@ -144,14 +144,14 @@ class CommEncoder(nn.Module):
         return graph, (node_row, node_place)
 
     def _encode(self, graph: _Graph, layout: MessageLayout, places: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """The nodes that are asked for: (B, H)."""
+        """Returns the features of the needed nodes: (B, H)."""
         nodes, classes = self._nodes(graph, layout, places)
         return self.graph(nodes, graph.edges, classes, graph.answers)
 
     def _nodes(
         self, graph: _Graph, layout: MessageLayout, places: tuple[Tensor, Tensor] | None
     ) -> tuple[Tensor, Tensor]:
-        """What the graph layers begin with: each node's token now, joined with the temporal output, and its class."""
+        """Returns the graph layers' input: each node's current token joined with the temporal output, and its class."""
         config, messages, valid = self.config, graph.messages, graph.valid
         C, T = valid.shape[1:]
         if config.temporal == "none" or config.sequence == "neighbors":
@@ -168,7 +168,7 @@ class CommEncoder(nn.Module):
         return torch.cat([nodes, read], dim=-1), classes  # (M, 2H)
 
     def _read_windows(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """The temporal output for every window of the tokens (R, C + T - 1, P, H): (R * C * P, H)."""
+        """Returns the temporal output for every window of the tokens (R, C + T - 1, P, H): (R * C * P, H)."""
         R, C, T = valid.shape
         P, H = tokens.shape[2:]
         if isinstance(self.temporal, TransformerReader):
@@ -176,7 +176,7 @@ class CommEncoder(nn.Module):
         return self.temporal(windows(tokens, T).reshape(-1, T, H), valid.unsqueeze(2).expand(R, C, P, T).reshape(-1, T))
 
     def _read_neighbors(self, nodes: Tensor, edges: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
-        """The temporal output over the tokens (M, H) that each node hears, in the team's order: (M, H)."""
+        """Returns the temporal output over the tokens (M, H) that each node hears, in the team's order: (M, H)."""
         place = places[1]
         M, N = len(nodes), int(place.max()) + 1
         known = torch.zeros(M, N, dtype=torch.bool, device=nodes.device)
@@ -188,7 +188,7 @@ class CommEncoder(nn.Module):
         return self.temporal(sequence, known, place)
 
     def _project(self, messages: Tensor, layout: MessageLayout) -> tuple[Tensor, Tensor]:
-        """Tokens (R, S, P, H) of messages (R, S, P, F), by layers of each sender's class, and the classes (R, S, P)."""
+        """Embeds messages (R, S, P, F) by the layers of each sender's class: tokens (R, S, P, H), classes (R, S, P)."""
         lead, messages = messages.shape[:-1], messages.flatten(0, 2)
         one_hot = messages[:, layout.one_hot]
         classes = one_hot.argmax(-1)
@@ -199,7 +199,7 @@ class CommEncoder(nn.Module):
             entities: dict[str, tuple[Tensor, Tensor | None]] = {}
             for kind, dim in self.senses.kinds.items():
                 seen = of_class[:, layout.seen(kind)] > 0
-                if layout.counts[kind] and seen.any():  # an unseen set adds nothing
+                if layout.counts[kind] and seen.any():  # an unseen set contributes nothing
                     values = of_class[:, layout.entities(kind)].unflatten(1, (-1, dim))
                     entities[kind] = values, None if seen.all() else seen.unsqueeze(1).expand(values.shape[:2])
             out[rows] = encoder(torch.cat([of_class[:, :own_dim], one_hot[rows]], dim=-1), entities)

@@ -1,4 +1,4 @@
-"""One observer and any number of entities around it, in one vector."""
+"""The embedding of an observer and any number of entities around it in one vector."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch.nn import functional
 
 
 class EntityEncoder(nn.Module):
-    r"""Embeds an observer's own numbers and sets of entities, whatever their number and order.
+    r"""Embeds an observer's own numbers and sets of entities of any size and order.
 
     .. math::
         h = W x + \sum_k V_k \max_j \mathrm{ReLU}(U_k [p_{kj} - p, e_{kj}] + b_k)
 
-    over the kinds k of entities, whose first two numbers are a position p, as are the observer's; an empty or fully
-    masked set adds nothing. The observer acts by what is relative to itself; who hears of it stands elsewhere and
-    needs the absolute position.
+    over the kinds k of entities. The first two numbers of an entity, and of the observer, are its position p. An empty
+    or fully masked set contributes nothing. The observer acts on positions relative to itself; receivers of its
+    message are elsewhere and need absolute positions.
 
     Args:
-        own_dim: Numbers that describe the observer.
-        kinds: For each kind of entity, the numbers that describe one.
+        own_dim: How many numbers describe the observer.
+        kinds: For each kind, how many numbers describe an entity.
         hidden_dim: H.
 
     Source: PointNet (Qi et al. 2017) for the maximum over a set.
@@ -39,7 +39,7 @@ class EntityEncoder(nn.Module):
         Args:
             own: (M, own_dim).
             entities: For each kind, its entities (M, K, dim) and which of them count, (M, K) booleans, or None for all.
-                A kind with no entity may be left out.
+                A kind without entities may be omitted.
 
         Returns:
             (M, H).
@@ -47,8 +47,8 @@ class EntityEncoder(nn.Module):
         out = self.own(own)  # (M, H)
         for kind, (values, counts) in entities.items():
             if values.shape[1]:
-                # U [p_j - p, e_j] = U' e_j - U_p p, where U' acts on e_j alone: p is the same for all j, so it is taken
-                # from the maximum.
+                # U [p_j - p, e_j] = U' e_j - U_p p, where U' acts on e_j alone. U_p p is the same for all j, so it is
+                # subtracted after the maximum.
                 layer = self.entity[kind]
                 assert isinstance(layer, nn.Linear)
                 relative, absolute = layer.weight.split([2, values.shape[-1]], dim=1)

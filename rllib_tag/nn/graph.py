@@ -1,4 +1,4 @@
-"""Graph layers over the links, by torch-geometric."""
+"""Graph layers over the links, built on torch-geometric."""
 
 from __future__ import annotations
 
@@ -12,26 +12,28 @@ from rllib_tag.nn.config import Gnn
 
 
 class GraphEncoder(nn.Module):
-    r"""Layers of message passing, each with a skip connection.
+    r"""Message-passing layers, each with a skip connection.
 
     .. math::
         x \leftarrow \mathrm{ELU}(S x + \mathrm{conv}(x, E))
 
-    `gat` and `gatv2` attend with `num_heads` heads whose outputs are joined. `mean` takes the mean over
-    the links that a node hears: what `SAGEConv(aggr="mean", root_weight=False)` computes. A graph convolution (GCN) is
-    not offered: its symmetric norm divides by the number of links of each sender, and so would tell a node of agents
-    beyond its reach. `none` leaves the convolution out.
+    `gat` and `gatv2` attend with `num_heads` heads and concatenate their outputs. `mean` averages over a node's
+    incoming links, as `SAGEConv(aggr="mean", root_weight=False)` does. There is no graph convolution (GCN): its
+    symmetric normalization divides by each sender's number of links, which would tell a node about agents beyond its
+    reach. `none` omits the convolution.
 
-    With several relations, a layer has a convolution for the links from each class of senders and adds them: attention,
-    or the mean, is taken within a class, so that what one class says weighs the same however many of the other talk.
+    With several relations, a layer has one convolution for the links from each class of senders and adds their outputs.
+    Attention, or the mean, is taken within a class, so that the weight of one class does not depend on how many agents
+    of another class talk.
 
     Args:
-        in_dim: Numbers of a node.
+        in_dim: The number of input features of a node.
         hidden_dim: H.
-        num_heads: Heads of the attention.
-        num_layers: Layers.
-        gnn: Which convolution.
-        num_relations: Classes of senders with a convolution of their own; 1 is one for all. Default: 1.
+        num_heads: The number of attention heads.
+        num_layers: The number of layers.
+        gnn: The kind of convolution.
+        num_relations: The number of sender classes, each with its own convolution; 1 is one convolution for all.
+            Default: 1.
 
     Source: Velickovic et al. 2018; Brody et al. 2022; Hamilton et al. 2017 for the mean; torch_geometric.nn.conv.
     Relations: Schlichtkrull et al. 2018 for the mean, Busbridge et al. 2019 (within-relation attention).
@@ -57,9 +59,10 @@ class GraphEncoder(nn.Module):
 
         Args:
             nodes: (M, in_dim).
-            edges: (2, E) indices, senders over receivers; every node is linked to itself.
-            classes: (M,) the number of each node's class; read with several relations only.
-            answers: (P,) indices of the nodes whose results are asked for. Default: all.
+            edges: (2, E) node indices, senders in the first row and receivers in the second; every node is linked to
+                itself.
+            classes: (M,) the class index of each node; only used with several relations.
+            answers: (P,) indices of the nodes whose output is needed. Default: all.
 
         Returns:
             (P, H), or (M, H) for all.
@@ -67,10 +70,10 @@ class GraphEncoder(nn.Module):
         return self._run(nodes, edges, classes, answers, None)
 
     def attention(self, nodes: Tensor, edges: Tensor, classes: Tensor) -> list[Tensor]:
-        """The attention of each layer on each edge, mean over the heads: `num_layers` times (E,).
+        """Returns the attention of each layer on each edge, averaged over the heads: `num_layers` tensors (E,).
 
-        A receiver's add up to 1; with several relations the classes that it hears share that evenly.
-        Without attention in the layer: the weight that the edge has in the mean (`mean`), or nothing (`none`).
+        The weights of a receiver's edges add up to 1. With several relations, the classes that it hears share this
+        equally. Layers without attention return the weight of the edge in the mean (`mean`), or nothing (`none`).
         """
         weights: list[Tensor] = []
         self._run(nodes, edges, classes, None, weights)
@@ -99,14 +102,14 @@ class GraphEncoder(nn.Module):
         return nodes
 
     def _by_relation(self, edges: Tensor, classes: Tensor) -> list[Tensor | slice]:
-        """Which edges each of a layer's convolutions takes."""
+        """Returns which edges each convolution of a layer uses."""
         if self.num_relations == 1:
             return [slice(None)]
         sender = classes[edges[0]]
         return [sender == k for k in range(self.num_relations)]
 
     def _pass(self, conv: nn.Module, nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-        """What a convolution gives (M, H), and the weight of each edge (E,)."""
+        """Returns the output of a convolution (M, H), and the weight of each edge (E,)."""
         if self.gnn == "mean":
             degree = torch.zeros(len(nodes), device=nodes.device).index_add_(
                 0, edges[1], torch.ones(edges.shape[1], device=nodes.device)
@@ -118,7 +121,7 @@ class GraphEncoder(nn.Module):
 
 
 def _joined(receivers: Tensor, parts: list[Tensor | slice], shares: list[Tensor]) -> Tensor:
-    """Weights (E,) of edges from those of each part, which add up to 1 for each receiver that it has; so do these."""
+    """Joins the edge weights of all parts to (E,), normalized to add up to 1 for each receiver, as in each part."""
     out = shares[0].new_zeros(len(receivers))
     for chosen, share in zip(parts, shares, strict=True):
         out[chosen] = share

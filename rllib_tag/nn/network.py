@@ -1,4 +1,4 @@
-"""The networks of a class of a team and of the good agents, from observation to logits and value."""
+"""The networks of a team's class and of the good agents, from observation to logits and value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOG_STD_RANGE = (-5.0, 2.0)
 
 
 def head(in_dim: int, hidden_dim: int, out_dim: int, gain: float) -> nn.Sequential:
-    """An MLP with one hidden layer whose last weights are orthogonal with `gain` and whose last bias is 0."""
+    """Returns an MLP with one hidden layer, whose last layer has orthogonal weights with `gain` and bias 0."""
     last = nn.Linear(hidden_dim, out_dim)
     nn.init.orthogonal_(last.weight, gain)
     nn.init.zeros_(last.bias)
@@ -26,11 +26,11 @@ def head(in_dim: int, hidden_dim: int, out_dim: int, gain: float) -> nn.Sequenti
 
 
 class CentralCritic(nn.Module):
-    """The value of the global state from one agent's place. Never in an actor's way.
+    """The value of the global state for one agent. No actor ever uses it.
 
     Args:
         config: The network's configuration.
-        senses: What the game tells critics, by kind of entity.
+        senses: The sizes of the critics' state in the game.
     """
 
     def __init__(self, config: CommConfig, senses: Senses) -> None:
@@ -41,7 +41,7 @@ class CentralCritic(nn.Module):
         self.value = head(hidden, hidden, 1, gain=1.0)
 
     def forward(self, obs: Observation) -> Tensor:
-        """Values (B,) at `self` (B, N) of `team` (B, N, D) and the other kinds of entities, (B, K, D) each, if any."""
+        """Returns the values (B,) for the agents `self` (B, N), given `team` (B, N, D) and other kinds (B, K, D)."""
         team, me = obs["team"], obs["self"].argmax(1, keepdim=True)  # (B, N, D), (B, 1)
         rows = torch.arange(len(team), device=team.device)[:, None]
         others = torch.arange(team.shape[1] - 1, device=team.device)
@@ -51,7 +51,7 @@ class CentralCritic(nn.Module):
 
 
 def _present(obs: Observation, kinds: Iterable[str]) -> dict[str, tuple[Tensor, None]]:
-    """The observation's entities of some kinds, where there are any; all of them count."""
+    """Returns the observation's entities of the given kinds, as far as there are any; none is masked."""
     return {kind: (obs[kind], None) for kind in kinds if kind in obs}
 
 
@@ -59,13 +59,13 @@ class AdversaryNet(nn.Module):
     """Actor and critic of one class of a team.
 
     Args:
-        num_outputs: Numbers that the action distribution needs: a logit for each action, or mean and log-std of each
-            continuous one.
+        num_outputs: The number of inputs of the action distribution: a logit for each discrete action, or mean and
+            log-std of each continuous one.
         config: The network's configuration.
         continuous: Whether the outputs are mean and log-std.
-        senses: What there is to see in the game. Default: those of tag.
-        critic: The critic to use in place of an own one (`critic: shared`); None leaves it out, for acting only.
-            Default: an own one.
+        senses: The sizes of what is seen in the game. Default: those of tag.
+        critic: The critic to use instead of the network's own (`critic: shared`); None omits it, for acting only.
+            Default: `own`.
     """
 
     def __init__(
@@ -84,19 +84,19 @@ class AdversaryNet(nn.Module):
             self.critic = critic
 
     def forward(self, obs: Observation, layout: MessageLayout) -> tuple[Tensor, Tensor]:
-        """Action-distribution inputs (B, num_outputs) and the receivers' features (B, H)."""
+        """Returns action-distribution inputs (B, num_outputs) and the receivers' features (B, H)."""
         features = self.encoder(obs, layout)
         return bounded(self.actor(features), self.continuous), features
 
     def team(self, obs: Observation, layout: MessageLayout, receivers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Action-distribution inputs (R, C, n, num_outputs) and features (R, C, n, H), as `CommEncoder.team`."""
+        """Returns action-distribution inputs (R, C, n, num_outputs) and the features of `CommEncoder.team`."""
         features = self.encoder.team(obs, layout, receivers)
         return bounded(self.actor(features), self.continuous), features
 
     def team_value(self, obs: Observation, receivers: Sequence[int], features: Tensor | None = None) -> Tensor:
-        """Values (R, C, n) of the critics' state, (R, C, K, D) by kind of entity.
+        """Returns values (R, C, n) of the critics' state, (R, C, K, D) by kind of entity.
 
-        With `critic: local` of the features, with their leading axes.
+        With `critic: local`, these are values of the features, with the features' leading axes.
         """
         if not isinstance(self.critic, CentralCritic):
             return self.value(obs, features)
@@ -112,18 +112,18 @@ class AdversaryNet(nn.Module):
         return self.value(rows, features).view(R, C, n)
 
     def value(self, obs: Observation, features: Tensor | None) -> Tensor:
-        """Values (B,): of the global state, or with `critic: local` of the actor's features."""
+        """Returns values (B,) of the global state, or of the actor's features with `critic: local`."""
         assert self.critic is not None
         value = self.critic(features).squeeze(-1) if self.config.critic == "local" else self.critic(obs)
         return value * self.config.value_scale
 
 
 class GoodNet(nn.Module):
-    """Actor and critic of learning prey, which sees everything but the adversaries' velocities.
+    """Actor and critic of learning prey, which sees everything except the adversaries' velocities.
 
     Args:
-        num_outputs: Logits for Discrete(5), or 10: mean and log-std of five continuous actions.
-        config: The network's configuration; only width and value scale are read.
+        num_outputs: 5, the logits of Discrete(5), or 10, mean and log-std of five continuous actions.
+        config: The network's configuration; only `hidden_dim` and `value_scale` are used.
         continuous: Whether the outputs are mean and log-std.
     """
 
@@ -136,26 +136,26 @@ class GoodNet(nn.Module):
         self.critic: nn.Module | None = head(hidden, hidden, 1, gain=1.0)
 
     def forward(self, obs: Observation, layout: MessageLayout | None = None) -> tuple[Tensor, Tensor]:
-        """Action-distribution inputs (B, num_outputs) and features (B, H).
+        """Returns action-distribution inputs (B, num_outputs) and features (B, H).
 
         Args:
             obs: `own` (B, 4), `adversaries` (B, x, 2), and `good` (B, y - 1, 4) and `landmarks` (B, z, 2)
                 if any, in absolute coordinates.
-            layout: Of no meaning to prey, which hears nothing.
+            layout: Ignored, because prey hears no messages.
         """
         del layout
         features = self.encoder(obs["own"], _present(obs, self.encoder.entity)).relu()
         return bounded(self.actor(features), self.continuous), features
 
     def value(self, obs: Observation, features: Tensor | None) -> Tensor:
-        """Values (B,) of the features."""
+        """Returns values (B,) of the features."""
         del obs
         assert self.critic is not None
         return self.critic(features).squeeze(-1) * self.config.value_scale
 
 
 def bounded(outputs: Tensor, continuous: bool) -> Tensor:
-    """Keeps a log-std half (of the last axis) within `LOG_STD_RANGE`; logits stay as they are."""
+    """Clamps the log-std half of the last axis to `LOG_STD_RANGE`; logits are returned unchanged."""
     if not continuous:
         return outputs
     mean, log_std = outputs.chunk(2, dim=-1)

@@ -1,4 +1,4 @@
-"""Team states, which all receivers of a policy share, as the observations of single receivers."""
+"""Conversion of team states, which all receivers of a policy share, to the observations of single receivers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from rllib_tag.nn.temporal import valid_steps, windows
 
 
 def reach(links: Tensor, comm_hops: int) -> Tensor:
-    """Whose messages arrive at whom over at most `comm_hops` links: `world.comm.reach` for tensors.
+    """Returns whose messages reach whom over at most `comm_hops` links: `world.comm.reach` for tensors.
 
     Args:
         links: (..., N, N) booleans, [receiver, sender], true on the diagonal.
-        comm_hops: Links that information crosses in one step.
+        comm_hops: Links that information may cross in one step.
 
     Returns:
         (..., N, N) booleans, [receiver, sender].
@@ -29,21 +29,22 @@ def reach(links: Tensor, comm_hops: int) -> Tensor:
 
 
 def between(links: Tensor, arrived: Tensor) -> Tensor:
-    """The links (..., N, N) that a receiver knows of: between those whose messages arrived, (..., N) booleans."""
+    """Returns the links (..., N, N) between senders whose messages arrived, (..., N): those a receiver knows of."""
     return links & arrived.unsqueeze(-1) & arrived.unsqueeze(-2)
 
 
 def receiver_rows(obs: Observation, receivers: Sequence[int], comm_hops: int) -> dict[str, Tensor]:
-    """What each receiver observes of team states, one row a receiver.
+    """Returns what each receiver observes of team states, one row per receiver.
 
     Args:
-        obs: `messages` (R, C + T - 1, N, F) as sent in consecutive steps, `history` (R, C) steps since the reset,
-            at least 1, `links` (R, C, N, N), and the critics' state, (R, C, K, D) by kind of entity, if it is wanted.
-        receivers: n places in the team.
-        comm_hops: Links that information crosses in one step.
+        obs: `messages` (R, C + T - 1, N, F) as sent in consecutive steps, `history` (R, C), how many of the last T
+            messages belong to the current episode, at least 1, `links` (R, C, N, N), and optionally the critics'
+            state, (R, C, K, D) by kind of entity.
+        receivers: The indices of n team members.
+        comm_hops: Links that information may cross in one step.
 
     Returns:
-        The keys of `TagEnv`'s observations, with R * C * n rows.
+        R * C * n rows with the keys of `CommEnv`'s observations.
     """
     links = obs["links"] > 0
     R, C, N, _ = links.shape

@@ -1,4 +1,4 @@
-"""What a sequence of tokens says at one of its places: transformer or GRU."""
+"""Temporal networks, which read a sequence of tokens: transformer and GRU."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from rllib_tag.nn.window_attention import WindowAttention
 
 
 class TransformerLayer(nn.Module):
-    r"""A pre-norm transformer layer that answers for some of the tokens.
+    r"""A pre-norm transformer layer that can compute its output for only some of the tokens.
 
     .. math::
         y = q + W_O\,\mathrm{Attention}(\mathrm{LN}(q) + a_q, \mathrm{LN}(x) + a), \qquad
         z = y + W_2\,\mathrm{ReLU}(W_1 \mathrm{LN}(y))
 
-    where a encodes the tokens' ages. Without ages and with q = x this is
-    `torch.nn.TransformerEncoderLayer(norm_first=True)` without dropout. Ages come after the norm, in every layer,
-    so that what a token is projected to does not depend on when it is read.
+    where q are the tokens x to compute the output for, and a encodes the tokens' ages. Without ages and with q = x,
+    this is `torch.nn.TransformerEncoderLayer(norm_first=True)` without dropout. Ages are added after the norm, in every
+    layer, so that the projection of a token does not depend on when it is read.
 
     Args:
         hidden_dim: H, a multiple of `num_heads`.
         num_heads: Attention heads.
 
-    Source: Vaswani et al. 2017; Xiong et al. 2020 for the place of the norms; Carion et al. 2020 for positions
-    that are added in every layer.
+    Source: Vaswani et al. 2017; Xiong et al. 2020 for the position of the norms; Carion et al. 2020 for positional
+    encodings that are added in every layer.
     """
 
     def __init__(self, hidden_dim: int, num_heads: int) -> None:
@@ -43,13 +43,13 @@ class TransformerLayer(nn.Module):
         )
 
     def forward(self, tokens: Tensor, valid: Tensor, ages: Tensor | None = None, place: Tensor | None = None) -> Tensor:
-        """Attends among the valid tokens.
+        """Lets tokens attend to the valid tokens.
 
         Args:
             tokens: (M, S, H).
-            valid: (M, S) booleans; at least one of each row is true.
+            valid: (M, S) booleans; at least one in each row is true.
             ages: (S, H) encodings of the tokens' ages. Default: none.
-            place: (M,) indices of the one token to answer for. Default: all.
+            place: (M,) index of the only token to compute the output for. Default: all tokens.
 
         Returns:
             (M, S, H), or (M, 1, H) with `place`.
@@ -64,11 +64,11 @@ class TransformerLayer(nn.Module):
         return self._answer(residual, self.query(asking), self.key_value(normed), valid)
 
     def over_windows(self, tokens: Tensor, valid: Tensor, ages: Tensor) -> Tensor:
-        """What `forward` gives for the last token of every window of consecutive steps, each token projected once.
+        """Computes `forward` for the last token of every window of T steps, but projects each token only once.
 
         Args:
-            tokens: (R, C + T - 1, N, H), steps in a row.
-            valid: (R, C, T) booleans, which tokens of the window that ends at each of the last C steps count.
+            tokens: (R, C + T - 1, N, H) of consecutive steps.
+            valid: (R, C, T) booleans: which tokens are valid in the window that ends at each of the last C steps.
             ages: (T, H).
 
         Returns:
@@ -78,7 +78,7 @@ class TransformerLayer(nn.Module):
         normed = self.norm_attention(tokens)
         heads = (self.num_heads, -1)
         query = self.query(normed[:, T - 1 :] + ages[-1]).unflatten(-1, heads)
-        # Keys and values apart, so that their gradients need not be joined.
+        # Keys and values are projected separately, so that their gradients need not be concatenated.
         weights, biases = self.key_value.weight.chunk(2), self.key_value.bias.chunk(2)
         projected = [
             functional.linear(normed, weight, bias).unflatten(-1, heads)
@@ -103,12 +103,12 @@ class TransformerLayer(nn.Module):
 
 
 class TransformerReader(nn.Module):
-    """Transformer layers whose last one answers for one place only: nobody reads the others.
+    """Transformer layers, the last of which computes its output only for the one token that is read.
 
     Args:
         hidden_dim: H.
-        num_heads: Attention heads.
-        num_layers: Layers.
+        num_heads: The number of attention heads.
+        num_layers: The number of layers.
     """
 
     def __init__(self, hidden_dim: int, num_heads: int, num_layers: int) -> None:
@@ -117,24 +117,24 @@ class TransformerReader(nn.Module):
         self.norm = nn.LayerNorm(hidden_dim)
 
     def forward(self, tokens: Tensor, valid: Tensor, place: Tensor, ages: Tensor | None = None) -> Tensor:
-        """Reads (M, S, H) tokens of which (M, S) are valid, at the indices place (M,): (M, H)."""
+        """Reads tokens (M, S, H), of which (M, S) are valid, at the indices `place` (M,): (M, H)."""
         *first, last = self.layers
         for layer in first:
             tokens = layer(tokens, valid, ages)
         return self.norm(last(tokens, valid, ages, place).squeeze(1))
 
     def over_windows(self, tokens: Tensor, valid: Tensor, ages: Tensor) -> Tensor:
-        """What `forward` gives at the last place of every window of T = len(ages) steps: (R * C * N, H).
+        """Computes `forward` for the last token of every window of T = len(ages) steps: (R * C * N, H).
 
         Args:
-            tokens: (R, C + T - 1, N, H), steps in a row.
+            tokens: (R, C + T - 1, N, H) of consecutive steps.
             valid: (R, C, T) booleans.
             ages: (T, H).
         """
         only = self.layers[0]
         if len(self.layers) == 1 and isinstance(only, TransformerLayer):
             return self.norm(only.over_windows(tokens, valid, ages).squeeze(1))
-        # What layers before the last make of a token depends on the window that it stands in.
+        # With more layers, what the first ones make of a token depends on its window, so windows cannot share it.
         T = len(ages)
         read = windows(tokens, T).flatten(0, 2)  # (M, T, H)
         valid = valid.unsqueeze(2).expand(-1, -1, tokens.shape[2], -1).reshape(-1, T)
@@ -142,13 +142,13 @@ class TransformerReader(nn.Module):
 
 
 def windows(steps: Tensor, length: int) -> Tensor:
-    """All windows of consecutive steps: (R, S, N, H) to (R, S - length + 1, N, length, H)."""
+    """Returns all windows of consecutive steps: (R, S, N, H) to (R, S - length + 1, N, length, H)."""
     count = steps.shape[1] - length + 1
     return torch.stack([steps[:, t : t + count] for t in range(length)], dim=3)
 
 
 def valid_steps(history: Tensor, length: int) -> Tensor:
-    """Which of the `length` steps of windows are among the last `history` (R, C) ones: (R, C, length) booleans."""
+    """Returns which of a window's `length` steps are among its last `history` (R, C) ones: (R, C, length) booleans."""
     return torch.arange(length - 1, -1, -1, device=history.device) < history.unsqueeze(-1)
 
 
@@ -157,9 +157,9 @@ class GRUReader(nn.Module):
 
     Args:
         hidden_dim: H.
-        num_layers: Layers.
+        num_layers: The number of layers.
 
-    Source: Cho et al. 2014, by `torch.nn.GRUCell`.
+    Source: Cho et al. 2014, as in `torch.nn.GRUCell`.
     """
 
     def __init__(self, hidden_dim: int, num_layers: int) -> None:
@@ -167,7 +167,7 @@ class GRUReader(nn.Module):
         self.cells = nn.ModuleList(nn.GRUCell(hidden_dim, hidden_dim) for _ in range(num_layers))
 
     def forward(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Reads (M, S, H) tokens of which (M, S) are valid: the last state (M, H)."""
+        """Reads tokens (M, S, H), of which (M, S) are valid, and returns the last state (M, H)."""
         steps = list(tokens.unbind(1))
         for cell in self.cells:
             state = torch.zeros_like(steps[0])  # (M, H)
@@ -178,9 +178,9 @@ class GRUReader(nn.Module):
 
 
 def age_encoding(length: int, hidden_dim: int, device: torch.device) -> Tensor:
-    """Sines and cosines of each token's age in steps, the last one being 0 old: (length, H).
+    """Returns sines and cosines of each token's age in steps, which is 0 for the last token: (length, H).
 
-    Source: Vaswani et al. 2017, with ages for positions so that any history length reads alike.
+    Source: Vaswani et al. 2017, with ages as positions, so that the encoding does not depend on the history length.
     """
     age = torch.arange(length - 1, -1, -1, device=device, dtype=torch.float32).unsqueeze(1)
     rates = torch.exp(torch.arange(0, hidden_dim, 2, device=device) * (-math.log(10000.0) / hidden_dim))

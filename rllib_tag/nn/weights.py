@@ -1,4 +1,4 @@
-"""Exported weights: a folder of safetensors files and a JSON manifest, opened without unpickling anything."""
+"""Exported weights: a folder with safetensors files and a JSON manifest, loaded without unpickling anything."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from rllib_tag.world.layout import Senses
 from rllib_tag.world.observations import SENSES
 
 MANIFEST = "manifest.json"
-# 2: agents' own policies and a frozen prey. 3: critics in files of their own, and what there is to see.
+# Version 2 added each agent's policy and frozen prey. Version 3 added senses and put critics in separate files.
 FORMAT_VERSION = 3
-PREY = "prey"  # the folder in an export that holds the export of a frozen prey
-CRITIC = "critic."  # begins the names of a critic's weights
-INSIDE = "./"  # begins a path that is relative to the manifest
+PREY = "prey"  # subfolder with the export of frozen prey
+CRITIC = "critic."  # prefix of the names of a critic's weights
+INSIDE = "./"  # prefix of a path relative to the manifest
 POLICY_NAME = re.compile(r"\w[\w.-]*")
 ADVICE = "Export the checkpoint again with `rllib export`"
 Net = AdversaryNet | GoodNet
@@ -37,15 +37,15 @@ Net = AdversaryNet | GoodNet
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """Networks by policy, with what is needed to build them and the game that they were trained on.
+    """The networks of all policies, and the game that they were trained on.
 
     Args:
         nets: Networks by policy name.
-        env_config: The keys of `TagEnv` that the training run set.
-        seed: The training run's seed; None if it had none or it is not known. Default: None.
-        env_steps: Environment steps of training; None if not known. Default: None.
-        acting: The policy of each agent of the trained game; None if policies are called as the classes are
-            (`class_a`, `class_b`, `good`) and move these. Default: None.
+        env_config: The keys of `env_config` that the training run set.
+        seed: The seed of the training run; None if it had none or is unknown. Default: None.
+        env_steps: Environment steps of training; None if unknown. Default: None.
+        acting: The policy of each agent in the training game; None if each policy has the name of the class that it
+            controls (in tag `class_a`, `class_b`, `good`). Default: None.
     """
 
     nets: Mapping[str, Net]
@@ -55,7 +55,7 @@ class Exported:
     acting: Mapping[str, str] | None = None
 
     def prey(self) -> set[str]:
-        """The policies that move good agents."""
+        """Returns the policies that control good agents."""
         if self.acting is None:
             return {GOOD_POLICY} & self.nets.keys()
         return {policy for agent, policy in self.acting.items() if agent.startswith("agent_")}
@@ -64,14 +64,14 @@ class Exported:
 def build_net(
     policy: str, config: CommConfig, continuous: bool, senses: Senses = SENSES, num_outputs: int | None = None
 ) -> Net:
-    """A fresh network for a policy of that name: prey's for `good`, else that of a class of a team.
+    """Builds a new network for a policy: a `GoodNet` for `good`, otherwise an `AdversaryNet`.
 
     Args:
-        policy: The policy's name.
+        policy: The name of the policy.
         config: The network's configuration.
-        continuous: Whether its actions are.
-        senses: What there is to see in the game. Default: those of tag.
-        num_outputs: Numbers that the action distribution needs. Default: those of tag.
+        continuous: Whether actions are continuous.
+        senses: The sizes of what is seen in the game. Default: those of tag.
+        num_outputs: The number of inputs of the action distribution. Default: that of tag.
     """
     if num_outputs is None:
         num_outputs = 10 if continuous else 5
@@ -81,7 +81,7 @@ def build_net(
 
 
 def _files(name: str, net: Net) -> dict[str, dict[str, torch.Tensor]]:
-    """A network's weights by file: what acts, and apart from it the critic, which only training needs."""
+    """Returns a network's weights by file: the actor's, and separately the critic's, which only training needs."""
     parts: dict[str, dict[str, torch.Tensor]] = {f"{name}.safetensors": {}}
     for key, value in net.state_dict().items():
         file = f"{name}.critic.safetensors" if key.startswith(CRITIC) else f"{name}.safetensors"
@@ -90,28 +90,27 @@ def _files(name: str, net: Net) -> dict[str, dict[str, torch.Tensor]]:
 
 
 def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
-    """Writes networks and `manifest.json`; the folder changes whole or not at all.
+    """Writes networks and `manifest.json`; on failure, the folder stays unchanged.
 
-    `POLICY.safetensors` is all that acting needs; what only training needs is in `POLICY.critic.safetensors`.
-
-    Where the team was trained against a frozen prey, the prey's export goes into the folder, too.
+    `POLICY.safetensors` is all that acting needs; `POLICY.critic.safetensors` is only needed for training. If the team
+    was trained against frozen prey, the folder also contains the prey's export.
 
     Args:
         exported: What to write.
-        folder: Where: a new folder, or that of an earlier export, which is replaced.
+        folder: A new folder, or an earlier export, which is replaced.
 
     Returns:
         The folder.
 
     Raises:
-        ConfigError: If the folder holds anything else or cannot be written, or if the frozen prey is gone.
+        ConfigError: If the folder holds anything else or cannot be written, or if the frozen prey no longer exists.
     """
     folder = Path(folder)
     check_replaceable(folder)
     for name in exported.nets:
         if not POLICY_NAME.fullmatch(name):
             raise ConfigError(
-                f"export: expected policies whose names can be file names, got {name!r}. Rename it, and train again."
+                f"export: expected policy names that are valid file names, got {name!r}. Rename it, and train again."
             )
     frozen = frozen_prey(exported.env_config)
     prey = load_exported(frozen) if frozen else None
@@ -141,7 +140,7 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
             whole.mkdir()
             for name, net in exported.nets.items():
                 for file, weights in _files(name, net).items():
-                    (whole / file).write_bytes(save(weights))  # `save_file` lets only its owner read it
+                    (whole / file).write_bytes(save(weights))  # `save_file` makes it readable only by its owner
             if prey is not None:
                 save_exported(prey, whole / PREY)
             (whole / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
@@ -152,7 +151,7 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
 
 
 def _put(whole: Path, folder: Path, earlier: Path) -> None:
-    """Renames a folder into place, and what stood there to another; renaming, unlike moving, never nests them."""
+    """Renames a folder to its final name, and an earlier one out of the way; unlike moves, renames never nest them."""
     try:
         if folder.exists():
             folder.rename(earlier)
@@ -164,20 +163,20 @@ def _put(whole: Path, folder: Path, earlier: Path) -> None:
 
 
 def check_replaceable(folder: str | os.PathLike[str]) -> None:
-    """Checks that there is nothing in the place of a folder but an empty folder or an earlier export.
+    """Checks that a folder does not exist yet, is empty, or holds an earlier export.
 
     Raises:
         ConfigError: If there is something else.
     """
     if os.path.lexists(folder) and not _is_export(Path(folder)):
         raise ConfigError(
-            f"export: expected a folder that does not exist yet or is an earlier export, got {folder}, which holds "
-            "something else. Choose another one."
+            f"export: expected a new folder or an earlier export, got {folder}, which holds something else. "
+            "Choose another folder."
         )
 
 
 def _is_export(folder: Path) -> bool:
-    """Whether a folder holds an export and nothing else, or nothing at all."""
+    """Whether a folder is empty or holds an export and nothing else."""
     try:
         names = {path.name for path in folder.iterdir()}
         if not names:
@@ -191,13 +190,13 @@ def _is_export(folder: Path) -> bool:
 
 
 def frozen_prey(env_config: Mapping[str, Any]) -> str | None:
-    """The folder of the exported weights that move the prey of a game; None where nothing frozen does."""
+    """Returns the folder of the exported weights that control the prey; None if no exported weights do."""
     good_policy = env_config.get("good_policy", GOOD_POLICIES[0])
     return None if good_policy in GOOD_POLICIES else good_policy
 
 
 def load_exported(folder: str | os.PathLike[str]) -> Exported:
-    """Reads what `save_exported` wrote.
+    """Loads what `save_exported` wrote.
 
     Args:
         folder: The export folder, or its manifest.
@@ -206,7 +205,7 @@ def load_exported(folder: str | os.PathLike[str]) -> Exported:
         The networks, in evaluation mode.
 
     Raises:
-        ConfigError: If a file is missing, truncated, or does not fit the manifest.
+        ConfigError: If a file is missing or truncated, or does not match the manifest.
     """
     folder = Path(folder)
     folder = folder.parent if folder.name == MANIFEST else folder
@@ -216,10 +215,10 @@ def load_exported(folder: str | os.PathLike[str]) -> Exported:
     except FileNotFoundError:
         raise ConfigError(f"exported weights: expected {path}, found none. {ADVICE}.") from None
     except (OSError, ValueError) as error:
-        raise ConfigError(f"exported weights: expected a JSON manifest in {path}, got: {error}. {ADVICE}.") from error
+        raise ConfigError(f"exported weights: expected a JSON manifest in {path}, got {error}. {ADVICE}.") from error
     what = f"manifest {path}"
     if not isinstance(manifest, dict) or manifest.get("format") != "rllib_tag":
-        raise ConfigError(f"{what}: expected format 'rllib_tag', got another file. {ADVICE}.")
+        raise ConfigError(f"{what}: expected format 'rllib_tag', got a file of another format. {ADVICE}.")
     check_keys(what, manifest, ["format", "version", "env_config", "training", "policies", "acting"])
     check_int(f"{what}: version", manifest.get("version"), 1)
     if manifest["version"] > FORMAT_VERSION:
@@ -247,7 +246,7 @@ def load_exported(folder: str | os.PathLike[str]) -> Exported:
 
 
 def _check_acting(what: str, acting: Any, policies: Mapping[str, Any], classes: Sequence[str] | None) -> None:
-    """Checks which policy each agent acts by; without it, policies have the names of classes, where these are known."""
+    """Checks each agent's policy; without any, policies must be named after the classes, if these are known."""
     if acting is None:
         check_keys(f"{what}: policies", policies, policies if classes is None else classes)
         return
@@ -274,7 +273,7 @@ def _load_net(folder: Path, name: str, entry: Any, what: str, is_prey: bool) -> 
         if not isinstance(file, str) or Path(file).name != file:
             raise ConfigError(f"{what}: expected a file name beside the manifest for {name}, got {file!r}. {ADVICE}.")
         if file == entry.get("critic") and not (folder / file).exists():
-            continue  # it acts all the same
+            continue  # acting does not need the critic
         try:
             tensors |= load_file(folder / file)
         except (OSError, SafetensorError) as error:
@@ -289,10 +288,10 @@ def _load_net(folder: Path, name: str, entry: Any, what: str, is_prey: bool) -> 
 
 
 def load_weights(net: nn.Module, tensors: Mapping[str, torch.Tensor], source: str) -> None:
-    """Sets all weights of a network.
+    """Loads all weights of a network.
 
     Raises:
-        ConfigError: If a name or a shape differs: the weights are of another architecture.
+        ConfigError: If a name or a shape differs, because the weights belong to another architecture.
     """
     expected = net.state_dict()
     for name in sorted({*expected, *tensors}):

@@ -1,4 +1,4 @@
-"""Attention of each step to the last steps before it, without copies of the windows."""
+"""Attention of each step to a sliding window of recent steps, without copying the windows."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch.autograd.function import once_differentiable
 
 
 class WindowAttention(torch.autograd.Function):
-    r"""One query a window over keys and values that overlapping windows share.
+    r"""Attention with one query per window, over keys and values that overlapping windows share.
 
     .. math::
         w_{ct} \propto \exp(q_c \cdot (k_{c+t} + a_t) / \sqrt{d}), \qquad y_c = \sum_t w_{ct} (v_{c+t} + b_t)
 
-    over the T valid steps t of the window that ends at step c. The same as
-    `torch.nn.functional.scaled_dot_product_attention` on all windows laid out side by side, which copies every key
-    and value T times and their gradients as often.
+    over the valid steps t of the T in the window that ends at step c. It equals
+    `torch.nn.functional.scaled_dot_product_attention` on all windows laid out side by side, but that copies every key
+    and value, and their gradients, T times.
     """
 
     @staticmethod
@@ -29,11 +29,11 @@ class WindowAttention(torch.autograd.Function):
         Args:
             ctx: For the backward pass.
             query: (R, C, N, heads, d).
-            key: (R, C + T - 1, N, heads, d), steps in a row.
+            key: (R, C + T - 1, N, heads, d) of consecutive steps.
             value: As `key`.
             age_key: (T, heads, d), oldest first.
             age_value: As `age_key`.
-            valid: (R, C, T) booleans; at least one of each window is true.
+            valid: (R, C, T) booleans; at least one in each window is true.
 
         Returns:
             (R, C, N, heads, d).
@@ -53,7 +53,7 @@ class WindowAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """The gradients of query, key, value, age_key and age_value."""
+        """Returns the gradients of query, key, value, age_key and age_value."""
         query, key, value, age_key, age_value, weights = ctx.saved_tensors
         C, T = query.shape[1], weights.shape[-1]
         grad_value, grad_key = torch.zeros_like(value), torch.zeros_like(key)

@@ -11,7 +11,7 @@ from conftest import as_batch, play_on
 from torch_geometric.nn import SAGEConv
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.nn.config import CommConfig, _say_renamed
+from rllib_tag.nn.config import CommConfig, _warn_renamed
 from rllib_tag.nn.graph import GraphEncoder
 from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
 from rllib_tag.plugin.env import TagEnv
@@ -243,9 +243,9 @@ def test_the_critic_sees_the_state_from_its_own_place() -> None:
 
 
 def test_the_old_name_of_the_mean_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    _say_renamed.cache_clear()
+    _warn_renamed.cache_clear()
     assert CommConfig(gnn="gcn") == CommConfig(gnn="gcn") == CommConfig(gnn="mean")
-    assert caplog.messages == ["gnn: gcn is called mean now, which is what it computes. Rename it."]
+    assert caplog.messages == ["gnn: gcn has been renamed to mean, which is what it computes. Set gnn: mean."]
 
 
 def test_the_mean_is_that_of_sage() -> None:
@@ -267,7 +267,7 @@ def test_the_mean_is_that_of_sage() -> None:
         ({"gnn": "sage"}, "gnn: expected one of gat, gatv2, mean, none, got 'sage'"),
         ({"temporal": "lstm"}, "temporal: expected one of"),
         ({"critic": "none"}, "critic: expected one of class, shared, local"),
-        ({"sequence": "neighbors", "temporal": "gru"}, "read by the transformer"),
+        ({"sequence": "neighbors", "temporal": "gru"}, "neighbors: expected temporal: transformer, got temporal: gru"),
         ({"relational": "yes"}, "relational: expected true or false, got 'yes'"),
         ({"relational": True, "gnn": "none"}, "relational: expected graph layers, got gnn: none"),
         ({"value_scale": float("nan")}, "value_scale: expected a number"),
