@@ -90,8 +90,7 @@ study: install
 	$(BIN)/python experiments/study/study.py
 
 games: install
-	$(BIN)/python experiments/study/study.py experiments/games/speaker_listener.yaml --out experiments/results/games --work out/games
-	$(BIN)/python experiments/study/study.py experiments/games/spread.yaml --out experiments/results/games --work out/games
+	$(BIN)/python experiments/study/study.py experiments/games/study.yaml --out experiments/results/games --work out/games
 	$(BIN)/python experiments/games/report.py
 
 report: install

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import shutil
@@ -45,9 +46,33 @@ def test_every_arm_is_a_sound_experiment() -> None:
     assert {talking[0] for _, talking, *_ in report.GAMES.values()} | {"lone_class_a"} == set(study.BASELINES_ON)
 
 
-def quick_arms(folder: Path) -> Path:
-    """The study's arms with two seeds of one small iteration each."""
-    arms = load_experiments(EXPERIMENTS / "study" / "study.yaml")
+@pytest.mark.parametrize("game", ["speaker_listener", "spread"])
+def test_arms_of_other_games_differ_from_the_example_only_in_what_they_are_named_after(game: str) -> None:
+    arms = load_experiments(EXPERIMENTS / "games" / "study.yaml")
+    parse_experiments(arms)
+    (example,) = load_experiments(EXPERIMENTS / "games" / f"{game}.yaml").values()
+    example["config"] |= {"seed": {"grid_search": [1, 2, 3]}, "num_env_runners": 0}
+    assert arms[f"{game}_comm"] == example
+    full = copy.deepcopy(example)
+    full["config"]["env_config"]["full_observation"] = True
+    assert arms[f"{game}_full_observation"] == full
+    deaf = copy.deepcopy(example)
+    deaf["config"]["model"]["custom_model_config"] |= {"gnn": "none", "relational": False}
+    assert arms[f"{game}_no_comm"] == deaf
+
+
+def test_a_run_of_another_game_keeps_its_figures(ray_session: None, tmp_path: Path) -> None:
+    quick = quick_arms(tmp_path, "games")
+    script("study").main(quick, tmp_path / "results", tmp_path / "work", arm=["spread_comm"], episodes=3, jobs=1)
+    summary = json.loads((tmp_path / "results" / "spread_comm" / "seed_2" / "summary.json").read_text())["summary"]
+    assert set(summary) == {"team", "cut", "random"}
+    conditions = (tmp_path / "results" / "spread_comm" / "seed_1" / "conditions.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in conditions] == ["condition", "team", "cut"]
+
+
+def quick_arms(folder: Path, study: str = "study") -> Path:
+    """A study's arms with two seeds of one small iteration each."""
+    arms = load_experiments(EXPERIMENTS / study / "study.yaml")
     for spec in arms.values():
         spec["stop"] = {"training_iteration": 1}
         spec["config"].update(num_envs_per_env_runner=2, train_batch_size=200, minibatch_size=100, num_epochs=1)
