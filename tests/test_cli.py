@@ -137,7 +137,7 @@ def test_checkpoints_that_cannot_be_used_are_named(folder: Path, tmp_path: Path)
     other["tag_quick"]["config"]["model"]["custom_model_config"]["hidden_dim"] = 32
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
     for arguments, message in (
-        (["evaluate", truncated], "expected a whole RLlib checkpoint"),
+        (["evaluate", truncated], "expected a complete RLlib checkpoint"),
         (
             ["train", "file", tmp_path / "other.yaml", "--restore", source],
             "configured architecture of class_a (hidden_dim: 32)",

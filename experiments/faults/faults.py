@@ -32,7 +32,7 @@ from rich.table import Table
 from rllib_tag import restore
 from rllib_tag.cli_output import run_command
 from rllib_tag.errors import check_keys
-from rllib_tag.experiment.checkpoints import is_whole
+from rllib_tag.experiment.checkpoints import is_complete
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv
 from rllib_tag.plugin.ray_internals import on_each_runner
@@ -239,7 +239,7 @@ def full_disk(count: int, work: Path, rng: random.Random) -> Row:
 
 def has_checkpoint(folder: Path) -> bool:
     """Whether a whole checkpoint lies below."""
-    return any(map(is_whole, folder.glob("**/checkpoint_*")))
+    return any(map(is_complete, folder.glob("**/checkpoint_*")))
 
 
 @contextlib.contextmanager

@@ -1,1 +1,1 @@
-"""From an experiment file to one checked, resolved experiment."""
+"""Reads experiment files into checked, resolved experiments."""

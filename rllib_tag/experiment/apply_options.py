@@ -1,4 +1,4 @@
-"""What the command line sets, put over what an experiment file says."""
+"""Applies the command line's options to the experiments of a file."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from rllib_tag.names import GOOD_POLICIES
 from rllib_tag.places import is_uri
 
 DEFAULT_STORAGE = "~/ray_results"
-PATHS, NO_PATHS = ("good_policy", "input"), (*GOOD_POLICIES, "sampler")  # keys of paths, and their other values
+PATHS, NO_PATHS = ("good_policy", "input"), (*GOOD_POLICIES, "sampler")  # keys of paths, and values that are not paths
 
 
 def apply_options(specs: Specs, options: TrainOptions) -> Specs:
-    """Specifications with what the command line gives put over what the file says."""
+    """Returns specifications in which the command line's options override the file."""
     if options.experiment_name is not None:
         if len(specs) != 1:
             raise ConfigError(
-                f"--experiment-name: expected a file with one experiment, got {len(specs)}. Leave it out."
+                f"--experiment-name: expected a file with one experiment, got {len(specs)}. Leave the option out."
             )
         specs = {options.experiment_name: next(iter(specs.values()))}
     if options.scheduler_config and options.scheduler is None:
-        raise ConfigError("--scheduler-config: expected --scheduler beside it, got none. Name the scheduler, too.")
+        raise ConfigError("--scheduler-config: expected --scheduler as well, got none. Name the scheduler.")
     out = {}
     for name, spec in specs.items():
         with under(name):
@@ -65,10 +65,10 @@ def _applied(spec: Mapping[str, Any], options: TrainOptions) -> dict[str, Any]:
 
 
 def _with_absolute_paths(value: Any, is_path: bool = False) -> Any:
-    """A config whose files and folders are found by workers, which run elsewhere, wherever their keys may stand."""
+    """Returns a config with absolute paths at any depth, since workers run in other folders."""
     if isinstance(value, dict):
         return {key: _with_absolute_paths(inner, is_path or key in PATHS) for key, inner in value.items()}
     if isinstance(value, list):
         return [_with_absolute_paths(inner, is_path) for inner in value]
-    found = is_path and isinstance(value, str) and value not in NO_PATHS and os.path.exists(value)
-    return os.path.abspath(value) if found else value
+    is_found = is_path and isinstance(value, str) and value not in NO_PATHS and os.path.exists(value)
+    return os.path.abspath(value) if is_found else value

@@ -1,4 +1,4 @@
-"""Finding and reading checkpoints, RLlib's and exported ones."""
+"""Finds and reads checkpoints: RLlib's own, and exported weights."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ COUNTS = [field.name for field in dataclasses.fields(Roster)]
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
-    """The checkpoint or export at a path, or the newest one of the only trial below it.
+    """Returns the checkpoint or export at a path, or the newest checkpoint of the only trial below it.
 
     Raises:
-        ConfigError: If there is none, or if several trials lie below.
+        ConfigError: If there is none, or if there are several trials below the path.
     """
     folder = Path(path).absolute()  # RLlib reads relative paths as URIs
     if folder.name == MANIFEST:
         folder = folder.parent
     if not os.path.isdir(folder):  # unlike `is_dir`, also where the name is too long
-        raise ConfigError(f"checkpoint: expected a folder, got {path}, which is not there. Give a checkpoint's path.")
+        raise ConfigError(f"checkpoint: expected a folder, got {path}, which does not exist. Give a checkpoint's path.")
     if (folder / MANIFEST).exists() or (folder / RLLIB_MARK).exists():
         return folder
     below = sorted(found for found in folders(folder) if found.name.startswith("checkpoint_"))
@@ -50,21 +50,23 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     if not trials:
         raise ConfigError(
             f"checkpoint: expected {RLLIB_MARK} or {MANIFEST} in {folder}, found neither. "
-            "The checkpoint is missing or was not written whole."
+            "The checkpoint is missing or incomplete; use another one."
         )
     if len(trials) > 1:
         names = ", ".join(trial.name for trial in trials)
-        raise ConfigError(f"checkpoint: expected one trial below {folder}, got {len(trials)}: {names}. Name one.")
-    whole = [found for found in below if is_whole(found)]
-    if not whole:
         raise ConfigError(
-            f"checkpoint: expected a whole checkpoint below {folder}, found none. Train on with --resume."
+            f"checkpoint: expected one trial below {folder}, got {len(trials)}: {names}. Give the path of one."
         )
-    return whole[-1]
+    complete = [found for found in below if is_complete(found)]
+    if not complete:
+        raise ConfigError(
+            f"checkpoint: expected a complete checkpoint below {folder}, found none. Resume training with --resume."
+        )
+    return complete[-1]
 
 
-def is_whole(checkpoint: Path) -> bool:
-    """Whether all files of an RLlib checkpoint are there; each of them is whole or absent."""
+def is_complete(checkpoint: Path) -> bool:
+    """Returns whether all files of an RLlib checkpoint exist; each file that exists is complete."""
     try:
         policies = list(json.loads((checkpoint / RLLIB_MARK).read_text())["policy_ids"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -76,13 +78,13 @@ def is_whole(checkpoint: Path) -> bool:
 
 
 def read_checkpoint(folder: Path) -> Exported:
-    """What `rllib export` would write, or has written, of a checkpoint or an export.
+    """Returns the contents of an export, read from it or made from a checkpoint.
 
     Args:
-        folder: The checkpoint or export, as `find_checkpoint` finds it.
+        folder: The checkpoint or export that `find_checkpoint` returns.
 
     Raises:
-        ConfigError: If it is not whole, or not of this project's model.
+        ConfigError: If it is incomplete, or its model is not `CommModel`.
     """
     if (folder / MANIFEST).exists():
         return load_exported(folder)
@@ -91,7 +93,8 @@ def read_checkpoint(folder: Path) -> Exported:
     for name, policy in policies.items():
         if not isinstance(policy.model, CommModel):
             raise ConfigError(
-                f"checkpoint {folder}: expected policies with rllib_tag.CommModel, got {type(policy.model).__name__}."
+                f"checkpoint {folder}: expected policies with rllib_tag.CommModel, got {type(policy.model).__name__}. "
+                "Use another checkpoint."
             )
         nets[name] = policy.model.net.cpu().eval()
         env_config, seed = dict(policy.config["env_config"]), policy.config["seed"]
@@ -100,32 +103,34 @@ def read_checkpoint(folder: Path) -> Exported:
     game = SimpleNamespace(possible_agents=groups, group_of=groups)
     try:
         acting = acting_policies(SimpleNamespace(policy_mapping_fn=mapping), game)
-    except Exception as error:  # a lab's own mapping may raise anything
+    except Exception as error:  # a custom mapping may raise anything
         raise ConfigError(
             f"checkpoint {folder}: expected a policy for each of {', '.join(groups)} from its policy_mapping_fn, got "
             f"{type(error).__name__}: {error}. Correct the mapping."
         ) from error
-    nets = {name: net for name, net in nets.items() if name in acting.values()}  # others, such as old opponents, rest
+    nets = {
+        name: net for name, net in nets.items() if name in acting.values()
+    }  # drops unused ones, such as old opponents
     return Exported(nets, env_config, seed, _env_steps(folder), None if acting == groups else acting)
 
 
 def load_policies(folder: Path) -> dict[str, Policy]:
-    """RLlib's own policies from an RLlib checkpoint.
+    """Loads RLlib's own policies from an RLlib checkpoint.
 
     Raises:
-        ConfigError: If the checkpoint is truncated or its weights do not fit its model.
+        ConfigError: If the checkpoint is truncated, or its weights do not fit its model.
     """
     try:
         policies = checkpoint_policies(folder, _with_layout)
     except Exception as error:  # a damaged pickle may raise anything
-        raise _not_whole(folder, error) from error
+        raise _incomplete_error(folder, error) from error
     if not policies:
-        raise ConfigError(f"checkpoint {folder}: expected policies in it, got none. It was not written whole.")
+        raise ConfigError(f"checkpoint {folder}: expected policies in it, got none. It is incomplete; use another one.")
     return policies
 
 
 def _with_layout(space: gym.Space, config: Mapping[str, Any]) -> gym.Space:
-    """A policy's observation space with what RLlib does not keep of it: what stands where in a message."""
+    """Returns a policy's observation space with the layout of its messages, which RLlib does not save."""
     if "game" in config["env_config"]:
         env_config = read_env_config(config["env_config"])
         game = env_config.game
@@ -134,15 +139,15 @@ def _with_layout(space: gym.Space, config: Mapping[str, Any]) -> gym.Space:
     return space
 
 
-def _not_whole(folder: Path, error: Exception) -> ConfigError:
+def _incomplete_error(folder: Path, error: Exception) -> ConfigError:
     return ConfigError(
-        f"checkpoint {folder}: expected a whole RLlib checkpoint, got {type(error).__name__}: {error}. "
-        "It is truncated, damaged or of another version; use another one."
+        f"checkpoint {folder}: expected a complete RLlib checkpoint, got {type(error).__name__}: {error}. "
+        "It is truncated, damaged or from another version; use another one."
     )
 
 
 def _env_steps(folder: Path) -> int | None:
-    """The environment steps that a checkpoint's training has sampled, by RLlib's own count; None if it has none.
+    """Returns the environment steps sampled before a checkpoint, by RLlib's own count; None if it has no count.
 
     Raises:
         ConfigError: If the checkpoint is truncated.
@@ -150,11 +155,11 @@ def _env_steps(folder: Path) -> int | None:
     try:
         return checkpoint_env_steps(folder) or None
     except Exception as error:  # a damaged pickle may raise anything
-        raise _not_whole(folder, error) from error
+        raise _incomplete_error(folder, error) from error
 
 
 def groups_of(env_config: Mapping[str, Any]) -> dict[str, str]:
-    """The class of each agent of a game that acts by a policy; of tag, nothing but the counts has to fit."""
+    """Returns the class of each agent that a policy controls. For tag, only the counts have to be valid."""
     if "game" in env_config:
         game = read_env_config(env_config).game
         return {agent: game.group_of[agent] for agent in game.acting}

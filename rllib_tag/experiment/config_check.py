@@ -1,4 +1,4 @@
-"""One resolved RLlib config, checked before any worker starts. What RLlib ignores in silence is an error here."""
+"""Checks a resolved RLlib config before any worker starts. What RLlib would silently ignore is an error here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, c
 from rllib_tag.experiment.sampling import default_sampler_reason
 from rllib_tag.experiment.team_check import check_team
 from rllib_tag.experiment.value_check import check_values
-from rllib_tag.experiment.variant import REFUSALS, Variant, View, is_comm, said_by, views
+from rllib_tag.experiment.variant import REJECTIONS, Variant, View, is_comm, rllib_message, views
 from rllib_tag.plugin.class_paths import env_class, resolve, resolve_subclass
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping
@@ -32,14 +32,14 @@ STACK_FLAGS = ("enable_rl_module_and_learner", "enable_env_runner_and_connector_
 # The algorithms that train `CommModel`, and why the others do not.
 OURS = ("PPO", "APPO", "IMPALA")
 UNFIT = {
-    "DQN": "it learns values of actions, and the model gives none",
-    "SAC": "it builds networks of its own in place of the model",
-    "DreamerV3": "it plays with one agent only",
+    "DQN": "it learns action values, which the model does not output",
+    "SAC": "it builds its own networks instead of the model",
+    "DreamerV3": "it supports only one agent",
 }
-OFFLINE = "it learns from recorded data, and this project samples"
-IN_FRAGMENTS = ("APPO", "IMPALA")  # whose losses cut batches into fragments of one length
-# What only the whole run has; RLlib would ignore another value for one policy.
-OF_THE_RUN = (
+OFFLINE = "it learns from recorded data, and this project samples its own"
+IN_FRAGMENTS = ("APPO", "IMPALA")  # their losses cut batches into fragments of equal length
+# Keys of the whole run; RLlib would ignore another value for a single policy.
+RUN_KEYS = (
     "env", "env_config", "multiagent", "callbacks", "num_epochs", "minibatch_size", "train_batch_size",
     "num_env_runners", "num_envs_per_env_runner", "rollout_fragment_length", "batch_mode", "evaluation_interval",
     "evaluation_config", "evaluation_duration", "evaluation_num_env_runners", *STACK_FLAGS,
@@ -47,7 +47,7 @@ OF_THE_RUN = (
 
 
 def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
-    """Checks a config, and resolves it.
+    """Checks and resolves a config.
 
     Args:
         run: The algorithm's name.
@@ -55,11 +55,11 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
         config: RLlib's config, without unresolved search values.
 
     Raises:
-        ConfigError: On the first thing that does not fit.
+        ConfigError: On the first value that does not fit.
     """
     check_choice("run", run, algorithm_names())
     if "env" in config:
-        raise ConfigError(f"config: expected env beside config, got it within: {config['env']!r}. Move it there.")
+        raise ConfigError(f"config: expected env next to config, got it inside: {config['env']!r}. Move it there.")
     is_team = _check_env("env", env)
     _check_algorithm(run, is_team, config)
     mapping_kind = ClassPolicyMapping if is_team else Callable
@@ -76,13 +76,15 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
     for name, own in policies.items():
         what = f"config: multiagent: policies: {name}"
         _check_part(what, own, config, run)
-        for key in OF_THE_RUN:
+        for key in RUN_KEYS:
             if key in own:
-                raise ConfigError(f"{what}: expected no {key}, which is the whole run's, got {own[key]!r}. Remove it.")
+                raise ConfigError(
+                    f"{what}: expected no {key}, which holds for the whole run, got {own[key]!r}. Remove it."
+                )
     training, evaluation = views(run, env, config)
     _check_stack(training, evaluation)
     for key, value in (given or {}).items():
-        _check_heeded(key, value, evaluation)
+        _check_not_ignored(key, value, evaluation)
     check_team(training, evaluation if given else None)
     if run in IN_FRAGMENTS and training.is_ours:
         for view in (training, evaluation) if config.get("evaluation_interval") else (training,):
@@ -90,26 +92,28 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
     reason = default_sampler_reason(run, (training, evaluation))
     if reason is not None and training.must_be_batched:
         raise ConfigError(
-            f"config: env_config: backend: batched: expected a run that can be sampled on arrays, got {reason}. "
+            f"config: env_config: backend: batched: expected a run that the batched sampler supports, got {reason}. "
             "Change that, or set backend: auto."
         )
     return Variant(training, evaluation, resources_of(run, env, config), reason)
 
 
 def resources_of(run: str, env: str, config: Mapping[str, Any]) -> dict[str, float]:
-    """What a trial asks Ray for, evaluation workers included; RLlib's own validation runs on the way.
+    """Returns what a trial requests from Ray, evaluation workers included. RLlib validates the config on the way.
 
     Raises:
-        ConfigError: If RLlib refuses the config.
+        ConfigError: If RLlib rejects the config.
     """
     try:
         return required_resources(run, {**copy.deepcopy(dict(config)), "env": env})
-    except REFUSALS as error:
-        raise ConfigError(f"config: expected one that RLlib accepts, got: {said_by(error)} Change it.") from error
+    except REJECTIONS as error:
+        raise ConfigError(
+            f"config: expected a config that RLlib accepts, got: {rllib_message(error)} Change it."
+        ) from error
 
 
 def _check_env(what: str, env: Any) -> bool:
-    """Checks that there is such an environment; returns whether it is a `CommEnv`."""
+    """Checks that an environment exists, and returns whether it is a `CommEnv`."""
     found = env_class(what, env)
     if found is not None:
         return issubclass(found, CommEnv)
@@ -121,7 +125,7 @@ def _check_env(what: str, env: Any) -> bool:
 
 
 def _check_algorithm(run: str, is_team: bool, config: Mapping[str, Any]) -> None:
-    """Names the algorithms that work before anything is said of the keys of another one."""
+    """Rejects algorithms that cannot train the model, before any of their keys is checked."""
     if run in OURS:
         return
     model = config.get("model")
@@ -144,59 +148,59 @@ def _check_stack(*given: View) -> None:
 
 
 def _check_fragments(run: str, view: View) -> None:
-    """The losses cut every batch into fragments, at first one that RLlib makes up; its last one must be whole, too."""
+    """Checks that the dummy batch, on which RLlib first tests the loss, can be cut into complete fragments."""
     for config in view.policies.values():
         length = config.rollout_fragment_length
         what = f"{view.what}: {'evaluation_duration' if config.in_evaluation else 'rollout_fragment_length'}"
         check_int(what, length, 1)
-        tried = min(max(4 * length, 32), config.train_batch_size)
-        if tried % length:
+        dummy_steps = min(max(4 * length, 32), config.train_batch_size)
+        if dummy_steps % length:
             raise ConfigError(
-                f"{what}: expected fragments that divide the {tried} steps on which RLlib tries the loss of {run}, got "
-                f"{length} steps. Take 1, 2, 4 or 8, or any length from 9 on with a train_batch_size of at least "
-                "four fragments."
+                f"{what}: expected a length that divides the {dummy_steps} steps on which RLlib first tests the loss "
+                f"of {run}, got {length}. Use 1, 2, 4 or 8, or at least 9 with a train_batch_size of at least four "
+                "fragments."
             )
 
 
 def _check_part(what: str, part: Any, config: Mapping[str, Any], run: str) -> None:
-    """Checks what overrides a config for evaluation, or for one policy."""
+    """Checks the part of a config that overrides it for evaluation or for one policy."""
     if not isinstance(part, dict):
         raise ConfigError(f"{what}: expected a mapping, got {part!r}. Write one.")
     check_values(what, part, algorithm_defaults(run), config)
 
 
-def _check_heeded(key: str, value: Any, evaluation: View) -> None:
-    """RLlib sets some of evaluation's values itself, whatever is given for them."""
+def _check_not_ignored(key: str, value: Any, evaluation: View) -> None:
+    """Rejects a key of `evaluation_config` whose value RLlib would override."""
     advice = {
-        "num_env_runners": "evaluation_num_env_runners beside evaluation_config",
-        "batch_mode": "evaluation_duration_unit beside evaluation_config",
-        "rollout_fragment_length": "evaluation_duration beside evaluation_config",
+        "num_env_runners": "evaluation_num_env_runners next to evaluation_config",
+        "batch_mode": "evaluation_duration_unit next to evaluation_config",
+        "rollout_fragment_length": "evaluation_duration next to evaluation_config",
     }
-    # Ray 2.40 leaves the number of env runners in the config, and ignores it all the same.
-    heeded = "evaluation_num_env_runners" if key == "num_env_runners" else key
-    if key in advice and evaluation.config[heeded] != value:
+    # Ray 2.40 keeps the number of env runners in the config, but ignores it as well.
+    used = "evaluation_num_env_runners" if key == "num_env_runners" else key
+    if key in advice and evaluation.config[used] != value:
         raise ConfigError(
             f"{evaluation.what}: {key}: expected {advice[key]}, got {value!r}, which RLlib would ignore. Move it there."
         )
 
 
 def _check_multiagent(
-    what: str, multiagent: Any, mapping_kind: Any, above: Mapping[str, Any] | None = None
+    what: str, multiagent: Any, mapping_kind: Any, run_policies: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Checks the form of who acts by which policy, and builds the mapping; returns the policies' own configs by name.
+    """Checks a `multiagent` section, builds its mapping, and returns each policy's own config by name.
 
     Args:
-        what: What messages should call it.
+        what: What messages call the section.
         multiagent: RLlib's `multiagent`.
-        mapping_kind: What the mapping must be a subclass of.
-        above: For evaluation, the run's policies; they cannot be others there.
+        mapping_kind: The base class of the mapping.
+        run_policies: For evaluation, the run's policies, which it cannot change. Default: None.
     """
     if not isinstance(multiagent, dict):
         raise ConfigError(f"{what}: expected a mapping, got {multiagent!r}. Write one.")
     check_keys(what, multiagent, MULTIAGENT_KEYS)
-    if above is not None and "policies" in multiagent:
-        raise ConfigError(f"{what}: expected no policies, which are the whole run's. Remove them.")
-    policies = _own_configs(what, multiagent.get("policies", [])) if above is None else dict(above)
+    if run_policies is not None and "policies" in multiagent:
+        raise ConfigError(f"{what}: expected no policies, which hold for the whole run. Remove them.")
+    policies = _own_configs(what, multiagent.get("policies", [])) if run_policies is None else dict(run_policies)
     to_train = multiagent.get("policies_to_train")
     if to_train is not None:
         if not isinstance(to_train, list):
@@ -213,7 +217,7 @@ def _check_multiagent(
 
 
 def _own_configs(what: str, policies: Any) -> dict[str, Any]:
-    """Each policy's own config, from a list of names or a mapping to RLlib's quadruples, which it ends."""
+    """Returns each policy's own config, from a list of names or from RLlib's 4-tuples by name, which end with it."""
     if not isinstance(policies, (list, dict)) or not all(isinstance(name, str) for name in policies):
         raise ConfigError(f"{what}: policies: expected a list of names, got {policies!r}. Write one.")
     if isinstance(policies, list):
@@ -221,18 +225,18 @@ def _own_configs(what: str, policies: Any) -> dict[str, Any]:
     for name, spec in policies.items():
         if not isinstance(spec, list) or spec[:3] != [None] * 3 or len(spec) != 4 or not isinstance(spec[3], dict):
             raise ConfigError(
-                f"{what}: policies: {name}: expected [null, null, null, {{…}}] with a policy's own config "
-                f"last, got {spec!r}; RLlib resolves no class path here. Write it so."
+                f"{what}: policies: {name}: expected [null, null, null, {{…}}] with the policy's own "
+                f"config last, got {spec!r}; RLlib does not resolve class paths here. Use this form."
             )
     return {name: spec[3] for name, spec in policies.items()}
 
 
 def _check_mapping(what: str, entry: Any, kind: Any) -> None:
-    """Builds the mapping, as RLlib will: what takes other arguments is found here."""
+    """Builds the mapping as RLlib will, to find wrong arguments."""
     if entry is None:
         return
     if not isinstance(entry, dict) or "type" not in entry:
-        raise ConfigError(f"{what}: expected {{type: rllib_tag.ClassPolicyMapping, …}}, got {entry!r}. Write it so.")
+        raise ConfigError(f"{what}: expected {{type: rllib_tag.ClassPolicyMapping, …}}, got {entry!r}. Use this form.")
     arguments = dict(entry)
     path = arguments.pop("type")
     found = resolve_subclass(what, path, kind)
@@ -246,5 +250,7 @@ def _check_mapping(what: str, entry: Any, kind: Any) -> None:
         found(**arguments)
     except ConfigError:
         raise
-    except Exception as error:  # a lab's own mapping may raise anything
-        raise ConfigError(f"{what}: expected one that can be built, got {type(error).__name__}: {error}.") from error
+    except Exception as error:  # a custom mapping may raise anything
+        raise ConfigError(
+            f"{what}: expected a mapping that can be built, got {type(error).__name__}: {error}. Correct it."
+        ) from error

@@ -11,13 +11,13 @@ GROUPS = (".", "games", "sweeps", "study")
 
 
 def example_files() -> dict[str, Path]:
-    """The shipped experiment files by name, such as `tag_ppo` or `sweeps/asha`."""
+    """Returns the shipped experiment files by name, such as `tag_ppo` or `sweeps/asha`."""
     found = [path for group in GROUPS for path in sorted((FOLDER / group).glob("*.yaml"))]
     return {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in found}
 
 
 def example_file(name: str) -> Path:
-    """The experiment file of a name.
+    """Returns the experiment file of a name.
 
     Raises:
         ConfigError: If no example has this name.
@@ -28,7 +28,7 @@ def example_file(name: str) -> Path:
 
 
 def describe(file: Path) -> str:
-    """What the comment at the top of an experiment file says, on one line."""
+    """Returns the comment at the top of an experiment file, on one line."""
     lines = file.read_text().splitlines()
     top = [line.removeprefix("#").strip() for line in lines[: [line[:1] == "#" for line in lines].index(False)]]
     return " ".join(top)

@@ -1,4 +1,4 @@
-"""Experiments parsed: each checked whole before any worker starts, with what follows from it."""
+"""Parses experiments: each is checked and resolved before any worker starts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, c
 from rllib_tag.experiment.apply_options import apply_options
 from rllib_tag.experiment.config_check import resolve_config
 from rllib_tag.experiment.loggers import check_loggers
-from rllib_tag.experiment.metrics import TIMES, whole_name
+from rllib_tag.experiment.metrics import TIMES, full_name
 from rllib_tag.experiment.options import TrainOptions
 from rllib_tag.experiment.sampled import corners
 from rllib_tag.experiment.spec import Specs, check_shape
@@ -27,15 +27,15 @@ CHECKPOINT_KEYS = (
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """One experiment, checked.
+    """One checked experiment.
 
     Args:
         name: Its name.
-        spec: What the file and the command line say of it.
-        variants: The configs that its trials may begin with: all of its grid, and the ends of what is sampled.
-        stop: Stop criteria by the whole names of metrics.
-        checkpoint_config: What of checkpoints is kept, likewise.
-        default_sampler_reason: Why RLlib's default sampler samples it; None if it is sampled on arrays.
+        spec: What the file and the command line say about it.
+        variants: The configs that its trials may start with: the whole grid, and the ends of each sampled range.
+        stop: Stop criteria, by the full names of metrics.
+        checkpoint_config: Which checkpoints to write and keep, also by full names.
+        default_sampler_reason: Why it needs RLlib's default sampler; None if the batched sampler is used.
     """
 
     name: str
@@ -47,10 +47,10 @@ class Experiment:
 
     @classmethod
     def of(cls, name: str, spec: Mapping[str, Any]) -> Experiment:
-        """Checks a specification whose shape has been checked: values, class paths, team, model, in every variant.
+        """Checks a specification of the right shape in every variant: values, class paths, team and model.
 
         Raises:
-            ConfigError: On the first thing that does not fit.
+            ConfigError: On the first value that does not fit.
         """
         config = spec.get("config", {})
         stop = _stop(spec.get("stop"), config)
@@ -65,7 +65,7 @@ class Experiment:
 
     @property
     def storage(self) -> Place:
-        """Where the folder of its results is made."""
+        """The folder in which the folder of its results is created."""
         return Place.at(self.spec["storage_path"])
 
     @property
@@ -80,14 +80,14 @@ class Experiment:
 
 
 def parse_experiments(specs: Specs, options: TrainOptions | None = None) -> list[Experiment]:
-    """Checks every variant of every experiment, with what the command line sets in it.
+    """Checks every variant of every experiment, with the command line's options applied.
 
     Args:
         specs: Specifications by name, as in an experiment file.
         options: What the command line sets. Default: nothing.
 
     Raises:
-        ConfigError: On the first thing that does not fit.
+        ConfigError: On the first value that does not fit.
     """
     check_shape(specs)
     specs = apply_options(specs, options or TrainOptions())
@@ -104,8 +104,8 @@ def _default_sampler_reason(variants: tuple[Variant, ...]) -> str | None:
     reason = next((reason for reason in reasons if reason is not None), None)
     if reason is not None and any(variant.training.must_be_batched for variant in variants):
         raise ConfigError(
-            f"config: env_config: backend: batched: expected all variants sampled on arrays, got one with {reason}. "
-            "An experiment's variants sample alike: put them into two experiments."
+            f"config: env_config: backend: batched: expected variants that the batched sampler supports, got one with "
+            f"{reason}. All variants of an experiment use the same sampler. Split them into two experiments."
         )
     return reason
 
@@ -118,7 +118,7 @@ def _stop(stop: Any, config: Mapping[str, Any]) -> dict[str, float]:
         )
     out = {}
     for key, value in stop.items():
-        name = whole_name("stop", key, config)
+        name = full_name("stop", key, config)
         lowest = 0 if name in TIMES else -math.inf  # a return may well be below 0
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not lowest < value < math.inf:
             above = " above 0" if lowest == 0 else ""
@@ -139,5 +139,5 @@ def _checkpoint_config(given: Mapping[str, Any], config: Mapping[str, Any]) -> d
     metric = given.get("checkpoint_score_attribute")
     if metric is None:
         return dict(given)
-    whole = whole_name("checkpoint_config: checkpoint_score_attribute", metric, config)
-    return {**given, "checkpoint_score_attribute": whole}
+    full = full_name("checkpoint_config: checkpoint_score_attribute", metric, config)
+    return {**given, "checkpoint_score_attribute": full}

@@ -1,4 +1,4 @@
-"""Weights & Biases and MLflow for a run, by one key of its experiment file; TensorBoard's files need none."""
+"""Logging to Weights & Biases and MLflow, by one key of the experiment file. TensorBoard files need no key."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from rllib_tag.errors import ConfigError, check_choice, check_keys
 
 MODES = ("online", "offline", "disabled")
 WANDB_MODE = "WANDB_MODE"
-# Secrets would be written beside the results; W&B gets checkpoints from Tune only on file systems of its own.
+# Secrets would be saved with the results. Tune uploads checkpoints to W&B only from its own file systems.
 LEFT_OUT = {"kwargs", "api_key", "tracking_token", "upload_checkpoints", "save_checkpoints"}
 LOGGERS = ("wandb", "mlflow")
 
 
 def check_loggers(given: Any) -> None:
-    """Checks what an experiment has under `loggers`: Tune's own arguments by the logger's name.
+    """Checks an experiment's `loggers`: the arguments of Tune's own callbacks, by the logger's name.
 
     Raises:
         ConfigError: If there is no such logger or argument, or its package is not installed.
@@ -31,7 +31,9 @@ def check_loggers(given: Any) -> None:
     check_keys("loggers", given, LOGGERS)
     for name, arguments in given.items():
         if importlib.util.find_spec(name) is None:
-            raise ConfigError(f"loggers: {name}: expected it installed. Run pip install 'rllib_tag[{name}]'.")
+            raise ConfigError(
+                f"loggers: {name}: expected {name} to be installed, found none. Run pip install 'rllib_tag[{name}]'."
+            )
         check_keys(f"loggers: {name}", arguments, _known(name))
     if "wandb" in given:
         check_choice("loggers: wandb: mode", given["wandb"].get("mode", "online"), MODES)
@@ -40,7 +42,7 @@ def check_loggers(given: Any) -> None:
             raise ConfigError(f"loggers: wandb: project: expected a name, got {project!r}. Write one.")
         with logger_callbacks({"wandb": given["wandb"]}) as (wandb,):
             try:
-                wandb.setup()  # looks for project and key, also in W&B's environment variables
+                wandb.setup()  # looks for the project and the key, also in W&B's environment variables
             except (ValueError, OSError) as error:
                 raise ConfigError(
                     f"loggers: wandb: expected a project, and a key unless mode is offline, got: {error}. "
@@ -50,9 +52,9 @@ def check_loggers(given: Any) -> None:
 
 @contextlib.contextmanager
 def logger_callbacks(given: Mapping[str, Mapping[str, Any]]) -> Iterator[list[Callback]]:
-    """Tune's callbacks for checked `loggers`."""
+    """Yields Tune's callbacks for checked `loggers`."""
     before = os.environ.get(WANDB_MODE)
-    # Tune would begin W&B's run of a resumed trial anew, under the same id.
+    # Tune would restart the W&B run of a resumed trial, under the same id.
     defaults: dict[str, dict[str, Any]] = {"wandb": {"resume": "allow"}}
     if "mode" in given.get("wandb", {}):
         os.environ[WANDB_MODE] = given["wandb"]["mode"]  # Tune looks here when it decides whether it needs a key
@@ -75,7 +77,7 @@ def _class(name: str) -> type[Callback]:
 
 
 def _known(name: str) -> set[str]:
-    """The arguments that a logger takes; W&B's hands the others on to `wandb.init`."""
+    """Returns the arguments that a logger takes. W&B's logger passes further ones on to `wandb.init`."""
     known = set(inspect.signature(_class(name)).parameters)
     if name == "wandb":
         import wandb

@@ -1,4 +1,4 @@
-"""What a run's results hold, by the names that a file may give: for stop, for checkpoints, for schedulers."""
+"""The metrics in a run's results, by the names that a file may use in stop criteria, checkpoints and schedulers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rllib_tag.results import CUSTOM
 
 KINDS = ("mean", "min", "max")
 OWN_METRICS = {f"{name}_{kind}": f"{CUSTOM}{name}_{kind}" for name in METRICS for kind in KINDS}
-# What a run's results hold besides this project's own metrics, as RLlib and Tune name it.
+# RLlib's and Tune's own metrics, by their names.
 RLLIB_METRICS = (
     *(f"env_runners/episode_reward_{kind}" for kind in KINDS),
     "env_runners/episode_len_mean", "timesteps_total", "training_iteration", "time_total_s",
@@ -22,37 +22,37 @@ TIMES = ("training_iteration", "timesteps_total", "time_total_s", *COUNTERS)
 OURS = "rllib_tag.TagCallbacks"
 
 
-def whole_name(what: str, metric: Any, config: Mapping[str, Any]) -> str:
-    """A metric's place in RLlib's result; this project's own also go without what stands in front.
+def full_name(what: str, metric: Any, config: Mapping[str, Any]) -> str:
+    """Returns a metric's full name in RLlib's results. This project's own metrics may be given without prefix.
 
     Args:
-        what: What the message should call it.
-        metric: The name that the file gives.
+        what: What the message calls it.
+        metric: The name in the file.
         config: RLlib's config, which says whether evaluation and other callbacks add metrics.
 
     Raises:
         ConfigError: If there is no such metric.
     """
     known = _known(config)
-    if isinstance(metric, str) and _may_be_a_labs_own(metric, config):
+    if isinstance(metric, str) and _may_be_custom(metric, config):
         return metric
     check_keys(what, [metric], known)
     return known[metric]
 
 
-def has_labs_game(config: Mapping[str, Any]) -> bool:
-    """Whether RLlib's config, which may not have been checked yet, is of another game than tag."""
+def has_custom_game(config: Mapping[str, Any]) -> bool:
+    """Returns whether RLlib's config, which may not have been checked yet, names another game than tag."""
     env_config = config.get("env_config")
     return isinstance(env_config, Mapping) and "game" in env_config
 
 
 def needs_callbacks(metric: str) -> bool:
-    """Whether only callbacks put a metric into the results."""
+    """Returns whether only callbacks add a metric to the results."""
     return metric.removeprefix("evaluation/").startswith(CUSTOM)
 
 
 def _known(config: Mapping[str, Any]) -> dict[str, str]:
-    """The whole names of all metrics by those that a file may give."""
+    """Returns the full names of all metrics, by the names that a file may use."""
     multiagent = config.get("multiagent")
     policies = multiagent.get("policies") if isinstance(multiagent, dict) else None
     names = [*OWN_METRICS.values(), *RLLIB_METRICS, *COUNTERS]
@@ -63,12 +63,12 @@ def _known(config: Mapping[str, Any]) -> dict[str, str]:
     return {**OWN_METRICS, **dict(zip(names, names, strict=True))}
 
 
-def _may_be_a_labs_own(metric: str, config: Mapping[str, Any]) -> bool:
-    """Callbacks, and games, other than this project's may add metrics of any name."""
-    evaluated = metric.startswith("evaluation/")
-    own = metric.removeprefix("evaluation/").startswith(CUSTOM) and metric.rpartition("_")[2] in KINDS
+def _may_be_custom(metric: str, config: Mapping[str, Any]) -> bool:
+    """Returns whether callbacks or games other than this project's may add a metric of this name."""
+    is_of_evaluation = metric.startswith("evaluation/")
+    is_custom = metric.removeprefix("evaluation/").startswith(CUSTOM) and metric.rpartition("_")[2] in KINDS
     return (
-        own
-        and (has_labs_game(config) or config.get("callbacks") not in (None, OURS))
-        and (not evaluated or bool(config.get("evaluation_interval")))
+        is_custom
+        and (has_custom_game(config) or config.get("callbacks") not in (None, OURS))
+        and (not is_of_evaluation or bool(config.get("evaluation_interval")))
     )

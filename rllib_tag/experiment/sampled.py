@@ -1,4 +1,4 @@
-"""Values of a config that Tune samples: written in a file, as Tune's search space, and at their ends."""
+"""Sampled values in a config: as a file writes them, as Tune's search space, and at the ends of their ranges."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ray import tune
 from rllib_tag.errors import ConfigError, check_number
 from rllib_tag.plugin.ray_internals import variants
 
-KeyPath = tuple[Any, ...]  # the keys, and the places in lists, that lead to a value
+KeyPath = tuple[Any, ...]  # the keys and list indices that lead to a value
 
 SAMPLERS: dict[str, Callable[..., Any]] = {
     "uniform": tune.uniform,
@@ -22,7 +22,7 @@ SAMPLERS: dict[str, Callable[..., Any]] = {
 
 
 def sampled(value: Any) -> tuple[str, list[Any]] | None:
-    """The kind and the arguments of a value that is to be sampled, such as `{uniform: [0.1, 0.9]}`; else None.
+    """Returns the kind and the arguments of a sampled value such as `{uniform: [0.1, 0.9]}`; None for other values.
 
     Raises:
         ConfigError: If the arguments do not fit.
@@ -48,7 +48,7 @@ def sampled(value: Any) -> tuple[str, list[Any]] | None:
 
 
 def with_samplers(value: Any) -> Any:
-    """A config with Tune's search space in place of every value that is to be sampled."""
+    """Returns a config with Tune's search space in place of every sampled value."""
     found = sampled(value)
     if found is not None:
         kind, given = found
@@ -59,9 +59,9 @@ def with_samplers(value: Any) -> Any:
 
 
 def corners(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Configs that a sweep may run: all of its grid, and for each sampled value its ends, or all of its choices.
+    """Returns configs that a sweep may run: the whole grid, and the ends or all choices of each sampled value.
 
-    Of several sampled values, one at a time leaves its first value.
+    Among several sampled values, only one at a time differs from its first value.
 
     Raises:
         ConfigError: If a sampled value's arguments do not fit.
@@ -73,7 +73,7 @@ def corners(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def sampled_places(config: Mapping[Any, Any] | list[Any], prefix: KeyPath = ()) -> list[tuple[KeyPath, list[Any]]]:
-    """Where values are to be sampled, and which they may be: ends of a range, or all choices."""
+    """Returns the places of sampled values, and the values they may take: the ends of a range, or all choices."""
     out: list[tuple[KeyPath, list[Any]]] = []
     for key, value in config.items() if isinstance(config, Mapping) else enumerate(config):
         place = (*prefix, key)
@@ -97,7 +97,7 @@ def sampled_places(config: Mapping[Any, Any] | list[Any], prefix: KeyPath = ()) 
 
 
 def _put(config: Any, values: Mapping[KeyPath, Any]) -> Any:
-    """A config with other values at some places."""
+    """Returns a copy of a config with other values at some places."""
     out = copy.copy(config)
     for (key, *rest), value in values.items():
         out[key] = _put(out[key], {tuple(rest): value}) if rest else value
@@ -105,5 +105,5 @@ def _put(config: Any, values: Mapping[KeyPath, Any]) -> Any:
 
 
 def has_grid(config: Mapping[str, Any]) -> bool:
-    """Whether a config has more variants than what it samples makes."""
+    """Returns whether a grid search gives a config several variants."""
     return len(variants(_put(config, {place: values[0] for place, values in sampled_places(config)}))) > 1

@@ -1,4 +1,4 @@
-"""Whether a run is sampled on arrays, and if not, why."""
+"""Decides whether a run uses the batched sampler, and if not, says why."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from rllib_tag.plugin.mapping import ClassPolicyMapping
 from rllib_tag.plugin.model import CommModel
 from rllib_tag.plugin.ray_internals import algorithm_defaults
 
-# Keys of RLlib that the batched sampler has no part in; it knows RLlib's defaults only.
+# RLlib's keys of which the batched sampler supports only the default values.
 DEFAULT_SAMPLER_ONLY = (
     "count_steps_by", "sample_collector", "postprocess_inputs", "compress_observations", "remote_worker_envs",
     "output", "clip_rewards", "off_policy_estimation_methods", "use_gae", "use_critic", "fake_sampler", "render_env",
     "torch_compile_learner", "torch_compile_worker", "policy_states_are_swappable",
     "restart_failed_sub_environments",
 )  # fmt: skip
-# Callbacks that would see nothing, or batches of another form.
+# Callbacks that the batched sampler would never call, or would call with batches of another form.
 HOOKS = (
     "on_sub_environment_created", "on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end",
     "on_postprocess_trajectory", "on_sample_end", "on_learn_on_batch",
@@ -31,11 +31,11 @@ HOOKS = (
 
 
 def default_sampler_reason(run: str, views: Iterable[View]) -> str | None:
-    """Why RLlib's default sampler samples a checked config; None if it is sampled on arrays.
+    """Returns why a checked config needs RLlib's default sampler; None if the batched sampler supports it.
 
     Args:
         run: The algorithm's name.
-        views: What the workers of training and of evaluation are given.
+        views: What the training and the evaluation workers get.
     """
     if run != "PPO":
         return f"run: {run}"
@@ -55,7 +55,7 @@ def _reason(view: View, defaults: AlgorithmConfig) -> str | None:
         return env_config.unbatched_reason
     is_played = view.config.evaluation_interval or not view.config.in_evaluation
     if is_played and view.config.batch_mode == "complete_episodes" and not env_config.game.fixed_length:
-        return "complete episodes of unlike length"
+        return "complete episodes of different lengths"
     callbacks = view.config.callbacks_class
     for hook in HOOKS:
         if getattr(callbacks, hook) not in (getattr(DefaultCallbacks, hook), getattr(TagCallbacks, hook)):
@@ -67,7 +67,7 @@ def _reason(view: View, defaults: AlgorithmConfig) -> str | None:
         for key in DEFAULT_SAMPLER_ONLY:
             if config[key] != defaults[key]:
                 return f"{key}: {config[key]}"
-        if exploration != "StochasticSampling":  # others also look at whole trajectories
+        if exploration != "StochasticSampling":  # the others also read whole trajectories
             return f"exploration_config: {_name(exploration)}"
         if config.num_gpus > 1:
             return f"num_gpus: {config.num_gpus}"
@@ -75,5 +75,5 @@ def _reason(view: View, defaults: AlgorithmConfig) -> str | None:
 
 
 def _name(kind: Any) -> str:
-    """A class as an import path."""
+    """Returns the import path of a class."""
     return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)

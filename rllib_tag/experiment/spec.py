@@ -1,4 +1,4 @@
-"""Experiment files as they are written: read safely, and checked for their shape."""
+"""Reads experiment files safely and checks their shape."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import yaml
 from rllib_tag.errors import ConfigError, check_int, check_keys, under
 from rllib_tag.places import is_uri
 
-Specs = dict[str, dict[str, Any]]  # experiments as a file has them, by name
+Specs = dict[str, dict[str, Any]]  # experiments by name, as a file states them
 
 NAME = re.compile(r"[\w.-]*\w[\w.-]*")
 SPEC_KEYS = (
@@ -23,7 +23,7 @@ SPEC_KEYS = (
 )  # fmt: skip
 OLD_SPEC_KEYS = {
     "local_dir": "storage_path",
-    "time_budget_s": "stop: {time_total_s: …}, of a trial's training",
+    "time_budget_s": "stop: {time_total_s: …}, the training time of a trial",
     "checkpoint_freq": "checkpoint_config: {checkpoint_frequency: …}",
     "checkpoint_at_end": "checkpoint_config: {checkpoint_at_end: …}",
     "keep_checkpoints_num": "checkpoint_config: {num_to_keep: …}",
@@ -32,7 +32,7 @@ OLD_SPEC_KEYS = {
 
 
 def load_experiments(path: str | os.PathLike[str]) -> Specs:
-    """Reads an experiment file, safely: YAML tags build nothing.
+    """Reads an experiment file safely: YAML tags cannot create objects.
 
     Args:
         path: A YAML file that maps experiment names to specifications.
@@ -42,7 +42,7 @@ def load_experiments(path: str | os.PathLike[str]) -> Specs:
     """
     try:
         experiments = yaml.load(Path(path).read_text(), _UniqueKeyLoader)
-        json.dumps(experiments, default=str)  # finds what contains itself
+        json.dumps(experiments, default=str)  # fails on a value that contains itself
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"experiment file: cannot read {path}: {error}. Check the path.") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
@@ -61,28 +61,28 @@ def load_experiments(path: str | os.PathLike[str]) -> Specs:
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML's safe loader, to which a key given twice is an error and not the last one's silent win."""
+    """YAML's safe loader, except that a duplicate key is an error instead of silently replacing the first."""
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)  # before merge keys (`<<`) add what may be overridden
+        node = super().compose_mapping_node(anchor)  # before merge keys (`<<`) add keys that may be overridden
         seen = set()
         for key, _ in node.value:
             if (key.tag, str(key.value)) in seen:
-                raise yaml.composer.ComposerError(None, None, f"key {key.value!r} twice", key.start_mark)
+                raise yaml.composer.ComposerError(None, None, f"duplicate key {key.value!r}", key.start_mark)
             seen.add((key.tag, str(key.value)))
         return node
 
 
 def check_shape(specs: Specs) -> None:
-    """Checks what stands around the configs: keys, kinds of values, nothing that Tune would run as code.
+    """Checks everything around the configs: keys, types of values, and that nothing is code that Tune would run.
 
     Raises:
-        ConfigError: On the first thing that does not fit.
+        ConfigError: On the first value that does not fit.
     """
     for name, spec in specs.items():
         with under(name):
             if not NAME.fullmatch(name):
-                raise ConfigError("name: expected letters, digits, '.', '_' and '-', got another. Rename it.")
+                raise ConfigError(f"name: expected letters, digits, '.', '_' and '-', got {name!r}. Rename it.")
             _refuse_eval(spec, "experiment")
             _check_spec_shape(spec)
 
@@ -98,7 +98,7 @@ def _check_spec_shape(spec: Mapping[str, Any]) -> None:
     if not isinstance(spec.get("storage_path", ""), str):
         raise ConfigError(f"storage_path: expected a path or a URI, got {spec['storage_path']!r}. Write one.")
     if not isinstance(spec.get("restore", ""), str) or is_uri(spec.get("restore", "")):
-        raise ConfigError(f"restore: expected a local path, got {spec['restore']!r}. Copy the checkpoint there.")
+        raise ConfigError(f"restore: expected a local path, got {spec['restore']!r}. Copy the checkpoint to one.")
     for key, minimum in (("num_samples", 1), ("max_failures", 0)):
         if key in spec:
             check_int(key, spec[key], minimum)
@@ -108,7 +108,7 @@ def _check_spec_shape(spec: Mapping[str, Any]) -> None:
 
 
 def _refuse_eval(value: Any, where: str) -> None:
-    """Tune would run the text under an `eval` key as Python."""
+    """Rejects `eval` keys, whose text Tune would run as Python code."""
     if isinstance(value, dict):
         if "eval" in value:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""What an experiment file may say of a sweep: metric, scheduler, search algorithm."""
+"""The sweep in an experiment file: metric, scheduler and search algorithm."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ray.tune.schedulers import TrialScheduler, create_scheduler
 from ray.tune.search import SearchAlgorithm, Searcher, create_searcher
 
 from rllib_tag.errors import ConfigError, check_choice, check_keys
-from rllib_tag.experiment.metrics import TIMES, has_labs_game, needs_callbacks, whole_name
+from rllib_tag.experiment.metrics import TIMES, full_name, has_custom_game, needs_callbacks
 from rllib_tag.experiment.population import Population
 from rllib_tag.experiment.sampled import has_grid, sampled_places
 from rllib_tag.results import RETURN, TEAM_RETURN
 
-# Tune's own value, which is meant for seconds and could keep a scheduler from ever doing anything.
+# Arguments whose default in Tune, 60, is meant as seconds: with it, a scheduler might never act.
 AGES = {"median_stopping": "grace_period", "pbt": "perturbation_interval"}
-# Tune's names by those that a file may say, and the arguments that the file gives elsewhere.
+# Tune's names by those that a file may use, and the arguments that a file gives elsewhere.
 SCHEDULERS = {
     "fifo": "fifo", "asha": "async_hyperband", "async_hyperband": "async_hyperband", "pbt": "pbt",
     "median_stopping": "median_stopping_rule",
@@ -28,7 +28,7 @@ GIVEN_ELSEWHERE = ("self", "metric", "mode", "space", "custom_explore_fn")
 
 
 def metric_of(spec: Mapping[str, Any]) -> tuple[str, str]:
-    """The metric of an experiment, by its whole name, and `max` or `min`.
+    """Returns an experiment's metric, by its full name, and `max` or `min`.
 
     Raises:
         ConfigError: If there is no such metric.
@@ -36,18 +36,18 @@ def metric_of(spec: Mapping[str, Any]) -> tuple[str, str]:
     mode = spec.get("mode", "max")
     check_choice("mode", mode, ("max", "min"))
     config = spec.get("config", {})
-    default = TEAM_RETURN if has_labs_game(config) else RETURN
-    return whole_name("metric", spec.get("metric", default), config), mode
+    default = TEAM_RETURN if has_custom_game(config) else RETURN
+    return full_name("metric", spec.get("metric", default), config), mode
 
 
 def check_sweep(spec: Mapping[str, Any]) -> Population | None:
-    """Checks what an experiment says of its sweep, without the config's values.
+    """Checks an experiment's sweep, except for the values in its config.
 
     Returns:
-        What population-based training may change; None where the scheduler is another.
+        What population-based training may change; None with other schedulers.
 
     Raises:
-        ConfigError: On the first thing that does not fit.
+        ConfigError: On the first value that does not fit.
     """
     metric, _ = metric_of(spec)
     scheduler_of(spec)
@@ -55,27 +55,27 @@ def check_sweep(spec: Mapping[str, Any]) -> Population | None:
     scheduler, config, samples = spec.get("scheduler", {}), spec.get("config", {}), spec.get("num_samples", 1)
     if {"scheduler", "search"} & spec.keys() and needs_callbacks(metric) and not config.get("callbacks"):
         raise ConfigError(
-            f"metric: expected callbacks: rllib_tag.TagCallbacks in config, without which no run has {metric}, got "
-            "none. Add it."
+            f"metric: expected callbacks: rllib_tag.TagCallbacks in config, without which no run has "
+            f"{metric}, got none. Add it."
         )
     if str(scheduler.get("type")).lower() == "pbt":
         kept = (spec.get("checkpoint_config") or {}).get("num_to_keep")
         if kept is not None and kept < 3:
             raise ConfigError(
-                f"scheduler: pbt: expected checkpoint_config: num_to_keep of at least 3, got {kept}: a trial must find "
-                "the checkpoint that it takes over. Raise it."
+                f"scheduler: pbt: expected checkpoint_config: num_to_keep of at least 3, got {kept}: a trial must "
+                "still find the checkpoint that it copies. Raise it."
             )
         return Population(scheduler["hyperparam_mutations"])
     if samples > 1 and isinstance(config.get("seed"), int) and not sampled_places(config):
         raise ConfigError(
             f"num_samples: expected trials that differ, got {samples} of each config, all with seed {config['seed']}. "
-            f"Write seed: {{grid_search: [1, 2, …]}} instead, or sample something."
+            f"Write seed: {{grid_search: [1, 2, …]}} instead, or sample a value."
         )
     return None
 
 
 def scheduler_of(spec: Mapping[str, Any]) -> TrialScheduler:
-    """Tune's scheduler for an experiment; first in, first out where it names none.
+    """Returns Tune's scheduler for an experiment. Default: first in, first out.
 
     Raises:
         ConfigError: If there is no such scheduler or an argument does not fit.
@@ -88,18 +88,18 @@ def scheduler_of(spec: Mapping[str, Any]) -> TrialScheduler:
     ours: dict[str, Any] = {"metric": metric, "mode": mode}
     if "time_attr" in given:
         check_choice("scheduler: time_attr", given["time_attr"], TIMES)
-    given = _as_long_as(kind, given, spec.get("stop", {}))
+    given = _fitted_to_stop(kind, given, spec.get("stop", {}))
     if kind == "pbt":
         given.setdefault("require_attrs", False)  # before the first episode ends there is no return
         ours |= Population(given.get("hyperparam_mutations", {})).arguments()
     return _build(f"scheduler: {kind}", create_scheduler, SCHEDULERS[kind], given, ours)
 
 
-def _as_long_as(kind: str, given: dict[str, Any], stop: Mapping[str, float]) -> dict[str, Any]:
-    """A scheduler's arguments, without those defaults of Tune's that contradict how long `stop` lets trials be.
+def _fitted_to_stop(kind: str, given: dict[str, Any], stop: Mapping[str, float]) -> dict[str, Any]:
+    """Returns a scheduler's arguments, with replacements for the defaults of Tune that do not fit `stop`.
 
     Raises:
-        ConfigError: If `stop` does not say what takes a default's place.
+        ConfigError: If `stop` does not determine the replacement.
     """
     if SCHEDULERS[kind] == "async_hyperband" and "max_t" not in given:  # Tune would end every trial at 100
         times = [given["time_attr"]] if "time_attr" in given else [time for time in TIMES if time in stop]
@@ -109,20 +109,20 @@ def _as_long_as(kind: str, given: dict[str, Any], stop: Mapping[str, float]) -> 
                 "neither. Give max_t."
             )
         longest = stop[times[0]]
-        # Tune's own grace_period is 1 of 100; of time steps or seconds, 1 would end trials at their first result.
+        # Tune's default grace_period is 1 of 100; as time steps or seconds, 1 would end trials at their first result.
         return {"grace_period": min(longest, max(1, longest // 100)), **given, "time_attr": times[0], "max_t": longest}
     key = AGES.get(kind, "")
     longest = stop.get(given.get("time_attr", "time_total_s"), math.inf)
     if key and key not in given and longest <= 60:
         raise ConfigError(
-            f"scheduler: {kind}: expected {key}, without which it is 60, when trials that stop at {longest:g} have "
-            "ended, got none. Give one."
+            f"scheduler: {kind}: expected {key}, got none: it would be 60, but trials stop at {longest:g}. Set a "
+            "lower one."
         )
     return given
 
 
 def search_of(spec: Mapping[str, Any]) -> SearchAlgorithm | Searcher | None:
-    """Tune's search algorithm for an experiment; None where it draws at random and goes through grids.
+    """Returns Tune's search algorithm for an experiment; None for random draws and grids.
 
     Raises:
         ConfigError: If there is no such algorithm, it is not installed, or an argument does not fit.
@@ -140,12 +140,12 @@ def search_of(spec: Mapping[str, Any]) -> SearchAlgorithm | Searcher | None:
             f"search: {kind}: expected values to sample in config, got none. Add e.g. lr: {{loguniform: …}}."
         )
     if has_grid(config):
-        raise ConfigError(f"search: {kind}: expected values to sample, got a grid_search too. Make it a choice.")
+        raise ConfigError(f"search: {kind}: expected only values to sample, got a grid_search, too. Make it a choice.")
     return _build(f"search: {kind}", create_searcher, SEARCHES[kind], given, {"metric": metric, "mode": mode})
 
 
 def _typed(what: str, given: Any, known: Mapping[str, str]) -> tuple[str, dict[str, Any]]:
-    """The type and the other arguments of a mapping such as `{type: asha, max_t: 9}`."""
+    """Returns the type and the other arguments of a mapping such as `{type: asha, max_t: 9}`."""
     if not isinstance(given, Mapping) or "type" not in given:
         raise ConfigError(f"{what}: expected a mapping with its type, got {given!r}. Write {{type: …}}.")
     kind = str(given["type"]).lower()
@@ -154,11 +154,11 @@ def _typed(what: str, given: Any, known: Mapping[str, str]) -> tuple[str, dict[s
 
 
 def _build(what: str, create: Callable[..., Any], name: str, given: dict[str, Any], ours: dict[str, Any]) -> Any:
-    """Tune drops arguments that it does not know; here they are errors."""
+    """Builds one of Tune's objects. Unknown arguments, which Tune would drop, are errors."""
     try:
         made = create(name, **{**given, **ours})
     except (ValueError, TypeError, AssertionError, ImportError) as error:
-        raise ConfigError(f"{what}: expected arguments that it takes, got: {error} Change them.") from error
+        raise ConfigError(f"{what}: expected arguments that it accepts, got: {error} Change them.") from error
     known = inspect.signature(type(made).__init__).parameters
     check_keys(what, given, [key for key in known if key not in GIVEN_ELSEWHERE])
     return made

@@ -1,4 +1,4 @@
-"""What a run with `CommEnv` or `CommModel` must be, in training and in evaluation, for every policy."""
+"""Checks runs with `CommEnv` or `CommModel`, in training and in evaluation, for every policy."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from rllib_tag.plugin.env import CommEnv, TagEnv
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.mapping import ClassPolicyMapping, acting_policies
 
-TRIED = 50  # steps of a lab's game, or of one in a lab's wrappers, that are played before any worker starts
-# Values that the model, or acting with restored weights alone, relies on.
+TRIAL_STEPS = 50  # played in a custom or wrapped game before any worker starts
+# Values that the model or a restored team relies on.
 FIXED: dict[str, tuple[Any, str]] = {
     "framework": ("torch", "the model is a TorchModelV2"),
-    "observation_filter": ("NoFilter", "masks and links are no quantities to rescale"),
-    "normalize_actions": (True, "restored teams act so"),
-    "input": ("sampler", "this project samples"),
+    "observation_filter": ("NoFilter", "masks and links must not be rescaled"),
+    "normalize_actions": (True, "restored teams rely on it"),
+    "input": ("sampler", "this project samples its own data"),
 }
 FIXED_MODEL: dict[str, tuple[Any, str]] = {
     "use_lstm": (False, "the model reads histories itself"),
     "use_attention": (False, "the model reads histories itself"),
-    "_disable_preprocessor_api": (False, "the model reads what the preprocessor made"),
+    "_disable_preprocessor_api": (False, "the model reads the preprocessor's output"),
 }
 
 
 def check_team(training: View, evaluation: View | None) -> CommEnv | None:
-    """Checks what the environment, the policies and the model say of each other.
+    """Checks that the environment, the policies and the model fit together.
 
     Args:
-        training: What training's workers are given.
-        evaluation: What evaluation's are; None where it is the same.
+        training: What the training workers get.
+        evaluation: What the evaluation workers get; None if it is the same.
 
     Returns:
-        Training's environment, if it is a `CommEnv`.
+        The training environment, if it is a `CommEnv`.
 
     Raises:
-        ConfigError: On the first thing that does not fit.
+        ConfigError: On the first value that does not fit.
     """
     for view in (training, evaluation):
         if view is not None and view.is_ours:
@@ -51,7 +51,8 @@ def check_team(training: View, evaluation: View | None) -> CommEnv | None:
     if team is None:
         if evaluation is not None and _build_team(evaluation) is not None:
             raise ConfigError(
-                "config: evaluation_config: env: expected training's kind of game, got a game of this project. Drop it."
+                "config: evaluation_config: env: expected the same kind of environment as in training, got one of this "
+                "project. Leave it out."
             )
         return None
     for what, config in _configs(training):
@@ -66,7 +67,7 @@ def check_team(training: View, evaluation: View | None) -> CommEnv | None:
 
 
 def comm_config(what: str, config: AlgorithmConfig) -> CommConfig:
-    """What a config says of `CommModel`.
+    """Returns the `CommConfig` that a config gives `CommModel`.
 
     Raises:
         ConfigError: If a value does not fit.
@@ -76,7 +77,7 @@ def comm_config(what: str, config: AlgorithmConfig) -> CommConfig:
 
 
 def _configs(view: View) -> Iterator[tuple[str, AlgorithmConfig]]:
-    """A view's configs, with what messages should call them; a policy's only where it says something of its own."""
+    """Yields a view's configs with what messages call them; a policy's only if it has values of its own."""
     yield view.what, view.config
     for name, config in view.policies.items():
         if config is not view.config:
@@ -98,7 +99,7 @@ def _check_values(what: str, config: AlgorithmConfig) -> None:
 
 
 def _build_team(view: View) -> CommEnv | None:
-    """A view's game, which has been played for some steps where foreign code has a part in it."""
+    """Builds a view's environment, and plays some steps of it if it runs custom code."""
     if view.comm is None:
         return None
     with under(f"{view.what}: env_config"):
@@ -106,12 +107,12 @@ def _build_team(view: View) -> CommEnv | None:
             env = view.comm(view.config.env_config)
             if env.config.wrappers or not isinstance(env, TagEnv):
                 env.reset(seed=0)
-                for _ in range(TRIED):
+                for _ in range(TRIAL_STEPS):
                     if env.agents:
                         env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
         except ConfigError:
             raise
-        except Exception as error:  # a wrapper or a lab's game may raise anything
+        except Exception as error:  # a wrapper or a custom game may raise anything
             what = "wrappers" if view.config.env_config.get("wrappers") else "game"
             raise ConfigError(
                 f"{what}: expected a game that can be played, got {type(error).__name__}: {error}. Correct it."
@@ -126,7 +127,7 @@ def _check_model(what: str, config: AlgorithmConfig) -> None:
 
 
 def _acting(view: View, team: CommEnv) -> dict[str, str]:
-    """Which policy each agent acts by."""
+    """Returns the policy that each agent acts by."""
     what = f"{view.what}: multiagent: policy_mapping_fn"
     mapping = view.config.policy_mapping_fn
     if not isinstance(mapping, ClassPolicyMapping):
@@ -139,22 +140,22 @@ def _acting(view: View, team: CommEnv) -> dict[str, str]:
         unknown = sorted(set(acting.values()) - set(view.policies))
     except ConfigError:
         raise
-    except Exception as error:  # a lab's own mapping may raise anything
+    except Exception as error:  # a custom mapping may raise anything
         raise ConfigError(
             f"{what}: expected a policy for each of {', '.join(team.possible_agents)}, got {type(error).__name__}: "
             f"{error}. Correct it."
         ) from error
     if unknown and view.config.in_evaluation:
         raise ConfigError(
-            f"{view.what}: env_config: expected a game for the policies of the run, {', '.join(view.policies)}, "
-            f"got one in which agents act by {', '.join(unknown)}, which it does not train. Change the game."
+            f"{view.what}: env_config: expected a game for the run's policies, {', '.join(view.policies)}, got one in "
+            f"which agents act by {', '.join(unknown)}, which it does not train. Change the game."
         )
     spaces: dict[str, Any] = {}
     for agent, policy in acting.items():
         if team.observation_spaces[agent] != spaces.setdefault(policy, team.observation_spaces[agent]):
             raise ConfigError(
-                f"{what}: expected agents of one policy that observe alike, got agents that do not for "
-                f"{policy!r}. Give them policies of their own."
+                f"{what}: expected the same observation space for all agents of {policy!r}, got different ones. Give "
+                "them policies of their own."
             )
     return acting
 
@@ -172,29 +173,29 @@ def _check_training(view: View, team: CommEnv, acting: dict[str, str]) -> None:
     needed = set(acting.values())
     if needed != set(view.policies):
         raise ConfigError(
-            f"config: multiagent: policies: expected exactly those that agents act by, {sorted(needed)}, "
+            f"config: multiagent: policies: expected exactly those that the agents use, {sorted(needed)}, "
             f"got {sorted(view.policies)}. Name these."
         )
-    hunting = {acting[agent] for agent in team.games.game.team}
-    trained = hunting if view.config.policies_to_train is None else hunting & set(view.config.policies_to_train)
+    of_team = {acting[agent] for agent in team.games.game.team}
+    trained = of_team if view.config.policies_to_train is None else of_team & set(view.config.policies_to_train)
     for policy in sorted(trained):
         config = view.policies[policy]
         if game.shaping and game.shaping_gamma != config.gamma:
             whose = "" if config is view.config else f" of {policy}"
             raise ConfigError(
                 f"config: env_config: shaping_gamma: expected the training's gamma, {config.gamma}{whose}, "
-                f"got {game.shaping_gamma}; otherwise shaping changes what is optimal. Make them equal."
+                f"got {game.shaping_gamma}; otherwise shaping changes the optimal policy. Make them equal."
             )
     models = {
         policy: comm_config(view.what, view.policies[policy])
-        for policy in sorted(hunting)
+        for policy in sorted(of_team)
         if is_comm(view.policies[policy].model["custom_model"])
     }
     shared = {policy: comm.hidden_dim for policy, comm in models.items() if comm.critic == "shared"}
     if len(set(shared.values())) > 1:
         raise ConfigError(
-            f"config: multiagent: policies: critic: shared: expected one hidden_dim, got {shared}: the critic that "
-            "they share has one width. Make them equal, or set critic: class."
+            f"config: multiagent: policies: critic: shared: expected one hidden_dim, got {shared}: their shared "
+            "critic has one width. Make them equal, or set critic: class."
         )
 
 
@@ -206,7 +207,7 @@ def _check_evaluation(training: View, team: CommEnv, view: View) -> None:
         )
     if team.games.game.layout.senses != game.games.game.layout.senses:
         raise ConfigError(
-            f"{view.what}: env_config: expected a game whose classes see what they see in training, got another. "
+            f"{view.what}: env_config: expected a game whose classes observe the same as in training, got another. "
             "Change the game."
         )
     trained, evaluated = (getattr(each.config, "continuous_actions", None) for each in (team, game))
@@ -221,7 +222,7 @@ def _check_evaluation(training: View, team: CommEnv, view: View) -> None:
         ours = is_comm(before.model["custom_model"])
         if ours != is_comm(now.model["custom_model"]):
             raise ConfigError(
-                f"{view.what}: model: expected training's custom_model for {policy}, got another. Drop it."
+                f"{view.what}: model: expected training's custom_model for {policy}, got another. Leave it out."
             )
         if not ours:
             continue

@@ -1,4 +1,4 @@
-"""The values of an RLlib config, or of a part of one that overrides it: keys, kinds of values, class paths."""
+"""Checks the values of an RLlib config, or of a part that overrides it: keys, types and class paths."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ OLD_KEYS = {
     "recreate_failed_workers": "restart_failed_env_runners",
 }
 SCHEDULED = ("lr", "entropy_coeff")
-# Counts that RLlib's own validation divides or loops by, or takes for granted.
+# Counts that RLlib's own validation divides by, loops over, or takes for granted.
 COUNTS = ("num_envs_per_env_runner", "train_batch_size", "minibatch_size", "num_epochs", "rollout_fragment_length")
 AUTOMATIC = ("rollout_fragment_length", "evaluation_duration", "evaluation_num_env_runners")  # may be "auto"
-# Keys that RLlib translates before it sets them, and what it sets.
+# Keys that RLlib renames, and the attributes that it sets for them.
 TRANSLATED = {"callbacks": "callbacks_class", "framework": "framework_str", "lambda": "lambda_", "input": "input_"}
-# What RLlib builds by the `type` in it: its own names for them, and their kind.
+# What RLlib builds from the `type` in it: RLlib's own names for that, and the base class.
 TYPED: dict[str, tuple[list[str], type]] = {
     "exploration_config": (explorations.__all__, Exploration),
     "replay_buffer_config": (replay_buffers.__all__, replay_buffers.ReplayBuffer),
@@ -49,16 +49,16 @@ TYPED: dict[str, tuple[list[str], type]] = {
 
 
 def check_values(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig, below: Mapping[str, Any]) -> None:
-    """Checks keys, kinds of values and class paths, without what the environment and the model say of them.
+    """Checks keys, types of values and class paths, all but what depends on the environment and the model.
 
     Args:
-        what: What the message should call the config.
+        what: What the message calls the config.
         config: A config, or a part that overrides one.
-        defaults: The algorithm's.
-        below: The config that a part overrides; for a whole one itself.
+        defaults: The algorithm's default config.
+        below: The config that a part overrides; a complete config is its own.
 
     Raises:
-        ConfigError: On the first thing that does not fit.
+        ConfigError: On the first value that does not fit.
     """
     _check_keys(what, config, defaults)
     _check_types(what, config, defaults)
@@ -67,7 +67,7 @@ def check_values(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig
         if config.get(schedule) is not None:
             _check_schedule(f"{what}: {schedule}", config[schedule])
         if key in config and {**below, **config}.get(schedule) is not None:
-            raise ConfigError(f"{what}: expected {key} or {schedule}, got both; the schedule would win. Drop one.")
+            raise ConfigError(f"{what}: expected {key} or {schedule}, got both; the schedule would win. Remove one.")
     _check_class_paths(what, config)
 
 
@@ -76,11 +76,11 @@ def _check_keys(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig)
         if key in OLD_KEYS:
             raise ConfigError(f"{what}: old key {key!r}: expected {OLD_KEYS[key]}; RLlib would ignore it. Rename it.")
     known = {key for key in vars(defaults) if not key.startswith("_")} - set(TRANSLATED.values())
-    check_keys(what, config, known | set(TRANSLATED) | {"multiagent"}, "RLlib would ignore it in silence")
+    check_keys(what, config, known | set(TRANSLATED) | {"multiagent"}, "RLlib would silently ignore it")
     model = config.get("model", {})
     if not isinstance(model, dict):
         raise ConfigError(f"{what}: model: expected a mapping, got {model!r}. Write one.")
-    check_keys(f"{what}: model", model, MODEL_DEFAULTS, "RLlib would ignore it in silence")
+    check_keys(f"{what}: model", model, MODEL_DEFAULTS, "RLlib would silently ignore it")
     if not isinstance(model.get("custom_model_config", {}), dict):
         raise ConfigError(
             f"{what}: model: custom_model_config: expected a mapping, got {model['custom_model_config']!r}. Write one."
@@ -91,7 +91,7 @@ def _check_keys(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig)
     if config.get("env_runner_cls") is not None:
         raise ConfigError(
             f"{what}: env_runner_cls: expected None, got {config['env_runner_cls']!r}: `rllib train` and backend in "
-            "env_config say how to sample. Leave it out."
+            "env_config choose the sampler. Leave it out."
         )
     source = config.get("input", "sampler")
     if source != "sampler" and not (isinstance(source, str) and os.path.exists(source)):  # RLlib builds class paths
@@ -99,7 +99,7 @@ def _check_keys(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig)
 
 
 def _check_types(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig) -> None:
-    """A value must be of its default's kind, where the default is a plain number or flag."""
+    """Checks that a value has the type of its default, where the default is a plain number or flag."""
     for key, value in config.items():
         if (key in AUTOMATIC and value == "auto") or (key == "grad_clip" and value is None):
             continue
@@ -127,10 +127,10 @@ def _check_types(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig
 
 
 def _check_schedule(what: str, points: Any) -> None:
-    """RLlib's schedules: [agent steps, value] after agent steps, between which values are interpolated."""
+    """Checks a schedule of RLlib: points [agent steps, value], between which RLlib interpolates."""
     pairs = isinstance(points, list) and all(isinstance(point, list) and len(point) == 2 for point in points)
     if not pairs or not points:
-        raise ConfigError(f"{what}: expected [[steps, value], …], got {points!r}. Write it so.")
+        raise ConfigError(f"{what}: expected [[steps, value], …], got {points!r}. Use this form.")
     for i, (steps, value) in enumerate(points):
         check_int(f"{what}: steps", steps, points[i - 1][0] + 1 if i else 0)
         check_number(f"{what}: value", value, 0)
@@ -152,7 +152,7 @@ def _check_class_paths(what: str, config: Mapping[str, Any]) -> None:
 
 
 def _check_typed(what: str, given: Any, own: Iterable[str], kind: type) -> None:
-    """A mapping whose `type` is one of RLlib's own by name, or a class path."""
+    """Checks a mapping whose `type` is one of RLlib's own names or a class path."""
     if not isinstance(given, dict):
         raise ConfigError(f"{what}: expected a mapping, got {given!r}. Write one.")
     name = given.get("type")
@@ -161,14 +161,14 @@ def _check_typed(what: str, given: Any, own: Iterable[str], kind: type) -> None:
     elif name is not None:
         resolve_subclass(f"{what}: type", name, kind)
     for key, value in given.items():
-        if key == "sub_exploration":  # what a curious agent explores with
+        if key == "sub_exploration":  # what Curiosity explores with
             _check_typed(f"{what}: {key}", value, own, kind)
         elif key != "type":
             _refuse_types({key: value}, what)
 
 
 def _refuse_types(value: Any, where: str) -> None:
-    """RLlib builds whatever stands under `type`; only the places checked one by one may have it."""
+    """Rejects `type` in all places that are not checked one by one, since RLlib builds whatever it names."""
     if isinstance(value, dict):
         if "type" in value:
             raise ConfigError(f"{where}: expected no 'type' here, got {value['type']!r}. Remove it.")

@@ -1,4 +1,4 @@
-"""The configs that RLlib makes of an experiment's: of training, of evaluation, and of every policy in each."""
+"""The configs that RLlib derives from an experiment's: for training, for evaluation, and for every policy in each."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from rllib_tag.plugin.ray_internals import (
     policy_configs,
 )
 
-# What RLlib may raise for a value that it refuses.
-REFUSALS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError)
+# What RLlib may raise for a value that it rejects.
+REJECTIONS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, IndexError)
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What the workers of training, or of evaluation, are given.
+    """What the training workers, or the evaluation workers, get.
 
     Args:
         what: What messages call it.
-        config: RLlib's config, all of it.
-        policies: The same with each policy's own config merged into it, by the policy's name.
-        env: The environment's class; None for a name that is registered with Tune or gymnasium.
+        config: RLlib's complete config.
+        policies: The same config with each policy's own merged into it, by policy.
+        env: The environment's class; None for a name registered with Tune or gymnasium.
     """
 
     what: str
@@ -46,12 +46,12 @@ class View:
 
     @property
     def is_ours(self) -> bool:
-        """Whether `CommEnv` or `CommModel` has a part in it."""
+        """Whether it uses `CommEnv` or `CommModel`."""
         return self.comm is not None or any(is_comm(config.model["custom_model"]) for config in self.policies.values())
 
     @property
     def must_be_batched(self) -> bool:
-        """Whether its game says that it is to be sampled on arrays."""
+        """Whether its game requires the batched sampler."""
         return self.comm is not None and self.config.env_config.get("backend") == "batched"
 
 
@@ -60,10 +60,10 @@ class Variant:
     """A checked config that an experiment's trials may run, resolved.
 
     Args:
-        training: What training's workers are given.
-        evaluation: What evaluation's are.
-        resources: What a trial asks Ray for, evaluation workers included.
-        default_sampler_reason: Why RLlib's default sampler samples it; None if it is sampled on arrays.
+        training: What the training workers get.
+        evaluation: What the evaluation workers get.
+        resources: What a trial requests from Ray, evaluation workers included.
+        default_sampler_reason: Why it needs RLlib's default sampler; None if the batched sampler is used.
     """
 
     training: View
@@ -73,15 +73,15 @@ class Variant:
 
 
 def views(run: str, env: str, config: Mapping[str, Any]) -> tuple[View, View]:
-    """What RLlib merges a config to: for training, and for evaluation.
+    """Returns what RLlib merges a config into, for training and for evaluation.
 
     Args:
         run: The algorithm's name.
         env: The environment's import path or registered name.
-        config: RLlib's config, without unresolved search values, whose values have been checked one by one.
+        config: RLlib's config, without unresolved search values; each value has been checked.
 
     Raises:
-        ConfigError: If RLlib refuses a value.
+        ConfigError: If RLlib rejects a value.
     """
     training = _merged("config", lambda: merged_config(run, {**config, "env": env}))
     evaluation = _merged("config: evaluation_config", lambda: evaluation_config(training))
@@ -89,12 +89,12 @@ def views(run: str, env: str, config: Mapping[str, Any]) -> tuple[View, View]:
 
 
 def is_comm(model: Any) -> bool:
-    """Whether a `custom_model` is `CommModel`; a registered one is known by its name only."""
+    """Returns whether a `custom_model` is `CommModel`; of a registered model only the name is known."""
     return isinstance(model, type) and issubclass(model, CommModel)
 
 
-def said_by(error: Exception) -> str:
-    """What RLlib says in an error, in one line and without its advice on how to silence it."""
+def rllib_message(error: Exception) -> str:
+    """Returns RLlib's message in an error, on one line and without the advice on how to suppress it."""
     return " ".join(str(error).split()).partition(" To suppress all validation errors")[0]
 
 
@@ -103,8 +103,10 @@ def _merged(what: str, merge: Callable[[], AlgorithmConfig]) -> AlgorithmConfig:
         return merge()
     except ConfigError:
         raise
-    except REFUSALS as error:
-        raise ConfigError(f"{what}: expected values that RLlib accepts, got: {said_by(error)} Change it.") from error
+    except REJECTIONS as error:
+        raise ConfigError(
+            f"{what}: expected values that RLlib accepts, got: {rllib_message(error)} Change them."
+        ) from error
 
 
 def _view(what: str, config: AlgorithmConfig) -> View:

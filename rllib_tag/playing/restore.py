@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.checkpoints import find_checkpoint, groups_of, is_whole, read_checkpoint
+from rllib_tag.experiment.checkpoints import find_checkpoint, groups_of, is_complete, read_checkpoint
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.nn.weights import (
     MANIFEST,
@@ -196,7 +196,7 @@ def restore(path: str | os.PathLike[str] = PRETRAINED) -> TrainedTeam:
     """
     whole = os.fspath(path)
     whole = whole.removesuffix(f"/{MANIFEST}") if is_uri(whole) else whole  # a manifest stands for its folder
-    with local_copy(whole, is_whole) as folder:
+    with local_copy(whole, is_complete) as folder:
         found = find_checkpoint(folder)
         read = read_checkpoint(found)
         team = TrainedTeam(read.nets, read.env_config, found, read.seed, read.env_steps, read.acting)

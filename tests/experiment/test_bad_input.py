@@ -95,7 +95,7 @@ CASES: list[tuple[Change, str]] = [
     (lambda spec: spec.update(checkpoint_config={"num_to_kep": 1}), "Did you mean 'num_to_keep'?"),
     (lambda spec: spec.update(checkpoint_config={"num_to_keep": 0}), "num_to_keep: expected an integer of at least 1"),
     (lambda spec: spec.update(config=[]), "config: expected a mapping"),
-    (config(env="rllib_tag.TagEnv"), "config: expected env beside config, got it within"),
+    (config(env="rllib_tag.TagEnv"), "config: expected env next to config, got it inside"),
     (config(lr={"grid_search": None}), "lr: grid_search: expected a list, got None"),
     (config(lr={"grid_search": []}), "lr: grid_search: expected a list, got []"),
     (config(gama=0.9), "unknown key 'gama'. Did you mean 'gamma'?"),
@@ -132,7 +132,7 @@ CASES: list[tuple[Change, str]] = [
     (env_config(wrappers=[{"type": "ray.init", "address": "x"}]), "expected a wrapper of SuperSuit"),
     (
         env_config(good_policy="learned"),
-        "policies: expected exactly those that agents act by, ['class_a', 'class_b', 'good']",
+        "policies: expected exactly those that the agents use, ['class_a', 'class_b', 'good']",
     ),
     (env_config(num_class_a=3), "disagree on (num_class_a, num_class_b): expected (3, 2) as in env_config, got (2, 2)"),
     (mapping(num_class_b=3), "disagree on"),
@@ -157,15 +157,18 @@ CASES: list[tuple[Change, str]] = [
     *(
         (
             fragments("APPO", rollout_fragment_length=steps),
-            f"expected fragments that divide the 32 steps on which RLlib tries the loss of APPO, got {steps} steps",
+            f"expected a length that divides the 32 steps on which RLlib first tests the loss of APPO, got {steps}.",
         )
         for steps in (3, 5, 6, 7)
     ),
     (fragments("IMPALA", rollout_fragment_length="auto"), "rollout_fragment_length: expected an integer of at least 1"),
-    (fragments("IMPALA", train_batch_size=120), "expected fragments that divide the 120 steps on which RLlib tries"),
+    (
+        fragments("IMPALA", train_batch_size=120),
+        "expected a length that divides the 120 steps on which RLlib first tests",
+    ),
     (
         fragments("APPO", evaluation_interval=1, evaluation_duration=7, evaluation_duration_unit="timesteps"),
-        "evaluation_config: evaluation_duration: expected fragments that divide the 32 steps",
+        "evaluation_config: evaluation_duration: expected a length that divides the 32 steps",
     ),
     *((fragments("APPO", rollout_fragment_length=steps), "") for steps in (1, 4, 9, 50)),
     (model(hidden_dim={"a": 1}), "hidden_dim: expected an integer"),
@@ -196,9 +199,9 @@ CASES: list[tuple[Change, str]] = [
     (lambda spec: spec.update(resources_per_trial={"cpu": 1}), "unknown key 'resources_per_trial'"),
     (lambda spec: spec.update(env=".rllib_tag.TagEnv"), "expected an import path such as package.module.Name"),
     (config(num_gpus=None), "num_gpus: expected a number, got None"),
-    (config(num_env_runners=1.5), "expected one that RLlib accepts"),
-    (config(minibatch_size=99999), "expected one that RLlib accepts, got: `minibatch_size` (99999) must be <="),
-    (config(rollout_fragment_length=77), "expected one that RLlib accepts, got: Your desired"),
+    (config(num_env_runners=1.5), "expected a config that RLlib accepts"),
+    (config(minibatch_size=99999), "expected a config that RLlib accepts, got: `minibatch_size` (99999) must be <="),
+    (config(rollout_fragment_length=77), "expected a config that RLlib accepts, got: Your desired"),
     (config(gamma=1.5), "gamma: expected a number between 0 and 1, got 1.5"),
     (config(lr=["a"]), "lr: expected a number, got ['a']"),
     (own(lr=0.1), "policies: class_a: expected lr or lr_schedule, got both"),
@@ -206,7 +209,7 @@ CASES: list[tuple[Change, str]] = [
     (own(callbacks="ray.init"), "policies: class_a: callbacks: expected a subclass of"),
     (own(exploration_config={"type": "ray.init"}), "policies: class_a: exploration_config: type: expected a"),
     (own(model={"custom_model": "ray.init"}), "policies: class_a: model: custom_model: expected a subclass"),
-    (own(env_config={}), "policies: class_a: expected no env_config, which is the whole run's"),
+    (own(env_config={}), "policies: class_a: expected no env_config, which holds for the whole run"),
     (config(evaluation_config={"callbacks": "ray.init"}), "evaluation_config: callbacks: expected a subclass"),
     (config(evaluation_config={"env": "ray.init"}), "evaluation_config: env: expected a subclass of Env"),
     (config(evaluation_config={"model": {"custom_model": "os.system"}}), "evaluation_config: model: custom_model"),
@@ -250,7 +253,10 @@ CASES: list[tuple[Change, str]] = [
         "policy_mapping_fn: expected a class of an installed package, got 'functools.pa",
     ),
     (multiagent(policies=[1, "class_b"]), "policies: expected a list of names"),
-    (multiagent(policies={"class_a": ["os.system", None, None, {}], "class_b": None}), "RLlib resolves no class path"),
+    (
+        multiagent(policies={"class_a": ["os.system", None, None, {}], "class_b": None}),
+        "RLlib does not resolve class paths",
+    ),
     (own(lr_=1), "class_a: unknown key 'lr_'"),
     (multiagent(policies={"class_a": [None, None, None, {}], "class_b": None}), "class_b: expected [null, null, null,"),
     (multiagent(policies={name: [None, None, None, {"clip_param": 0.1}] for name in ("class_a", "class_b")}), ""),
@@ -301,7 +307,7 @@ def test_a_grid_is_checked_in_every_variant() -> None:
         ("a: 2024-99-99", "expected plain YAML"),
         ("[" * 3000, "expected plain YAML"),
         ("name: &me {x: *me}", "expected plain YAML"),
-        ("name: {stop: 1, stop: 2}", "key 'stop' twice"),
+        ("name: {stop: 1, stop: 2}", "duplicate key 'stop'"),
     ],
 )
 def test_files_that_are_no_experiments(text: str, message: str, tmp_path: Path) -> None:
@@ -415,7 +421,7 @@ COMMANDS = [
     ),
     (["train", "file", "{quick}", "--storage-path", "{tmp}/out", "--restore", "{tmp}"], "The checkpoint is missing"),
     (["train", "file", "{quick}", "--scheduler", "none"], "scheduler: type: expected one of"),
-    (["train", "file", "{quick}", "--scheduler-config", '{{"max_t": 3}}'], "expected --scheduler beside it"),
+    (["train", "file", "{quick}", "--scheduler-config", '{{"max_t": 3}}'], "expected --scheduler as well"),
     (["train", "--algo", "PPO"], "expected --algo and --env"),
     (["train", "--algo", "PPO", "--env", "rllib_tag.TagEnv", "--config", "{{"], "--config: expected JSON"),
     (["train", "--algo", "PPO", "--env", "rllib_tag.TagEnv"], "default: stop: expected a mapping"),

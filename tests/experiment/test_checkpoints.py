@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from rllib_tag import restore
 from rllib_tag.cli import app
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.checkpoints import find_checkpoint, is_whole
+from rllib_tag.experiment.checkpoints import find_checkpoint, is_complete
 from rllib_tag.places import local_copy
 from rllib_tag.playing.restore import export
 from rllib_tag.training.train import TrialEnd
@@ -28,12 +28,12 @@ def test_the_newest_whole_checkpoint_is_taken(trained: TrialEnd, tmp_path: Path)
     for file in needed:
         broken = trial / "checkpoint_000004" / file.relative_to(source)
         broken.unlink()
-        assert not is_whole(trial / "checkpoint_000004")
+        assert not is_complete(trial / "checkpoint_000004")
         assert find_checkpoint(trial).name == "checkpoint_000003"
         shutil.copy(file, broken)
     shutil.rmtree(trial / "checkpoint_000003")
     (trial / "checkpoint_000004" / "algorithm_state.pkl").unlink()
-    with pytest.raises(ConfigError, match="expected a whole checkpoint below"):
+    with pytest.raises(ConfigError, match="expected a complete checkpoint below"):
         find_checkpoint(trial)
 
 
@@ -67,6 +67,6 @@ def test_of_a_trial_in_a_store_the_newest_whole_checkpoint_is_fetched(trained: T
     for number in (3, 4, 5):
         shutil.copytree(source, tmp_path / "a b" / "trial" / f"checkpoint_00000{number}")
     (tmp_path / "a b" / "trial" / "checkpoint_000005" / "algorithm_state.pkl").unlink()
-    with local_copy(f"file://{tmp_path}/a%20b", is_whole) as folder:
+    with local_copy(f"file://{tmp_path}/a%20b", is_complete) as folder:
         assert sorted(found.name for found in folder.glob("trial/*")) == ["checkpoint_000004", "checkpoint_000005"]
         assert find_checkpoint(folder).name == "checkpoint_000004"

@@ -1,4 +1,4 @@
-"""Which runs are sampled on arrays, and what is said where one is not."""
+"""Which runs the batched sampler samples, and the reasons given for the others."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_why_a_run_uses_the_default_sampler_is_named(change: str) -> None:
     assert reason(given) == expected
     if change in ("wrappers", "callbacks", "gae"):
         given["config"]["env_config"]["backend"] = "batched"
-        with pytest.raises(ConfigError, match="backend: batched: expected a run that can be sampled on arrays"):
+        with pytest.raises(ConfigError, match="backend: batched: expected a run that the batched sampler supports"):
             parse_experiments({"tag_ppo": given})
 
 
@@ -98,7 +98,9 @@ def test_another_algorithm_uses_rllibs_default_sampler() -> None:
 def test_variants_sample_alike(tmp_path: Path) -> None:
     given = spec()
     given["config"]["env_config"]["backend"] = {"grid_search": ["batched", "mpe2"]}
-    with pytest.raises(ConfigError, match="expected all variants sampled on arrays, got one with backend: mpe2"):
+    with pytest.raises(
+        ConfigError, match="expected variants that the batched sampler supports, got one with backend: mpe2"
+    ):
         train({"tag_ppo": given}, TrainOptions(storage_path=str(tmp_path / "out")), lambda *_: None)
     assert not (tmp_path / "out").exists()
 

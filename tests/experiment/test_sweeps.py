@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from rllib_tag.cli import app
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.experiment import parse_experiments
-from rllib_tag.experiment.metrics import COUNTERS, RLLIB_METRICS, needs_callbacks, whole_name
+from rllib_tag.experiment.metrics import COUNTERS, RLLIB_METRICS, full_name, needs_callbacks
 from rllib_tag.experiment.sampled import corners, with_samplers
 from rllib_tag.experiment.sweeps import TIMES, metric_of, scheduler_of, search_of
 from rllib_tag.plugin.ray_internals import on_each_runner
@@ -108,16 +108,16 @@ def test_metrics_that_exist() -> None:
 
 def test_metrics_that_a_config_adds() -> None:
     evaluated = {"evaluation_interval": 1, "multiagent": {"policies": ["class_a"]}}
-    assert whole_name("stop", "return_good_mean", {}) == f"{CUSTOM}return_good_mean"
+    assert full_name("stop", "return_good_mean", {}) == f"{CUSTOM}return_good_mean"
     for name in (f"evaluation/{CUSTOM}contacts_mean", "evaluation/env_runners/policy_reward_min/class_a"):
-        assert whole_name("stop", name, evaluated) == name
+        assert full_name("stop", name, evaluated) == name
         with pytest.raises(ConfigError, match="stop: unknown key"):
-            whole_name("stop", name, {})
+            full_name("stop", name, {})
     own = {"callbacks": "lab.Callbacks"}
-    assert whole_name("stop", f"{CUSTOM}own_mean", own) == f"{CUSTOM}own_mean"
+    assert full_name("stop", f"{CUSTOM}own_mean", own) == f"{CUSTOM}own_mean"
     for name, config in ((f"{CUSTOM}own_mean", {}), (f"{CUSTOM}own", own), (f"evaluation/{CUSTOM}own_mean", own)):
         with pytest.raises(ConfigError, match="stop: unknown key"):
-            whole_name("stop", name, config)
+            full_name("stop", name, config)
     assert needs_callbacks(f"evaluation/{CUSTOM}contacts_mean")
     assert not needs_callbacks("evaluation/env_runners/episode_reward_mean")
 
@@ -151,7 +151,7 @@ def test_schedulers() -> None:
         ({"type": "asha", "graceperiod": 3}, "scheduler: asha: unknown key 'graceperiod'. Did you mean 'grace_period'"),
         (
             {"type": "asha", "max_t": 1, "grace_period": 3},
-            "scheduler: asha: expected arguments that it takes",
+            "scheduler: asha: expected arguments that it accepts",
         ),
         ({"type": "asha", "time_attr": "steps"}, "scheduler: time_attr: .*'steps'"),
         ({"type": "pbt"}, "expected hyperparam_mutations"),
@@ -205,7 +205,11 @@ def test_asha_lets_trials_run_as_long_as_stop_says(given: Any, stop: Any, time: 
             "asha: expected max_t, or training_iteration or",
         ),
         ({"type": "asha", "time_attr": "time_total_s"}, {"training_iteration": 5}, "max_t, or time_total_s in stop"),
-        ({"type": "median_stopping"}, {"time_total_s": 50}, "median_stopping: expected grace_period, without which it"),
+        (
+            {"type": "median_stopping"},
+            {"time_total_s": 50},
+            "median_stopping: expected grace_period, got none: it would be 60",
+        ),
         ({**PBT, "time_attr": "training_iteration"}, {"training_iteration": 50}, "pbt: expected perturbation_interval"),
     ],
 )
@@ -265,7 +269,7 @@ def test_searches() -> None:
         ({"search": {"type": "optuna"}, "config": {}}, "search: optuna: expected values to sample in config, got none"),
         (
             {"search": {"type": "optuna"}, "config": {**space, "seed": {"grid_search": [1, 2]}}},
-            "got a grid_search too",
+            "got a grid_search, too",
         ),
         ({"search": {"type": "optuna", "sead": 1}, "config": space}, "unknown key 'sead'. Did you mean 'seed'"),
         ({"search": {"type": "optunna"}, "config": space}, "search: type: .*'optunna'"),

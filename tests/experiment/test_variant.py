@@ -80,8 +80,8 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("tag_quick", own(gamma=0.9), "shaping_gamma: expected the training's gamma, 0.9 of class_a, got 0.99"),
     ("tag_quick", both(own(gamma=0.9), lambda c: c["env_config"].update(shaping=0)), ""),
     ("tag_quick", both(own(gamma=0.9), lambda c: c["multiagent"].update(policies_to_train=["class_b"])), ""),
-    ("tag_quick", own(num_epochs=3), "class_a: expected no num_epochs, which is the whole run's, got 3"),
-    ("tag_quick", own(enable_rl_module_and_learner=True), "expected no enable_rl_module_and_learner, which is"),
+    ("tag_quick", own(num_epochs=3), "class_a: expected no num_epochs, which holds for the whole run, got 3"),
+    ("tag_quick", own(enable_rl_module_and_learner=True), "expected no enable_rl_module_and_learner, which holds"),
     (
         "tag_quick",
         both(
@@ -96,7 +96,7 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     (
         "tag_selfplay",
         both(mapped("OnePolicy"), lambda c: c["multiagent"].update(policies=["class_a"])),
-        "expected agents of one policy that observe alike",
+        "expected the same observation space for all agents of 'class_a'",
     ),
     # What can be evaluated
     ("tag_quick", played(num_class_a=3, num_class_b=1), ""),
@@ -109,7 +109,7 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     (
         "tag_quick",
         both(evaluated(env=f"{__name__}.HardTagEnv"), lambda c: c["env_config"].update(backend="batched")),
-        f"backend: batched: expected a run that can be sampled on arrays, got env: {__name__}.HardTagEnv",
+        f"backend: batched: expected a run that the batched sampler supports, got env: {__name__}.HardTagEnv",
     ),
     ("tag_quick", evaluated(explore=False, gamma=0.5, seed=3), ""),
     ("tag_quick", evaluated(multiagent={"policies_to_train": []}), ""),
@@ -125,8 +125,8 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("tag_quick", evaluated(model={"custom_model": None}), "evaluation_config: model: expected custom_model"),
     ("tag_quick", evaluated(env="CartPole-v1"), "evaluation_config: env: expected a TagEnv as in training"),
     ("tag_quick", evaluated(env="nowhere"), "evaluation_config: env: expected an import path such as"),
-    ("tag_quick", evaluated(multiagent={"policies": ["class_a"]}), "expected no policies, which are the whole run's"),
-    ("tag_quick", evaluated(num_env_runners=2), "num_env_runners: expected evaluation_num_env_runners beside"),
+    ("tag_quick", evaluated(multiagent={"policies": ["class_a"]}), "expected no policies, which hold for the whole run"),
+    ("tag_quick", evaluated(num_env_runners=2), "num_env_runners: expected evaluation_num_env_runners next to"),
     ("tag_quick", evaluated(normalize_actions=False), "evaluation_config: normalize_actions: expected True"),
     (
         "tag_quick",

@@ -130,7 +130,7 @@ def test_whole_episodes_of_unlike_length_are_left_to_rllibs_sampler(ray_session:
     config["multiagent"]["policies"] = POLICIES
     assert parse_experiments(specs)[0].default_sampler_reason is None
     config.update(evaluation_interval=1)
-    reason = "complete episodes of unlike length"
+    reason = "complete episodes of different lengths"
     assert parse_experiments(specs)[0].default_sampler_reason == reason
     config.update(evaluation_interval=None, batch_mode="complete_episodes")
     assert parse_experiments(specs)[0].default_sampler_reason == reason

@@ -18,7 +18,7 @@ from small_runs import small
 
 from rllib_tag import restore
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.checkpoints import find_checkpoint, is_whole
+from rllib_tag.experiment.checkpoints import find_checkpoint, is_complete
 from rllib_tag.places import Place, WholeFileSystem
 from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.training import train as training
@@ -124,7 +124,7 @@ def test_results_that_were_not_written_are_an_error(
     assert end.status == "ERROR"
     assert end.error.startswith("result.json: expected 1 iterations, found 0: the others could not be written.")
     assert Path(end.error.partition("and copy ")[2].removesuffix(" there.")).is_file()
-    assert is_whole(find_checkpoint(end.folder))
+    assert is_complete(find_checkpoint(end.folder))
 
 
 @pytest.mark.parametrize(
