@@ -125,7 +125,7 @@ def test_resuming_something_else_is_refused(folder: Path) -> None:
     ]
     done = subprocess.run([RLLIB, *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert "expected the experiment as it was begun, got another stop" in done.stderr
+    assert "expected the experiment as it was started, got another stop" in done.stderr
 
 
 def test_checkpoints_that_cannot_be_used_are_named(folder: Path, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_restored_run_goes_on_from_the_checkpoint(folder: Path) -> None:
         "train", "file", "quick.yaml", "--storage-path", "restored", "--restore", "results/tag_quick",
         "--stop", '{"training_iteration": 9}', cwd=folder,
     )  # fmt: skip
-    assert out.splitlines()[0] == "tag_quick: samples on arrays"
+    assert out.splitlines()[0] == "tag_quick: uses the batched sampler"
     assert "1,800 steps" in out.splitlines()[1]
 
 

@@ -1,1 +1,1 @@
-"""Training through Ray Tune: preflight checks, storage, progress."""
+"""Training with Ray Tune: preflight checks, storage, progress."""

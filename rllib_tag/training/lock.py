@@ -1,4 +1,4 @@
-"""One run at a time in an experiment's folder."""
+"""Locks an experiment's folder, so that only one run at a time trains in it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from rllib_tag.places import Place
 
 logger = logging.getLogger(__name__)
 NAME = ".lock"
-BEAT_S = 5.0  # between the beats of a living run in a store
-DEAD_S = 20.0  # without a beat, after which it counts as dead
-SETTLE_S = 2.0  # in which whoever found no lock at the same time has written its own
+BEAT_S = 5.0  # between two writes of the lock of a live run in a store
+DEAD_S = 20.0  # without a write, after which the run counts as dead
+SETTLE_S = 2.0  # within which all runs that found no lock at the same time have written theirs
 
 
 @contextlib.contextmanager
 def locked(place: Place) -> Iterator[None]:
-    """Holds an experiment's folder; empty folders made for the lock are removed afterwards.
+    """Locks an experiment's folder. Empty folders made for the lock are removed afterwards.
 
-    On a file system, the kernel holds the lock and gives it up when the process ends, however it does; on a store, and
-    where a file system has no such locks, a file there says who holds it, and is written anew every few seconds.
+    On a file system, the kernel holds the lock and releases it when the process ends, however it ends. In a store, and
+    on file systems without such locks, a file says who holds the lock, and is rewritten every few seconds.
 
     Raises:
         ConfigError: If another run, on this machine or another one, holds it.
@@ -43,10 +43,10 @@ def locked(place: Place) -> Iterator[None]:
     made = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _held_by_kernel(folder / NAME, place.location) as supported:
-            if supported:
+        with _held_by_kernel(folder / NAME, place.location) as is_supported:
+            if is_supported:
                 yield
-        if not supported:
+        if not is_supported:
             with _beating(place / NAME):
                 yield
     finally:
@@ -57,14 +57,14 @@ def locked(place: Place) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _held_by_kernel(file: Path, location: str) -> Iterator[bool]:
-    """Holds a file by `flock`, which NFS has too; False where the file system has none."""
+    """Locks a file with `flock`, which NFS has, too. Yields False if the file system has no such locks."""
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if file.exists() and os.path.samestat(os.fstat(descriptor), file.stat()):
                 break
-            os.close(descriptor)  # the one before has just removed it
+            os.close(descriptor)  # the previous holder has just removed it
         except BlockingIOError:
             with os.fdopen(descriptor) as opened:
                 raise _taken(location, opened.read()) from None
@@ -87,7 +87,7 @@ def _held_by_kernel(file: Path, location: str) -> Iterator[bool]:
 
 @contextlib.contextmanager
 def _beating(file: Place) -> Iterator[None]:
-    """Holds a file in a store by writing it anew as long as this process lives."""
+    """Locks a file in a store by rewriting it as long as this process lives."""
     _wait_for_death(file)
     token, over = uuid.uuid4().hex, threading.Event()
     file.write_text(_note(token, 0))
@@ -101,8 +101,10 @@ def _beating(file: Place) -> Iterator[None]:
         while not over.wait(BEAT_S):
             count += 1
             try:
-                if not _is_of(_read(file), token):  # this machine slept, and another run took it for dead
-                    logger.error("another run has begun in %s: this one's results are not safe", file.parent.location)
+                if not _is_of(_read(file), token):  # this machine slept, and another run took this one for dead
+                    logger.error(
+                        "another run has started in %s: the results of this one are not safe", file.parent.location
+                    )
                     return
                 file.write_text(_note(token, count))
             except OSError:
@@ -135,7 +137,7 @@ def _wait_for_death(file: Place) -> None:
 
 
 def _read(file: Place) -> str:
-    """What a lock says; nothing if it is not there."""
+    """Returns a lock's text; empty if there is no lock."""
     file.filesystem.handler.fs.invalidate_cache()
     try:
         return file.read_text()

@@ -1,4 +1,4 @@
-"""What a run needs around it: a GPU, a cluster, a checkpoint that fits, a run to go on with."""
+"""Checks what a run needs around it: GPUs, a cluster, a checkpoint that fits, a run to resume."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from rllib_tag.training.storage import newest_state
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 4.0, 11.0
 CLIENT_PORT = "10001"
 SETTINGS = b"\x04"
-# How a connection of HTTP/2, which Ray's gRPC speaks, begins: after it, the other side says its settings.
+# How an HTTP/2 connection, which Ray's gRPC uses, begins: the other side answers with its settings.
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
 
 
 def cluster_address(asked: str | None) -> str | None:
-    """The address for Ray to start with: of a cluster that answers, `local`, or None for the one that Ray finds here.
+    """Returns the address to start Ray with: a cluster that answers, `local`, or None for the one that Ray finds here.
 
-    Ray itself would try for minutes to reach one that does not answer, and then end the process.
+    Ray itself would try for minutes to reach a cluster that does not answer, and then end the process.
 
     Args:
-        asked: What the command line says; None if nothing. Then `RAY_ADDRESS` counts, and after it the cluster that
-            was last started on this machine, if it still answers.
+        asked: The address on the command line. If None, `RAY_ADDRESS` counts, and after it the cluster that was last
+            started on this machine, if it still answers.
 
     Raises:
         ConfigError: If a cluster was asked for and does not answer.
@@ -51,16 +51,16 @@ def cluster_address(asked: str | None) -> str | None:
         found = running_cluster(address) if address in (None, "auto") else address
     except ConnectionError as error:
         raise ConfigError(
-            f"{source}: expected a cluster on this machine, found none. Start one by `ray start --head`."
+            f"{source}: expected a cluster on this machine, found none. Start one with `ray start --head`."
         ) from error
     if found is None:
         return "local"
     reason = _unreachable_reason(found)
     if reason is None and found == address and "://" not in found and not is_cluster(found, ANSWER_TIMEOUT_S):
-        reason = "what listens there is not Ray, or of another version"
+        reason = "what listens there is not Ray, or another version of it"
     if reason is None:
         return address
-    if address is None:  # left by a cluster that is gone
+    if address is None:  # left behind by a cluster that is gone
         return "local"
     raise ConfigError(
         f"{source}: expected a cluster at {found}, found none ({reason}). Start one, correct the address or leave it "
@@ -69,7 +69,7 @@ def cluster_address(asked: str | None) -> str | None:
 
 
 def _unreachable_reason(address: str) -> str | None:
-    """What keeps an address from being a cluster's or of a server for its clients; None if nothing seems to."""
+    """Returns why there is no cluster, or server for Ray clients, at an address; None if there seems to be one."""
     client = address.startswith("ray://")
     host, _, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
     if client and not host:
@@ -86,28 +86,28 @@ def _unreachable_reason(address: str) -> str | None:
 
 
 def check_surroundings() -> None:
-    """Raises where the environment has what Ray refuses once everything has begun.
+    """Rejects environment variables at which Ray would fail once the run has started.
 
     Raises:
-        ConfigError: If a variable is set that only an older Ray knew.
+        ConfigError: If a variable is set that only older versions of Ray support.
     """
     for name in ("TUNE_RESULT_DIR", "RAY_AIR_LOCAL_CACHE_DIR"):
         if name in os.environ:
             raise ConfigError(
-                f"{name}: expected it not to be set, as Ray no longer knows it, got {os.environ[name]}. Unset it, and "
-                "say where results go by --storage-path."
+                f"{name}: expected it to be unset, as Ray no longer supports it, got {os.environ[name]}. Unset it, and "
+                "choose the results folder with --storage-path."
             )
 
 
 def check_resources(asked: Mapping[str, float], available: Mapping[str, float]) -> None:
-    """Raises where a trial asks for more than there is: it would wait for ever, or do without in silence.
+    """Raises if a trial requests more than there is: it would wait forever, or silently do without.
 
     Args:
-        asked: What a trial asks for, CPUs and GPUs among it.
+        asked: What a trial requests, CPUs and GPUs included.
         available: CPUs and GPUs of this machine or cluster.
 
     Raises:
-        ConfigError: If more is asked for than there is.
+        ConfigError: If it requests more than there is.
     """
     for kind, advice in (
         ("GPU", "Set num_gpus: 0 and num_gpus_per_env_runner: 0 to train on the CPU"),
@@ -115,13 +115,13 @@ def check_resources(asked: Mapping[str, float], available: Mapping[str, float]) 
     ):
         if asked.get(kind, 0) > available.get(kind, 0):
             raise ConfigError(
-                f"config: expected a trial that asks for at most the {available.get(kind, 0):g} {kind}s that are here, "
+                f"config: expected a trial that requests at most the {available.get(kind, 0):g} {kind}s that are here, "
                 f"got {asked[kind]:g}. {advice}."
             )
 
 
 def check_gpus_here(experiment: Experiment, limit: int | None) -> None:
-    """Raises where a trial asks for more GPUs than this machine has, or than `limit`.
+    """Raises if a trial requests more GPUs than this machine has, or than `limit`.
 
     Raises:
         ConfigError: If one does.
@@ -133,57 +133,58 @@ def check_gpus_here(experiment: Experiment, limit: int | None) -> None:
 
 
 def check_new(place: Place) -> None:
-    """Raises where an experiment was begun in a place: another one's trials there would be taken for its own.
+    """Raises if a place already holds an experiment: its trials would be mistaken for those of the new one.
 
     Raises:
-        ConfigError: If one was.
+        ConfigError: If it does.
     """
     if newest_state(place) is not None:
         raise ConfigError(
-            f"train: expected a new folder, got {place.location}, where an experiment was begun. Go on with it by "
+            f"train: expected a new folder, got {place.location}, which already holds an experiment. Continue it with "
             "--resume, give another --experiment-name or --storage-path, or remove it."
         )
 
 
 def check_resumable(experiment: Experiment) -> None:
-    """Raises unless an experiment was begun before, and with the same specification.
+    """Raises unless an experiment was started before, with the same specification.
 
-    Tune goes on with what it stored, whatever it is given now, and begins anew where it cannot read that.
+    Tune resumes what it stored, whatever it is given now, and starts over if it cannot read that.
 
     Raises:
-        ConfigError: If none was, or with another specification, or by a version whose state cannot be read.
+        ConfigError: If it was not, or with another specification, or by a version whose state Tune cannot read.
     """
     place, spec = experiment.place, experiment.spec
     state = newest_state(place)
     if state is None:
         raise ConfigError(
-            f"--resume: expected an experiment begun before in {place.location}, found none. "
+            f"--resume: expected an experiment started before in {place.location}, found none. "
             "Give its --storage-path and name, or leave --resume out."
         )
     records = [name for name in place.files() if name.startswith("run_") and name.endswith(".json")]
     now = json.loads(as_json(spec))
     before = json.loads((place / records[-1]).read_text())["experiment"] if records else now
-    # The folder may have been moved: it is the one in which this was read.
+    # The storage path may differ, since the folder may have been moved.
     changed = [key for key in sorted({*before, *now} - {"storage_path"}) if before.get(key) != now.get(key)]
     if changed:
         raise ConfigError(
-            f"--resume: expected the experiment as it was begun, got another {', '.join(changed)}. Use the same file "
+            f"--resume: expected the experiment as it was started, got another {', '.join(changed)}. Use the same file "
             "and options, or start a new run from its checkpoint with --restore."
         )
     try:
         check_state(state.read_text())
     except Exception as error:  # a pickle of another version may raise anything
         raise ConfigError(
-            f"--resume: expected that Tune can read {state.location}, got {type(error).__name__}: {error}. Go on with "
-            "the versions of rllib_tag and Ray that wrote it, or start a new run from its checkpoint with --restore."
+            f"--resume: expected a state that Tune can read in {state.location}, got {type(error).__name__}: {error}. "
+            "Resume with the versions of rllib_tag and Ray that wrote it, or start a new run from its checkpoint with "
+            "--restore."
         ) from error
 
 
 def check_architecture(checkpoint: Path, variants: Iterable[Variant]) -> None:
-    """Raises where a checkpoint, or exported weights, are of another model or team than a variant asks for.
+    """Raises if a checkpoint, or exported weights, have another model or team than a variant.
 
     Raises:
-        ConfigError: If they are, or are not whole.
+        ConfigError: If they do, or are incomplete.
     """
     nets = read_checkpoint(checkpoint).nets
     for variant in variants:
@@ -206,8 +207,8 @@ def _check_architecture(view: View, nets: Mapping[str, Net], source: str) -> Non
                 )
         if net.critic is None:
             raise ConfigError(
-                f"{source}: expected critics, which training needs, got the weights of {name} alone, which act. Put "
-                f"{name}.critic.safetensors there, too."
+                f"{source}: expected critics, which training needs, got only the acting weights of {name}. Add "
+                f"{name}.critic.safetensors."
             )
         if "game" in view.config.env_config:
             continue

@@ -1,4 +1,4 @@
-"""What of an experiment's checkpoints is deleted, and when."""
+"""Deletes an experiment's old checkpoints, but not before Tune's saved state can do without them."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ logger = logging.getLogger(__name__)
 
 
 def newest_state(place: Place) -> Place | None:
-    """The file of Tune's newest state of the experiment in a place; None if there is none."""
+    """Returns the file of Tune's newest state of the experiment in a place; None if there is none."""
     names = [name for name in place.files() if name.startswith(TUNE_STATE)]
     return place / max(names) if names else None
 
 
 class LateDeletion(pyarrow.fs.FSSpecHandler):
-    """A file system for Tune on which a checkpoint outlives its deletion while Tune's state on it still names it.
+    """A file system for Tune that keeps deleted checkpoints as long as Tune's saved state references them.
 
-    Tune deletes a checkpoint at once, and writes down later which ones it has: a run that is killed in between would
-    look for one that is gone. What is deleted here goes when the newest state that lies there no longer names it.
+    Tune deletes a checkpoint at once, and records only later which ones it has: a run that is killed in between would
+    look for one that is gone. Here, a checkpoint is removed once the newest saved state no longer references it.
 
     Args:
-        fs: The file system, of fsspec's kind.
+        fs: The fsspec file system.
     """
 
-    # Of all instances, since each trial of a resumed run has its own.
+    # Shared by all instances, since each trial of a resumed run has its own.
     _due: ClassVar[set[str]] = set()
     _lock: ClassVar[threading.Lock] = threading.Lock()
 
     @classmethod
     def at(cls, place: Place) -> Place:
-        """The same place, with a file system for Tune."""
+        """Returns the same place, with a file system for Tune."""
         return dataclasses.replace(place, filesystem=pyarrow.fs.PyFileSystem(cls(place.filesystem.handler.fs)))
 
     def delete_dir(self, path: str) -> None:
-        """Deletes a folder; a checkpoint's later."""
+        """Deletes a folder; that of a checkpoint, later."""
         if CHECKPOINT.fullmatch(f"{path}/"):
             with self._lock:
                 self._due.add(path)
@@ -51,17 +51,17 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
             super().delete_dir(path)
 
     def open_output_stream(self, path: str, metadata: Any) -> Any:
-        """Opens a file to write; where it is Tune's state, what the last one no longer names goes first."""
+        """Opens a file for writing. Before a new state, deletes checkpoints that the last one no longer references."""
         experiment, name = posixpath.split(path)
         if name.startswith(TUNE_STATE):
             self.delete_due(experiment)
         return super().open_output_stream(path, metadata)
 
     def delete_left_over(self, experiment: str) -> None:
-        """Deletes also what a killed run left in an experiment's folder, where nothing is training.
+        """Also deletes what a killed run left in an experiment's folder, in which nothing is training.
 
-        In a trial's folder, checkpoints older than the newest that the newest state names had been deleted for Tune
-        unless it names them, too; newer ones were made after it.
+        Tune had already deleted a trial's checkpoint if it is older than the newest one that the newest state
+        references, and is not referenced itself. Newer checkpoints were written after that state.
         """
         try:
             state = self._newest_state(experiment)
@@ -72,13 +72,13 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
                 with self._lock:
                     self._due.update(path for path in found if path < newest)
         except OSError:
-            logger.exception("what a killed run left in %s could not be looked for", experiment)
+            logger.exception("could not look for checkpoints that a killed run left in %s", experiment)
         self.delete_due(experiment)
 
     def delete_due(self, experiment: str) -> None:
-        """Deletes what waits for it in an experiment's folder and is not named by the newest state there.
+        """Deletes the checkpoints due in an experiment's folder that the newest state there does not reference.
 
-        What cannot be deleted is logged and tried again: Tune must be able to write its state, and has no use for it.
+        A failure is logged and tried again later: Tune must be able to write its state, and does not need them.
         """
         with self._lock:
             due = [path for path in self._due if path.startswith(f"{experiment}/")]
@@ -92,10 +92,10 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
                             super().delete_dir(path)
                         self._due.remove(path)
             except OSError:
-                logger.exception("checkpoints in %s that are no longer needed could not be deleted", experiment)
+                logger.exception("could not delete checkpoints in %s that are no longer needed", experiment)
 
     def _newest_state(self, experiment: str) -> bytes:
-        """Tune's newest state of an experiment; nothing if there is none."""
+        """Returns Tune's newest state of an experiment; empty if there is none."""
         found = self.fs.ls(experiment, detail=False)
         states = [path for path in found if TUNE_STATE in posixpath.basename(path)]
         return self.fs.cat_file(max(states, key=posixpath.basename)) if states else b""

@@ -1,4 +1,4 @@
-"""Training through Ray Tune, as any RLlib process would run the same file."""
+"""Trains experiments with Ray Tune, as any RLlib process would run the same file."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ from rllib_tag.training.watch import OnResult, Watch
 
 INTERRUPTED = "INTERRUPTED"
 NOTHING_PLAYED = (
-    "env runners: expected environment steps, got none: whenever they played, their processes died. "
-    "Look at what they print with -v, and at this machine's memory."
+    "env runners: expected environment steps, got none: their processes died whenever they sampled. "
+    "Check their output with -v, and this machine's memory."
 )
 
 
@@ -67,11 +67,11 @@ class TrialEnd:
     """How a trial ended.
 
     Args:
-        place: The trial's folder with its results and checkpoints.
+        place: The trial's folder, with its results and checkpoints.
         status: `TERMINATED`, `ERROR` or `INTERRUPTED`.
         result: RLlib's last result.
         error: The last line of the error, if there was one.
-        is_recorded: Whether there is a file of its results, which a user may switch off in Tune.
+        is_recorded: Whether it has a file of results, which Tune lets users switch off.
     """
 
     place: Place
@@ -82,28 +82,28 @@ class TrialEnd:
 
     @property
     def folder(self) -> Path:
-        """The trial's folder, where it is on this machine."""
+        """The trial's folder, if it is on this machine."""
         return Path(self.place.path)
 
 
 def train(
     specs: Specs, options: TrainOptions, on_result: OnResult, on_note: Callable[[str], None] = print
 ) -> list[TrialEnd]:
-    """Trains every experiment, after everything has been checked.
+    """Checks all experiments, then trains them one after another.
 
     Args:
         specs: Specifications by name, as in an experiment file.
         options: What the command line sets.
-        on_result: Called at each iteration with the trial's number and what it varies, such as `2_lr=0.01`, its
+        on_result: Called at each iteration with the trial's number and varied values, such as `2_lr=0.01`, its
             result and its stop criteria.
-        on_note: Called with how each experiment samples, before it starts, and with what it waits for, where others use
-            the cluster. Default: prints it.
+        on_note: Called with each experiment's sampler before it starts, and with the resources that it waits for when
+            others use the cluster. Default: print.
 
     Returns:
         How each trial ended.
 
     Raises:
-        ConfigError: If something does not fit; nothing has been written then.
+        ConfigError: If anything does not fit; in that case, nothing is written.
     """
     experiments = parse_experiments(specs, options)
     check_surroundings()
@@ -132,9 +132,9 @@ def _train(
     on_result: OnResult,
     on_note: Callable[[str], None],
 ) -> list[TrialEnd]:
-    """Trains experiments whose folders this process holds."""
-    own_ray = not ray.is_initialized()
-    if own_ray:
+    """Trains experiments whose folders this process has locked."""
+    owns_ray = not ray.is_initialized()
+    if owns_ray:
         _start_ray(options, address)
     try:
         available = ray.cluster_resources()
@@ -142,22 +142,22 @@ def _train(
             for variant in experiment.variants:
                 check_resources(variant.resources, available)
         ends: list[TrialEnd] = []
-        for experiment in experiments:  # one by one: side by side, all would go into the first one's folder
+        for experiment in experiments:  # one at a time: Tune would put parallel ones into the first one's folder
             ends += _run(experiment, options, on_result, on_note)
             if any(end.status == INTERRUPTED for end in ends):
                 break
         return ends
     finally:
-        if own_ray:
+        if owns_ray:
             ray.shutdown()
 
 
 def _address(options: TrainOptions) -> str | None:
-    """The address for Ray to start with, unless this process has started it."""
+    """Returns the address to start Ray with; not used if this process has already started it."""
     if options.ray_address is not None:
         return cluster_address(options.ray_address)
     own = (options.ray_num_cpus, options.ray_num_gpus, options.ray_object_store_memory)
-    # A cluster that runs already cannot be given sizes.
+    # Only a new cluster can be given sizes.
     return "local" if ray.is_initialized() or any(given is not None for given in own) else cluster_address(None)
 
 
@@ -175,38 +175,38 @@ def _start_ray(options: TrainOptions, address: str | None) -> None:
         )
     except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
         said = " ".join(str(error).split())
-        raise ConfigError(f"ray: expected a cluster that can be used, got: {said} Check the --ray options.") from error
+        raise ConfigError(f"ray: expected a usable cluster, got: {said} Check the --ray options.") from error
     except OSError as error:
         raise ConfigError(
-            f"ray: expected that Ray can write its own files here, got: {error}. Set RAY_TMPDIR and HOME to "
-            "folders that can be written, RAY_TMPDIR to one with a short path."
+            f"ray: expected writable folders for Ray's own files, got: {error}. Set RAY_TMPDIR and HOME to such "
+            "folders, RAY_TMPDIR to one with a short path."
         ) from error
-    except SystemExit:  # what Ray's own handler makes of SIGTERM
+    except SystemExit:  # from Ray's own handler of SIGTERM
         signal.signal(signal.SIGTERM, handler)
         signal.raise_signal(signal.SIGTERM)
         raise
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # Ray's own would end this process amid Tune's work
+        signal.signal(signal.SIGTERM, handler)  # Ray's own would end this process while Tune works
 
 
 def _run(
     experiment: Experiment, options: TrainOptions, on_result: OnResult, on_note: Callable[[str], None]
 ) -> list[TrialEnd]:
     name, spec, reason = experiment.name, experiment.spec, experiment.default_sampler_reason
-    on_note(f"{name}: {'samples on arrays' if reason is None else f'uses {_default_sampler(reason)}'}")
-    exported = experiment.restored is not None and (experiment.restored / MANIFEST).exists()
-    if exported and not options.resume:
-        on_note(f"{name}: starts with exported weights; optimizers and counters begin anew")
-    sampling = "on arrays" if reason is None else _default_sampler(reason)
+    sampler = "the batched sampler" if reason is None else f"RLlib's default sampler, because of {reason}"
+    on_note(f"{name}: uses {sampler}")
+    is_exported = experiment.restored is not None and (experiment.restored / MANIFEST).exists()
+    if is_exported and not options.resume:
+        on_note(f"{name}: starts from exported weights, with new optimizers and counters")
     record = experiment.place / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
-    record.write_text(as_json({"experiment": spec, "sampling": sampling, **provenance()}))
+    record.write_text(as_json({"experiment": spec, "sampling": sampler, **provenance()}))
     config = {**with_samplers(spec.get("config", {})), "env": spec["env"]}
     if reason is not None:
         config["env_runner_cls"] = TagRunner
     state = newest_state(experiment.place)
     if state is not None:  # the run is resumed
         state.write_text(without_decisions(state.read_text()))
-    algorithm = (FROM_EXPORTED if exported else {}).get(spec["run"], spec["run"])
+    algorithm = (FROM_EXPORTED if is_exported else {}).get(spec["run"], spec["run"])
     scheduler, storage = scheduler_of(spec), LateDeletion.at(experiment.storage)
     with logger_callbacks(spec.get("loggers", {})) as loggers:
         analysis = tune.run(
@@ -229,22 +229,18 @@ def _run(
     return [_trial_end(trial, experiment.storage) for trial in analysis.trials]
 
 
-def _default_sampler(reason: str) -> str:
-    return f"RLlib's default sampler, because of {reason}"
-
-
 def _quiet(verbose: int) -> None:
-    """Keeps Ray's own noise out of ours unless it is asked for."""
+    """Silences Ray's own output unless the user asks for it."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     warnings.filterwarnings("ignore", message=PBT_WARNING, category=UserWarning)
-    # Before the first episode ends there is no return: a scheduler is to wait for it, and not to end the run.
+    # There is no return before the first episode ends: a scheduler must wait for it, and not end the run.
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"
     if verbose == 0:
         os.environ["RAY_AIR_NEW_OUTPUT"] = "0"
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"ray\.")  # tips for later versions of Ray
         for name in ("ray", "ray.rllib"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # how a trial ended is ours to say
+        logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # we say ourselves how a trial ended
         gymnasium.logger.min_level = gymnasium.logger.ERROR
 
 
@@ -252,25 +248,25 @@ def _trial_end(trial: Trial, storage: Place) -> TrialEnd:
     result, place = trial.last_result or {}, storage / trial_folder(trial)
     status, error = trial.status, trial_error(trial)
     if status != Trial.ERROR and not result.get("done"):
-        status = INTERRUPTED  # Tune calls a trial that it stopped at Ctrl-C terminated, too
+        status = INTERRUPTED  # Tune also calls a trial terminated that it stopped at Ctrl-C
     if status == Trial.TERMINATED and not env_steps(result):
         status, error = Trial.ERROR, NOTHING_PLAYED
-    here = Path(trial.local_path, JSON)  # what Tune's logger writes, and Tune then copies to the trial's folder
+    here = Path(trial.local_path, JSON)  # written by Tune's logger, then copied by Tune to the trial's folder
     if status == Trial.TERMINATED and here.exists():
         written, iteration = _last_written(place / JSON), result[ITERATION]
-        if written != iteration:  # Tune goes on where it cannot write results
+        if written != iteration:  # Tune carries on when it cannot write results
             status = Trial.ERROR
             error = (
                 f"{JSON}: expected {iteration} iterations, found {written}: the others could not be written. "
-                f"Make room where the results go, and copy {here} there."
+                f"Free some space in the results folder, and copy {here} there."
             )
     return TrialEnd(place, status, result, error, here.exists())
 
 
 def _last_written(file: Place) -> int:
-    """The last iteration in a trial's file of results; 0 if it is not there."""
+    """Returns the last iteration in a trial's file of results; 0 if there is no such file."""
     try:
         results = parse_results(file.read_text())
-    except (FileNotFoundError, ValueError):  # ValueError: a full disk left no whole line
+    except (FileNotFoundError, ValueError):  # ValueError: a full disk left no complete line
         return 0
     return int(results[-1][ITERATION]) if results else 0

@@ -417,7 +417,7 @@ COMMANDS = [
     (["train", "file", "{quick}", "--storage-path", "/proc/none"], "expected a writable folder"),
     (
         ["train", "file", "{quick}", "--storage-path", "{tmp}/out", "--resume"],
-        "--resume: expected an experiment begun before",
+        "--resume: expected an experiment started before",
     ),
     (["train", "file", "{quick}", "--storage-path", "{tmp}/out", "--restore", "{tmp}"], "The checkpoint is missing"),
     (["train", "file", "{quick}", "--scheduler", "none"], "scheduler: type: expected one of"),
@@ -441,7 +441,7 @@ COMMANDS = [
     (["plot", "{bad}"], "expected a readable result.json or progress.csv"),
     (["plot", "{tmp}", "{tmp}"], "--label: expected different labels"),
     (["rollout", "{tmp}", "--seed", "-1"], "found neither"),
-    (["train", "file", "{gpu}"], "expected a trial that asks for at most the 0 GPUs that are here, got 1"),
+    (["train", "file", "{gpu}"], "expected a trial that requests at most the 0 GPUs that are here, got 1"),
     (["train", "file", "{quick}", "--num-samples", "0"], "num_samples: expected an integer of at least 1, got 0"),
     (["train", "file", "{quick}", "--ray-address", "127.0.0.1:1"], "--ray-address: expected a cluster at 127.0.0.1:1"),
     (["plot", "{tmp}", "--label", "a", "--label", "b"], "--label: expected one for each of the 1 runs, got 2"),

@@ -123,6 +123,6 @@ def test_a_run_says_how_it_samples(ray_session: None, tmp_path: Path) -> None:
         (record,) = (tmp_path / backend / "tag_quick").glob("run_*.json")
         assert json.loads(record.read_text())["sampling"] in notes[-1]
     assert notes == [
-        "tag_quick: samples on arrays",
+        "tag_quick: uses the batched sampler",
         "tag_quick: uses RLlib's default sampler, because of backend: mpe2",
     ]

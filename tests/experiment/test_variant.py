@@ -125,7 +125,7 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("tag_quick", evaluated(model={"custom_model": None}), "evaluation_config: model: expected custom_model"),
     ("tag_quick", evaluated(env="CartPole-v1"), "evaluation_config: env: expected a TagEnv as in training"),
     ("tag_quick", evaluated(env="nowhere"), "evaluation_config: env: expected an import path such as"),
-    ("tag_quick", evaluated(multiagent={"policies": ["class_a"]}), "expected no policies, which hold for the whole run"),
+    ("tag_quick", evaluated(multiagent={"policies": ["class_a"]}), "expected no policies, which hold for the whole"),
     ("tag_quick", evaluated(num_env_runners=2), "num_env_runners: expected evaluation_num_env_runners next to"),
     ("tag_quick", evaluated(normalize_actions=False), "evaluation_config: normalize_actions: expected True"),
     (

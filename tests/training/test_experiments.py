@@ -101,7 +101,7 @@ def test_the_gpu_experiment_reaches_its_check(ray_session: None, tmp_path: Path)
     parse_experiments(experiments)
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here, so the check has nothing to refuse")
-    with pytest.raises(ConfigError, match="asks for at most the 0 GPUs that are here, got 1"):
+    with pytest.raises(ConfigError, match="requests at most the 0 GPUs that are here, got 1"):
         train(experiments, TrainOptions(storage_path=str(tmp_path)), lambda *_: None)
     assert list(tmp_path.iterdir()) == []
 

@@ -79,7 +79,7 @@ def test_what_listens_and_is_no_cluster_is_refused(prefix: str, stranger: Server
 def test_another_server_of_the_protocol_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "ANSWER_TIMEOUT_S", 0.5)
     server = Server(bytes(3) + preflight.SETTINGS + bytes(5))
-    with pytest.raises(ConfigError, match=r"expected a cluster at .* is not Ray, or of another version"):
+    with pytest.raises(ConfigError, match=r"expected a cluster at .* is not Ray, or another version of it"):
         cluster_address(server.address)
     server.close()
 
@@ -118,7 +118,7 @@ def test_what_is_no_address_is_refused(address: str, why: str) -> None:
 def test_variables_that_ray_refuses(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     check_surroundings()
     monkeypatch.setenv(name, "/somewhere")
-    with pytest.raises(ConfigError, match=rf"^{name}: expected it not to be set, .* got /somewhere\. Unset it"):
+    with pytest.raises(ConfigError, match=rf"^{name}: expected it to be unset, .* got /somewhere\. Unset it"):
         check_surroundings()
 
 
@@ -130,7 +130,9 @@ def test_a_run_of_another_version_is_not_begun_anew(tmp_path: Path) -> None:
     for content in (json.dumps(state), "{", ""):
         state_file = experiment.place / "experiment_state-2026-11-25_09-41-44.json"
         state_file.write_text(content)
-        with pytest.raises(ConfigError, match=r"--resume: expected that Tune can read .*41-44\.json, got \w+Error: "):
+        with pytest.raises(
+            ConfigError, match=r"--resume: expected a state that Tune can read in .*41-44\.json, got \w+Error: "
+        ):
             check_resumable(experiment)
 
 
@@ -143,6 +145,6 @@ def test_where_ray_cannot_write_nothing_begins(folder: str, tmp_path: Path) -> N
     )  # fmt: skip
     shutil.rmtree(folder, ignore_errors=True)
     assert done.returncode == 2
-    assert done.stderr.startswith("error: ray: expected that Ray can write its own files here, got: ")
+    assert done.stderr.startswith("error: ray: expected writable folders for Ray's own files, got: ")
     assert len(done.stderr.strip().splitlines()) == 1
     assert not (tmp_path / "results").exists()

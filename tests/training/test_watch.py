@@ -32,6 +32,6 @@ def test_a_run_that_waits_for_others_says_so(
     (end,) = train(experiments, TrainOptions(storage_path=str(tmp_path)), lambda *_: None, note)
     assert end.status == "TERMINATED"
     assert notes == [
-        "tag_quick: samples on arrays",
-        "waiting for 2 CPUs (1 free), which others use; the trial begins when they are free",
+        "tag_quick: uses the batched sampler",
+        "waiting for 2 CPUs (1 free), which others use; the trial starts when they are free",
     ]
