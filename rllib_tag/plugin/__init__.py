@@ -1,1 +1,1 @@
-"""What RLlib loads: environment, model, policy mapping, callbacks."""
+"""What RLlib loads: environments, model, policy mapping, callbacks and samplers."""

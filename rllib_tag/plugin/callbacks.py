@@ -1,4 +1,4 @@
-"""An episode's metrics as RLlib custom metrics."""
+"""Episode metrics as RLlib custom metrics."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from rllib_tag.plugin.env import STATS_KEY
 class TagCallbacks(DefaultCallbacks):
     """Reports the metrics of `EpisodeStats` under `env_runners/custom_metrics`.
 
-    RLlib adds `_mean`, `_min` and `_max` to each name: `env_runners/custom_metrics/return_adversary_mean`
-    and so on, in Tune's results and TensorBoard alike.
+    RLlib adds `_mean`, `_min` and `_max` to each name, as in `env_runners/custom_metrics/return_adversary_mean`, both
+    in Tune's results and in TensorBoard.
 
     Example:
         >>> from ray.rllib.algorithms.ppo import PPOConfig
@@ -22,7 +22,7 @@ class TagCallbacks(DefaultCallbacks):
     """
 
     def on_episode_end(self, *, episode: Any, **kwargs: Any) -> None:
-        """Copies the metrics of a finished episode; one that failed has none."""
+        """Copies the metrics of a finished episode; a failed episode has none."""
         if isinstance(episode, Exception):
             return
         stats = (episode.last_info_for("__common__") or {}).get(STATS_KEY, {})

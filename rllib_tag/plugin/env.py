@@ -1,4 +1,4 @@
-"""Games whose team talks as RLlib multi-agent environments: any game, and MPE `simple_tag_v3`."""
+"""RLlib multi-agent environments with communication: any game, and MPE `simple_tag_v3`."""
 
 from __future__ import annotations
 
@@ -22,39 +22,39 @@ Observations = dict[str, dict[str, np.ndarray]]
 
 
 class CommEnv(MultiAgentEnv):
-    """A game whose agents hear who is in range.
+    """A game whose agents hear the teammates in range.
 
-    The observation of an agent of the team is a dict of float32 arrays, for a team of N, histories of T steps and
-    messages of F numbers:
+    The observation of a team member is a dict of float32 arrays, for a team of N, histories of T steps and messages of
+    F numbers:
 
-    | key | shape | what |
+    | key | shape | content |
     | --- | --- | --- |
-    | `messages` | (N, T, F) | the messages that arrived, oldest step first, zero where none did |
-    | `message_mask` | (N, T) | 1 where a message's step exists and arrived |
-    | `links` | (N, N) | links between agents whose messages arrived |
-    | `self` | (N,) | one-hot, which of the N the receiver is |
-    | `team` | (N, D) | critic only: what the game tells critics of every agent of the team, and its class one-hot |
-    | other kinds | (K, D) | critic only: what the game tells critics of the K entities of a kind; no such key for 0 |
+    | `messages` | (N, T, F) | the messages that arrived, oldest step first; zero where none did |
+    | `message_mask` | (N, T) | 1 where the message of a step exists and arrived |
+    | `links` | (N, N) | the links between agents whose messages arrived |
+    | `self` | (N,) | one-hot: which of the N agents the receiver is |
+    | `team` | (N, D) | critic only: the critics' state of each team member, and its class one-hot |
+    | other kinds | (K, D) | critic only: the critics' state of the K entities of a kind; no such key if K is 0 |
 
-    Links and the critics' state come from the true world, class views from the (wrapped) env's observations, and the
-    episode's statistics from the env's own steps below the wrappers.
+    Links and the critics' state come from the true world state, class views from the (wrapped) env's observations, and
+    episode statistics from the env's own steps inside the wrappers.
 
     Args:
-        config: The keys of `CommEnvConfig` as one mapping (`register_env` gives a dict).
+        config: The keys of `CommEnvConfig` as one mapping (`register_env` passes a dict).
         **kwargs: The same keys as keywords (an env given by class path gets keywords).
 
     Attributes:
         config: The configuration.
-        games: The one game, as `TeamGames`.
+        games: The game, as `TeamGames` with one game.
         par_env: The wrapped PettingZoo parallel env.
 
     Raises:
-        ConfigError: If a key is unknown or a value does not fit.
+        ConfigError: If a key is unknown or a value is invalid.
 
     Example:
         >>> env = CommEnv(game="rllib_tag.games.SpeakerListener", comm_range=float("inf"))
         >>> observations, _ = env.reset(seed=0)
-        >>> observations["listener_0"]["message_mask"][:, -1].tolist()  # whom it hears now
+        >>> observations["listener_0"]["message_mask"][:, -1].tolist()  # which agents it hears now
         [1.0, 1.0]
     """
 
@@ -67,7 +67,7 @@ class CommEnv(MultiAgentEnv):
             raise ConfigError(f"{name}: expected a mapping or keywords, got {config!r}.")
         twice = sorted(set(given) & set(kwargs))
         if twice:
-            raise ConfigError(f"{name}: expected each key once, got {', '.join(twice)} as a dict and as a keyword.")
+            raise ConfigError(f"{name}: expected each key once, got {', '.join(twice)} in the dict and as a keyword.")
         self.config = self.kind.from_mapping({**given, **kwargs})
         world = self.config.world(1)
         (self.par_env,) = world.envs
@@ -87,7 +87,7 @@ class CommEnv(MultiAgentEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, dict[str, dict[str, Any]]]:
-        """Starts an episode; the same seed gives the same episode for the same actions."""
+        """Starts a new episode; the same seed and actions give the same episode."""
         super().reset(seed=seed, options=options)
         self.games.reset([seed], options=options)
         self.agents = list(self.possible_agents)
@@ -96,14 +96,14 @@ class CommEnv(MultiAgentEnv):
     def step(
         self, action_dict: Mapping[str, Any]
     ) -> tuple[Observations, dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
-        """Plays one step for all agents.
+        """Steps the game with the actions of all agents.
 
         Args:
             action_dict: An action for every agent in `self.agents`.
 
         Returns:
-            Observations, rewards (the env's own, plus shaping where configured), terminateds, truncateds (both
-            with `__all__`) and infos; the last step's infos hold the episode's statistics under `__common__`.
+            Observations, rewards (the env's own, plus shaping if configured), terminateds, truncateds (both with
+            `__all__`) and infos; the infos of the last step contain the episode's statistics under `__common__`.
         """
         agents = self.agents
         step = self.games.step({agent: np.asarray(action_dict[agent])[None] for agent in agents}, restart=False)
@@ -119,25 +119,25 @@ class CommEnv(MultiAgentEnv):
 
     @property
     def group_of(self) -> dict[str, str]:
-        """The class of each agent, by the name of its policy."""
+        """The class of each agent, which has the name of its policy."""
         return self.games.game.group_of
 
     @property
     def stats(self) -> EpisodeStats:
-        """What has been counted of the running episode."""
+        """The statistics of the current episode."""
         return self.games.stats
 
     @property
     def linked(self) -> np.ndarray:
-        """Which agents of the team are linked now: (N, N) booleans."""
+        """Which team members are linked now: (N, N) booleans."""
         return self.games.view.links[0]
 
     def render(self) -> np.ndarray | None:
-        """The frame that the env draws, as uint8 with `render_mode: rgb_array`."""
+        """Renders the env; with `render_mode: rgb_array`, returns the frame as uint8."""
         return self.par_env.render()
 
     def close(self) -> None:
-        """Frees what rendering holds."""
+        """Closes the env, which frees the resources of rendering."""
         self.par_env.close()
 
     def _observe(self) -> Observations:
@@ -151,29 +151,28 @@ class CommEnv(MultiAgentEnv):
 
 
 class TagEnv(CommEnv):
-    """Class A and class B adversaries hunt good agents and hear who is in range.
+    """Class A and class B adversaries hunt good agents and hear the teammates in range.
 
-    An adversary's observation is that of `CommEnv`, with messages of F = 8 + 2z + 4y numbers for z landmarks and y
-    good agents, and for critics `team` (N, 6): true position, velocity and class one-hot of every adversary, `good`
-    (y, 4): true position and velocity of every good agent, and `landmarks` (z, 2): true positions.
+    An adversary's observation is that of `CommEnv`. A message has F = 8 + 2z + 4y numbers for z landmarks and y good
+    agents. The critics' state is `team` (N, 6), the true position, velocity and class one-hot of each adversary; `good`
+    (y, 4), the true position and velocity of each good agent; and `landmarks` (z, 2), their true positions.
 
-    A learning good agent's: `own` (4,), `adversaries` (x, 2), `good` (y - 1, 4) if y > 1, `landmarks` (z, 2)
+    A learning good agent observes `own` (4,), `adversaries` (x, 2), `good` (y - 1, 4) if y > 1, and `landmarks` (z, 2)
     if z > 0, in absolute coordinates.
 
-    Episodes end by truncation after `max_cycles` of MPE's steps, or by termination before with
-    `terminate_on_success`.
+    Episodes are truncated after `max_cycles` MPE steps; with `terminate_on_success`, they may terminate earlier.
 
     Args:
-        config: The keys of `TagEnvConfig` as one mapping (`register_env` gives a dict).
+        config: The keys of `TagEnvConfig` as one mapping (`register_env` passes a dict).
         **kwargs: The same keys as keywords (an env given by class path gets keywords).
 
     Attributes:
         config: The `TagEnvConfig`.
-        roster: Who is who.
+        roster: The agents and their classes.
         par_env: The wrapped PettingZoo parallel env; `par_env.unwrapped.world` is MPE's true state.
 
     Raises:
-        ConfigError: If a key is unknown or a value does not fit.
+        ConfigError: If a key is unknown or a value is invalid.
 
     Example:
         >>> env = TagEnv(num_class_a=3, num_class_b=1, comm_range=0.5)
@@ -190,27 +189,30 @@ class TagEnv(CommEnv):
 
     @property
     def roster(self) -> Roster:
-        """Who is who."""
+        """The agents and their classes."""
         return self.config.roster
 
     @property
     def positions(self) -> np.ndarray:
-        """(N + y, 2) true positions in world units, adversaries first."""
+        """The true positions (N + y, 2) in world units, adversaries first."""
         return self.games.facts["positions"][0]
 
     @property
     def velocities(self) -> np.ndarray:
-        """(N + y, 2) true velocities in world units a second."""
+        """The true velocities (N + y, 2) in world units per second, adversaries first."""
         return self.games.facts["velocities"][0]
 
     @property
     def landmark_positions(self) -> np.ndarray:
-        """(z, 2) true positions."""
+        """The true positions of the landmarks (z, 2) in world units."""
         return self.games.facts["landmarks"][0]
 
 
 def _by_agent(agents: Sequence[str], own: Arrays, common: Arrays) -> Observations:
-    """Each agent's own arrays, of (n, ...), and those that all have, of (1, ...): copies, since they share memory."""
+    """Splits each agent's own arrays, from (n, ...), and adds the common ones, from (1, ...).
+
+    The arrays are copied, because they share memory.
+    """
     return {
         agent: {
             **{key: value[i].copy() for key, value in own.items()},

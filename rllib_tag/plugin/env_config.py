@@ -1,4 +1,4 @@
-"""What `env_config` may say."""
+"""The keys of `env_config`."""
 
 from __future__ import annotations
 
@@ -25,38 +25,39 @@ from rllib_tag.world.tag import TagGame
 from rllib_tag.world.team_games import TeamGames
 
 RenderMode = Literal["human", "rgb_array"]
-# Options of mpe2's `simple_tag_v3` that `env_config` does not take, and why.
-NOT_TAKEN = {
-    "num_adversaries": "it is num_class_a + num_class_b. Set these",
+# Options of mpe2's `simple_tag_v3` that `env_config` does not accept, and why.
+NOT_ACCEPTED = {
+    "num_adversaries": "it is num_class_a + num_class_b. Set those instead",
     "curriculum": "mpe2 1.1 never leaves its first stage, in which prey has half its speed. Remove it",
-    "num_agent_neighbors": "class views are read from MPE's full observations. Limit who is heard by comm_range",
-    "num_landmark_neighbors": "class views are read from MPE's full observations. Set num_obstacles",
-    "dynamic_rescaling": "it changes nothing but the picture. Remove it",
-    "benchmark_data": "contacts are counted in the episode's metrics anyway. Remove it",
+    "num_agent_neighbors": "class views need MPE's full observations. Set comm_range to limit who is heard",
+    "num_landmark_neighbors": "class views need MPE's full observations. Set num_obstacles instead",
+    "dynamic_rescaling": "it only changes how the game is rendered. Remove it",
+    "benchmark_data": "the episode metrics already count contacts. Remove it",
 }
 Backend = Literal["auto", "mpe2", "batched"]
 
 
 @dataclasses.dataclass(frozen=True)
 class EnvConfig(abc.ABC):
-    """What `env_config` may say of any game.
+    """The keys of `env_config` that all games have.
 
     Args:
-        comm_range: Euclidean range of links in world units; 0 = nobody hears, infinity = all do. Default: 1.
+        comm_range: Euclidean range of links in world units; 0 = nobody hears anybody, infinity = everybody hears
+            everybody. Default: 1.
         comm_hops: Links that information may cross in one step. Default: 2.
-        history_length: T, the steps of own observation that a message carries. Default: 4.
+        history_length: T, the number of steps of the sender's own observations in a message. Default: 4.
         wrappers: SuperSuit or PettingZoo wrappers, as import paths or as mappings with `type` and arguments,
             applied to the PettingZoo env in order. Default: none.
-        shaping: c, the weight of the potential-based shaping of the team's reward. Default: 0.
-        shaping_gamma: The discount in the shaping; use the training's own. Default: 0.99.
-        backend: What plays the game in training by `rllib train`, and in evaluation: `mpe2`, one game after the
-            other; `batched`, all games of a runner at once; `auto`, `batched` unless something else in the config,
-            such as wrappers, needs the other. A `TagEnv` by itself, and any other RLlib process, always plays one
-            game after the other. Default: `auto`.
+        shaping: Weight of the potential-based shaping of the team's rewards. Default: 0.
+        shaping_gamma: Discount of the shaping; use that of the training. Default: 0.99.
+        backend: What runs the games of `rllib train` and `rllib evaluate`: `mpe2`, one game after another; `batched`,
+            all games of a runner at once; `auto`, `batched` unless something else in the config, such as wrappers,
+            needs `mpe2`. A `TagEnv` on its own or in another RLlib process always runs one game after another.
+            Default: `auto`.
         render_mode: `human`, `rgb_array` or None. Default: None.
 
     Raises:
-        ConfigError: If a value does not fit.
+        ConfigError: If a value is invalid.
     """
 
     comm_range: float = 1.0
@@ -88,11 +89,11 @@ class EnvConfig(abc.ABC):
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> EnvConfig:
-        """Builds it from a mapping such as YAML's; an unknown key is an error that names the nearest."""
+        """Builds it from a mapping such as parsed YAML; the error for an unknown key names the nearest known one."""
         return dataclass_from_mapping(cls, "env_config", mapping)
 
     def as_mapping(self) -> dict[str, Any]:
-        """All keys that `from_mapping` takes, with their values."""
+        """Returns all keys that `from_mapping` takes, with their values."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
@@ -102,13 +103,13 @@ class EnvConfig(abc.ABC):
 
     @property
     def policies(self) -> tuple[str, ...]:
-        """The policies that act in this game: those of the classes that have members, and of others that learn."""
+        """The policies that act in this game: those of classes that have members, then those of others that learn."""
         present = tuple(name for name, agents in self.game.classes.items() if agents)
         return (*present, *self.game.others) if self.game.others_learn else present
 
     @property
     def unbatched_reason(self) -> str | None:
-        """What in it cannot be played with all games of a runner at once; None if nothing."""
+        """Why all games of a runner cannot be run at once; None if they can."""
         if self.backend == "mpe2":
             return "backend: mpe2"
         if self.wrappers:
@@ -116,14 +117,14 @@ class EnvConfig(abc.ABC):
         return f"render_mode: {self.render_mode}" if self.render_mode else None
 
     def world(self, num_games: int) -> PettingZooWorld:
-        """B games as PettingZoo envs, wrapped."""
+        """Returns B games as wrapped PettingZoo envs."""
         return PettingZooWorld(self.game, num_games, lambda env: wrap(env, self.wrappers), self.render_mode)
 
     def batched_world(self, num_games: int) -> World:
-        """B games at once, on arrays where the game has such a version.
+        """Returns B games that run at once, on arrays if the game has such a version.
 
         Raises:
-            ConfigError: If they cannot be played so.
+            ConfigError: If this config does not allow that.
         """
         if self.unbatched_reason is not None:
             raise ConfigError(
@@ -133,7 +134,7 @@ class EnvConfig(abc.ABC):
         return self.game.batched(num_games) or self.world(num_games)
 
     def games(self, world: World) -> TeamGames:
-        """The games of a world, whose team talks as this says."""
+        """Returns the games of a world with communication, as configured."""
         return TeamGames(
             self.game, world, comm_range=self.comm_range, history_length=self.history_length, shaping=self.shaping,
             shaping_gamma=self.shaping_gamma,
@@ -142,14 +143,14 @@ class EnvConfig(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class CommEnvConfig(EnvConfig):
-    """What `env_config` may say of `CommEnv`: `game`, the keys of `EnvConfig`, and what the game's constructor takes.
+    """The keys of `env_config` for `CommEnv`: `game`, those of `EnvConfig`, and the game's constructor arguments.
 
     Args:
-        path: The import path of a `Game`, given as `game`.
-        options: What its constructor is given. Default: nothing.
+        path: The import path of a `Game`; its key is `game`.
+        options: The arguments of its constructor. Default: none.
 
     Raises:
-        ConfigError: If a value does not fit, or if the game cannot be built.
+        ConfigError: If a value is invalid, or if the game cannot be built.
     """
 
     path: str = ""
@@ -162,40 +163,40 @@ class CommEnvConfig(EnvConfig):
             inspect.signature(kind).bind(**self.options)
         except TypeError as error:
             keys = [field.name for field in dataclasses.fields(EnvConfig)]
-            taken = ", ".join(inspect.signature(kind).parameters) or "nothing"
+            taken = ", ".join(inspect.signature(kind).parameters) or "none"
             raise ConfigError(
-                f"env_config: expected {', '.join(keys)}, or what {self.path} takes, which is {taken}; {error}. "
-                "Use these."
+                f"env_config: expected {', '.join(keys)}, or the arguments of {self.path} ({taken}): {error}. "
+                "Use these keys."
             ) from error
         try:
             _, spaces = self.game.layout, self.game.action_spaces
         except Exception as error:  # a lab's game may raise anything
             raise ConfigError(
-                f"env_config: game: expected one that can be played, got {type(error).__name__}: {error} Correct it."
+                f"env_config: game: expected one that can be played, got {type(error).__name__}: "
+                f"{str(error).rstrip('.')}. Correct it."
             ) from error
-
         for agent, space in spaces.items():
             is_unit_box = isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.is_bounded()
             if not isinstance(space, gym.spaces.Discrete) and not (
                 is_unit_box and (space.low == 0).all() and (space.high == 1).all()
             ):
                 raise ConfigError(
-                    f"env_config: game: expected actions in Discrete(n) or Box(0, 1, (n,)), got {space} of {agent}. "
-                    "Wrap the env in parallel_env."
+                    f"env_config: game: expected actions in Discrete(n) or Box(0, 1, (n,)), got {space} for {agent}. "
+                    "Convert them by a wrapper in the game's parallel_env."
                 )
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> CommEnvConfig:
-        """Builds it from a mapping such as YAML's."""
+        """Builds it from a mapping such as parsed YAML."""
         if "game" not in mapping:
-            raise ConfigError("env_config: expected game: the import path of a rllib_tag.Game, got none. Name one.")
+            raise ConfigError("env_config: expected game, the import path of a rllib_tag.Game, got none. Add it.")
         known = {field.name for field in dataclasses.fields(EnvConfig)}
         common = {key: value for key, value in mapping.items() if key in known}
         options = {key: value for key, value in mapping.items() if key not in known and key != "game"}
         return cls(**common, path=mapping["game"], options=options)
 
     def as_mapping(self) -> dict[str, Any]:
-        """All keys that `from_mapping` takes, with their values."""
+        """Returns all keys that `from_mapping` takes, with their values."""
         common = {field.name: getattr(self, field.name) for field in dataclasses.fields(EnvConfig)}
         return {"game": self.path, **common, **self.options}
 
@@ -207,23 +208,23 @@ class CommEnvConfig(EnvConfig):
 
 @dataclasses.dataclass(frozen=True)
 class TagEnvConfig(EnvConfig):
-    """What `env_config` may say of `TagEnv`, besides the keys of `EnvConfig`.
+    """The keys of `env_config` for `TagEnv`: those of `EnvConfig`, and these.
 
     Args:
-        num_class_a: Adversaries that see the landmarks. Default: 2.
-        num_class_b: Adversaries that see the good agents. Default: 2.
-        num_good: Good agents, the prey. Default: 1.
-        num_obstacles: Landmarks. Default: 2.
-        max_cycles: Steps an episode. Default: 100.
-        continuous_actions: Box(0, 1, (5,)) in place of Discrete(5). Default: False.
+        num_class_a: The number of adversaries that see the landmarks. Default: 2.
+        num_class_b: The number of adversaries that see the good agents. Default: 2.
+        num_good: The number of good agents, the prey. Default: 1.
+        num_obstacles: The number of landmarks. Default: 2.
+        max_cycles: The maximum number of steps per episode. Default: 100.
+        continuous_actions: Whether actions are Box(0, 1, (5,)) instead of Discrete(5). Default: False.
         full_observation: Whether every adversary gets both class views. Default: False.
-        good_policy: `random`, `evasive`, `learned` (third policy `good`) or a path to exported weights.
+        good_policy: `random`, `evasive`, `learned` (by a third policy, `good`) or a path to exported weights.
             Default: `random`.
-        terminate_on_success: Whether an episode ends as soon as every good agent is touched at the same time. Played
-            on mpe2. Default: False.
+        terminate_on_success: Whether an episode ends as soon as all good agents are touched at the same time. Needs
+            mpe2 to run the game. Default: False.
 
     Raises:
-        ConfigError: If a value does not fit.
+        ConfigError: If a value is invalid.
     """
 
     num_class_a: int = 2
@@ -251,20 +252,20 @@ class TagEnvConfig(EnvConfig):
         if self.good_policy not in GOOD_POLICIES and not os.path.isdir(self.good_policy):
             raise ConfigError(
                 f"good_policy: expected one of {', '.join(GOOD_POLICIES)} or a folder that `rllib export` wrote, "
-                f"got {self.good_policy!r}."
+                f"got {self.good_policy!r}. Choose one of these."
             )
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> TagEnvConfig:
-        """Builds it from a mapping such as YAML's; an unknown key is an error that names the nearest."""
+        """Builds it from a mapping such as parsed YAML; the error for an unknown key names the nearest known one."""
         for key in mapping:
-            if key in NOT_TAKEN:
-                raise ConfigError(f"env_config: expected no {key}, got {mapping[key]!r}: {NOT_TAKEN[key]}.")
+            if key in NOT_ACCEPTED:
+                raise ConfigError(f"env_config: expected no {key}, got {mapping[key]!r}: {NOT_ACCEPTED[key]}.")
         return dataclass_from_mapping(cls, "env_config", mapping)
 
     @cached_property
     def roster(self) -> Roster:
-        """Who is who."""
+        """The agents and their classes."""
         return Roster(self.num_class_a, self.num_class_b, self.num_good)
 
     @cached_property
@@ -279,10 +280,10 @@ class TagEnvConfig(EnvConfig):
 
     @property
     def unbatched_reason(self) -> str | None:
-        """What in it only mpe2 can do; None if nothing."""
+        """Why all games of a runner cannot be run at once; None if they can."""
         return super().unbatched_reason or ("terminate_on_success" if self.terminate_on_success else None)
 
 
 def read_env_config(mapping: Mapping[str, Any]) -> EnvConfig:
-    """What `env_config` says: of the game that it names, or else of tag."""
+    """Reads an `env_config`: that of the game that it names, or else that of tag."""
     return (CommEnvConfig if "game" in mapping else TagEnvConfig).from_mapping(mapping)

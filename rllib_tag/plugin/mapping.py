@@ -1,4 +1,4 @@
-"""Which policy an agent acts by."""
+"""The mapping of agents to policies."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from rllib_tag.world.roster import Roster
 class ClassPolicyMapping:
     """Maps each agent to the policy of its class: in tag to `class_a` and `class_b`, and good agents to `good`.
 
-    RLlib has one mapping for training and evaluation, whose teams may differ. So the mapping goes by the game in the
-    environment of the worker that asks, and by its own counts, of tag, only where there is no such game to see.
+    RLlib uses one mapping for training and evaluation, whose teams may differ. The mapping therefore looks at the game
+    of the worker that calls it. Only if there is none, it assumes tag with its own counts.
 
     Args:
-        num_class_a: Class A adversaries; the first ones in MPE's names. Default: 2, as in `TagEnv`.
-        num_class_b: Class B adversaries, which follow. Default: 2.
+        num_class_a: The number of class A adversaries, which come first in MPE's names. Default: 2, as in `TagEnv`.
+        num_class_b: The number of class B adversaries, which follow. Default: 2.
 
     Raises:
-        ConfigError: If a count does not fit.
+        ConfigError: If a count is invalid.
 
     Example:
         >>> mapping = ClassPolicyMapping(num_class_a=1, num_class_b=2)
@@ -37,12 +37,12 @@ class ClassPolicyMapping:
         self.roster = Roster(num_class_a, num_class_b, 1)
 
     def __call__(self, agent_id: str, *args: Any, **kwargs: Any) -> str:
-        """The policy of an agent.
+        """Returns the policy of an agent.
 
         Args:
             agent_id: The agent's name.
-            *args: The episode, as RLlib gives it; not used.
-            **kwargs: RLlib's keywords. `worker` is the rollout worker that asks; RLlib gives None while it builds one.
+            *args: The episode that RLlib passes; not used.
+            **kwargs: RLlib's keywords. `worker` is the calling rollout worker, or None while RLlib constructs it.
 
         Raises:
             ConfigError: If the team has no such agent.
@@ -55,22 +55,22 @@ class ClassPolicyMapping:
         if agent_id not in groups:
             raise ConfigError(
                 f"policy_mapping_fn: expected one of {', '.join(groups)}, got {agent_id!r}. "
-                "Give the mapping the num_class_a and num_class_b of env_config."
+                "Set the mapping's num_class_a and num_class_b to those of env_config."
             )
         return groups[agent_id]
 
     @staticmethod
     def _groups_of(worker: Any) -> dict[str, str] | None:
-        """The class of each agent in a worker's game; None where there is none to see."""
+        """Returns the class of each agent in a worker's game; None if the worker has no game."""
         env = getattr(worker, "env", None)
         return getattr(getattr(env, "unwrapped", env), "group_of", None)
 
 
 def acting_policies(config: AlgorithmConfig | SimpleNamespace, env: MultiAgentEnv | SimpleNamespace) -> dict[str, str]:
-    """Which policy each agent of a game acts by, as a worker with this config and this game maps them.
+    """Returns the policy of each agent of a game, as a worker with this config and this game maps it.
 
     Args:
-        config: Its `policy_mapping_fn` is what maps.
+        config: The config whose `policy_mapping_fn` is used.
         env: The game, or a stand-in with its `possible_agents` and its `group_of`.
     """
     worker = SimpleNamespace(config=config, env=env)

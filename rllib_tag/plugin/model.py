@@ -18,23 +18,23 @@ from rllib_tag.plugin.spaces import message_layout
 from rllib_tag.world.finite import first_not_finite
 from rllib_tag.world.layout import MessageLayout, Senses
 
-# By worker and by the name of the model that has them, for `critic: shared`.
+# The critics of `critic: shared`, by worker and by model name.
 _shared_critics: weakref.WeakKeyDictionary[Any, dict[str, SharedCritic]] = weakref.WeakKeyDictionary()
 
 
 class CommModel(TorchModelV2, nn.Module):
-    """Adapter between RLlib and `AdversaryNet`, or `GoodNet` where the observation is a good agent's.
+    """Adapter between RLlib and `AdversaryNet`, or `GoodNet` if the observation is a good agent's.
 
     Args:
         obs_space: The preprocessed space; its `original_space` is one of `CommEnv`'s.
-        action_space: Discrete, or a Box of one axis.
-        num_outputs: What the action distribution needs.
+        action_space: Discrete, or a Box with one axis.
+        num_outputs: The number of inputs of the action distribution.
         model_config: RLlib's model config.
-        name: The model's name.
+        name: The name of the model.
         **custom_model_config: The keys of `CommConfig`.
 
     Raises:
-        ConfigError: If the configuration or the spaces do not fit.
+        ConfigError: If the configuration or the observation space is invalid.
 
     Example:
         >>> from ray.rllib.algorithms.ppo import PPOConfig
@@ -70,28 +70,28 @@ class CommModel(TorchModelV2, nn.Module):
             self.net = GoodNet(num_outputs, config, continuous)
 
     def forward(self, input_dict: dict[str, Any], state: list[Tensor], seq_lens: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Action-distribution inputs (B, num_outputs) of `input_dict["obs"]`, and the unused state."""
+        """Returns the action-distribution inputs (B, num_outputs) for `input_dict["obs"]`, and the unused state."""
         self._obs = input_dict["obs"]
         outputs, self._features = self.net(self._obs, self.layout)
         return outputs, state
 
     def value_function(self) -> Tensor:
-        """Values (B,) of the last forward's observations."""
+        """Returns values (B,) of the observations of the last forward pass."""
         return self.net.value(self._obs, self._features)
 
     def custom_loss(self, policy_loss: list[Tensor], loss_inputs: Any) -> list[Tensor]:
-        """The losses as they are; one that is not finite ends the run before it reaches the weights.
+        """Returns the losses unchanged; a loss that is not finite raises before it reaches the weights.
 
         Args:
             policy_loss: The policy's losses.
             loss_inputs: The minibatch.
 
         Raises:
-            FloatingPointError: If one is not; the message names the first number of the minibatch that is not.
+            FloatingPointError: If a loss is not finite; the message names the first such number in the minibatch.
         """
         if not all(torch.isfinite(loss).all() for loss in policy_loss):
             found = first_not_finite(dict(loss_inputs))
-            cause = f"The minibatch has {found}" if found else "All of the minibatch is finite: lower lr"
+            cause = f"The minibatch contains {found}" if found else "The minibatch is finite; lower lr"
             raise FloatingPointError(
                 f"loss: expected a finite number, got {[loss.item() for loss in policy_loss]}. {cause}."
             )
@@ -99,9 +99,9 @@ class CommModel(TorchModelV2, nn.Module):
 
 
 class SharedCritic(CentralCritic):
-    """A critic that the class policies of one worker hold between them.
+    """A critic that all class policies of one worker share.
 
-    RLlib copies a model before it moves it to a GPU; the copies go on sharing this one.
+    RLlib copies a model before it moves it to a GPU; the copies still share this critic.
     """
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SharedCritic:
@@ -109,10 +109,10 @@ class SharedCritic(CentralCritic):
 
 
 def _shared_critic(config: CommConfig, senses: Senses, name: str) -> SharedCritic:
-    """The one critic of the worker that is being built; a policy built otherwise, as by `restore`, has its own.
+    """Returns the critic of the worker under construction; without one, as in `restore`, a policy gets its own critic.
 
-    An algorithm such as APPO gives each policy a second model, whose weights lag behind. Those share another critic:
-    writing to it must not touch what is being learned.
+    Algorithms such as APPO give each policy a second model, whose weights lag behind. These models share another
+    critic, because writing to it must not change the critic that is being trained.
     """
     worker = worker_being_built()
     if worker is None:

@@ -1,4 +1,4 @@
-"""How good agents act when they are part of the environment."""
+"""Frozen prey: good agents that are part of the environment and act by exported weights."""
 
 from __future__ import annotations
 
@@ -14,23 +14,24 @@ from rllib_tag.world.tag import Prey
 
 
 def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> Prey:
-    """Prey that acts by exported weights, deterministically.
+    """Loads prey that acts by exported weights, deterministically.
 
     Args:
-        folder: What `rllib export` wrote of a run with `good_policy: learned`.
-        continuous: The environment's kind of actions.
+        folder: The folder that `rllib export` wrote for a run with `good_policy: learned`.
+        continuous: Whether the environment's actions are continuous.
 
     Returns:
-        A function from observations of good agents, (M, ...) by key, to their actions.
+        A function that maps observations of good agents, (M, ...) by key, to their actions.
 
     Raises:
-        ConfigError: If the weights do not hold one policy that moves good agents, or act in the other kind of actions.
+        ConfigError: If the export does not contain one policy that controls good agents, or if that policy has the
+            other kind of actions.
     """
     exported = load_exported(folder)
     prey = exported.prey()
     if len(prey) != 1:
         raise ConfigError(
-            f"good_policy: expected weights of one policy that moves good agents in {folder}, got "
+            f"good_policy: expected weights of one policy that controls good agents in {folder}, got "
             f"{', '.join(sorted(prey)) or 'none'} among {', '.join(exported.nets)}. Use another export."
         )
     net = exported.nets[prey.pop()]
@@ -38,7 +39,7 @@ def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> Prey:
         kinds = {False: "discrete", True: "continuous"}
         raise ConfigError(
             f"good_policy: expected weights for {kinds[continuous]} actions, "
-            f"got {kinds[net.continuous]} ones in {folder}."
+            f"got {kinds[net.continuous]} ones in {folder}. Use another export."
         )
 
     def act(observations: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -51,10 +52,10 @@ def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> Prey:
 
 
 def greedy_actions(outputs: torch.Tensor, continuous: bool) -> np.ndarray:
-    """The likeliest actions of action-distribution inputs, as the environment takes them.
+    """Returns the likeliest actions, given action-distribution inputs, in the environment's format.
 
-    Discrete: the largest logit, (B,) integers. Continuous: RLlib's policies act in [-1, 1] and RLlib
-    unsquashes to the space's [0, 1]; so the mean is clipped and mapped alike: (B, n) float32.
+    Discrete: the index of the largest logit, (B,) integers. Continuous: RLlib's policies act in [-1, 1], and RLlib
+    unsquashes actions to the space's [0, 1]; the mean is clipped and mapped in the same way: (B, n) float32.
 
     Source: ray.rllib.utils.spaces.space_utils.unsquash_action.
     """

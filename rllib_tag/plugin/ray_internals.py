@@ -1,4 +1,4 @@
-"""All that relies on what Ray does not document. `tests/plugin/test_ray_internals.py` fails when Ray changes it."""
+"""All code that relies on undocumented parts of Ray; `tests/plugin/test_ray_internals.py` fails when they change."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from ray.util import placement_group_table
 
 try:
     from ray.tune.utils.serialization import _loads_with_cloudpickle as _loads
-except ImportError:  # in earlier versions, reading always unpickles
+except ImportError:  # earlier versions always unpickle
     from ray.tune.utils.serialization import TuneFunctionDecoder
 
     def _loads(state: str) -> Any:
@@ -50,11 +50,11 @@ except ImportError:  # before Ray 2.43
     from ray.air import CheckpointConfig
 
 RLLIB_MARK = "rllib_checkpoint.json"  # in the folder of a checkpoint, and of each policy in it
-ALGORITHM_STATE, POLICY_STATE = "algorithm_state.pkl", "policy_state.pkl"  # beside them
-TUNE_STATE = "experiment_state-"  # begins the names of files with Tune's state of an experiment
-# Tune's warning that a trial which takes another's weights gets a new process: that is safe, and costs seconds.
+ALGORITHM_STATE, POLICY_STATE = "algorithm_state.pkl", "policy_state.pkl"  # in the same folders
+TUNE_STATE = "experiment_state-"  # prefix of the files with Tune's state of an experiment
+# Tune warns that a trial which takes over another's weights gets a new process. That is safe and only costs seconds.
 PBT_WARNING = "Consider boosting PBT"
-FRAME = re.compile(r' +File ".*", line \d+')  # of a traceback
+FRAME = re.compile(r' +File ".*", line \d+')  # a frame of a traceback
 
 __all__ = [
     "ALGORITHM_STATE",
@@ -98,38 +98,38 @@ __all__ = [
 
 
 def worker_being_built() -> Any | None:
-    """The rollout worker whose constructor runs in this process now, if one does."""
-    worker = get_global_worker()  # stays the last one that was built
-    return None if hasattr(worker, "weights_seq_no") else worker  # what the constructor sets last
+    """Returns the rollout worker whose constructor is running in this process, if there is one."""
+    worker = get_global_worker()  # the last one constructed, even after its constructor has returned
+    return None if hasattr(worker, "weights_seq_no") else worker  # the last attribute that the constructor sets
 
 
 def algorithm_names() -> list[str]:
-    """The names that `run:` may have."""
+    """Returns the valid values of `run:`."""
     return sorted(ALGORITHMS)
 
 
 def algorithm_defaults(name: str) -> AlgorithmConfig:
-    """An algorithm's default config, whose attributes are the known keys."""
+    """Returns an algorithm's default config, whose attributes are the known keys."""
     return ALGORITHMS[name]()[1]
 
 
 def required_resources(name: str, config: dict[str, Any]) -> dict[str, float]:
-    """What a trial asks Ray for, from RLlib's own validation and bundles. The config may be changed on the way."""
+    """Returns the resources that a trial requests, by RLlib's own validation and bundles; may modify the config."""
     return ALGORITHMS[name]()[0].default_resource_request(config).required_resources
 
 
 def merged_config(name: str, config: Mapping[str, Any]) -> AlgorithmConfig:
-    """What RLlib makes of a config: its defaults with the config merged into them, key by key, not yet validated."""
+    """Returns RLlib's defaults with a config merged into them key by key, not yet validated."""
     return algorithm_defaults(name).update_from_dict(copy.deepcopy(dict(config)))
 
 
 def evaluation_config(config: AlgorithmConfig) -> AlgorithmConfig:
-    """What RLlib gives the workers that evaluate: a config with its `evaluation_config` merged into it."""
+    """Returns the config of RLlib's evaluation workers: a config with its `evaluation_config` merged into it."""
     return config.get_evaluation_config_object()
 
 
 def policy_configs(config: AlgorithmConfig) -> dict[str, AlgorithmConfig]:
-    """What RLlib gives the policies of workers with a config: by name, the config with their own merged into it."""
+    """Returns the configs that RLlib gives to policies: by name, a config with the policy's own merged into it."""
     if not isinstance(config.policies, dict):
         return dict.fromkeys(config.policies, config)
     specs = {
@@ -142,22 +142,22 @@ def policy_configs(config: AlgorithmConfig) -> dict[str, AlgorithmConfig]:
 
 
 def model_is_registered(name: str) -> bool:
-    """Whether `ModelCatalog.register_custom_model` knows the name."""
+    """Whether a name is registered with `ModelCatalog.register_custom_model`."""
     return _global_registry.contains(RLLIB_MODEL, name)
 
 
 def episode_history(algorithm: Algorithm) -> list[RolloutMetrics]:
-    """The episodes of earlier iterations that the next result's means hold, too."""
+    """Returns the episodes of earlier iterations that the means of the next result include."""
     return algorithm._episode_history
 
 
 def sub_environment_seed(seed: int, worker_index: int, index: int) -> int:
-    """What RLlib's default sampler seeds a game with.
+    """Returns the seed that RLlib's default sampler gives to a game.
 
     Args:
-        seed: The run's seed, as the env runner has it.
-        worker_index: The env runner's.
-        index: The game's, of those that the env runner plays.
+        seed: The seed of the run, as the env runner has it.
+        worker_index: The index of the env runner.
+        index: The index of the game in the env runner.
     """
     return worker_index * 1000 + index + seed
 
@@ -165,13 +165,13 @@ def sub_environment_seed(seed: int, worker_index: int, index: int) -> int:
 def checkpoint_policies(
     checkpoint: Path, complete: Callable[[gym.Space, Mapping[str, Any]], gym.Space]
 ) -> dict[str, Policy]:
-    """The policies in an RLlib checkpoint, built anew; without a GPU, whatever training had.
+    """Rebuilds the policies in an RLlib checkpoint, without a GPU, whatever training used.
 
-    What `Policy.from_state` gives, whose observation spaces have lost whatever is not in gymnasium's own spaces.
+    Equals `Policy.from_state`, except that observation spaces keep what gymnasium's own spaces do not have.
 
     Args:
         checkpoint: The checkpoint's folder.
-        complete: Puts back what is missing, from a policy's observation space and its config.
+        complete: Adds what is missing to a policy's observation space, given the policy's config.
     """
     policies = {}
     for name in sorted(get_checkpoint_info(str(checkpoint))["policy_ids"] or ()):
@@ -185,47 +185,47 @@ def checkpoint_policies(
 
 
 def checkpoint_env_steps(checkpoint: Path) -> int:
-    """The environment steps that an RLlib checkpoint's training had sampled; 0 if they were not counted."""
+    """Returns the environment steps sampled in training up to an RLlib checkpoint; 0 if they were not counted."""
     return int(_state(checkpoint)["counters"][NUM_ENV_STEPS_SAMPLED])
 
 
 def _state(folder: Path) -> dict[str, Any]:
-    """The state of an algorithm, or of a policy, in a checkpoint."""
+    """Loads the state of an algorithm, or of a policy, in a checkpoint."""
     with open(get_checkpoint_info(str(folder))["state_file"], "rb") as file:
         return cloudpickle.load(file)
 
 
 def env_is_registered(name: str) -> bool:
-    """Whether Tune's `register_env` knows the name."""
+    """Whether a name is registered with Tune's `register_env`."""
     return _global_registry.contains(ENV_CREATOR, name)
 
 
 def variants(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The configs that Tune would run: grids expanded, sampled values drawn once."""
+    """Returns the configs that Tune would run: grids expanded, sampled values drawn once."""
     return [variant["config"] for _, variant in generate_variants({"config": config}, random_state=0)]
 
 
 def on_each_runner(
     algorithm: Algorithm, function: Callable[[RolloutWorker], Any], local_env_runner: bool = True
 ) -> list[Any]:
-    """What a function gives on each env runner that answers: the local one first, unless it is left out."""
+    """Returns a function's result on each env runner that responds: the local one first, unless it is excluded."""
     group = algorithm.env_runner_group
-    each = getattr(group, "foreach_env_runner", None) or group.foreach_worker  # its name before Ray 2.41
+    each = getattr(group, "foreach_env_runner", None) or group.foreach_worker  # the name before Ray 2.41
     return each(function, local_env_runner=local_env_runner)
 
 
 def trial_folder(trial: Trial) -> str:
-    """Where a trial's results and checkpoints are, below where Tune stores experiments."""
+    """Returns the folder of a trial's results and checkpoints, relative to where Tune stores experiments."""
     return f"{trial.storage.experiment_dir_name}/{trial.storage.trial_dir_name}"
 
 
 def asked_for(trial: Trial) -> dict[str, float]:
-    """What a trial asks Ray for."""
+    """Returns the resources that a trial requests."""
     return trial.placement_group_factory.required_resources
 
 
 def is_waiting(trial: Trial) -> bool:
-    """Whether Ray has not set aside what a trial asks for; its process may be starting otherwise."""
+    """Whether Ray has not yet reserved the resources that a trial requests; if it has, the trial may be starting."""
     bundles = [
         {kind: value for kind, value in bundle.items() if value} for bundle in trial.placement_group_factory.bundles
     ]
@@ -236,19 +236,19 @@ def is_waiting(trial: Trial) -> bool:
 
 
 def running_cluster(asked: str | None) -> str | None:
-    """Where Ray would look for a cluster on this machine, as host:port; None where it would start one.
+    """Returns where Ray would look for a cluster on this machine, as host:port; None if it would start one.
 
     Args:
-        asked: `auto`, or None where nobody asked for a cluster.
+        asked: `auto`, or None if no cluster was requested.
 
     Raises:
-        ConnectionError: If one was asked for, and none was ever started here.
+        ConnectionError: If a cluster was requested, and none has ever been started here.
     """
     return canonicalize_bootstrap_address(asked)
 
 
 def is_cluster(address: str, timeout_s: float) -> bool:
-    """Whether a cluster's head answers at host:port; asked in a process of its own, which can be given up."""
+    """Whether a cluster's head node responds at host:port; runs in a subprocess, which can be stopped on timeout."""
     ask = (
         "import sys; from ray._raylet import GcsClient; "
         "GcsClient(address=sys.argv[1]).internal_kv_get(b'x', namespace=b'x')"
@@ -261,7 +261,7 @@ def is_cluster(address: str, timeout_s: float) -> bool:
 
 
 def state_names(state: bytes, path: str) -> bool:
-    """Whether Tune's state of an experiment, in which pickles are hexadecimal digits, names a checkpoint's folder."""
+    """Whether Tune's state of an experiment, which stores pickles in hexadecimal, contains the path of a checkpoint."""
     return path.encode().hex().encode() in state
 
 
@@ -269,7 +269,7 @@ def check_state(state: str) -> None:
     """Reads Tune's state of an experiment as Tune will.
 
     Raises:
-        Exception: Whatever keeps Tune from reading it, at which it would begin the experiment anew in silence.
+        Exception: Whatever prevents Tune from reading it; Tune itself would silently start the experiment over.
     """
     for trial in _loads(state)["trial_data"]:
         for part in trial:
@@ -277,10 +277,10 @@ def check_state(state: str) -> None:
 
 
 def without_decisions(state: str) -> str:
-    """Tune's state of an experiment without decisions that wait for a checkpoint to be written.
+    """Returns Tune's state of an experiment without the decisions that wait for a checkpoint to be written.
 
-    A trial whose checkpoint cannot be written leaves the decision to stop it there, and one that is resumed from such
-    a state ends after its next checkpoint.
+    If the checkpoint of a trial cannot be written, the decision to stop the trial stays in the state. A trial that is
+    resumed from such a state ends after its next checkpoint.
     """
     content = json.loads(state)
     content["runner_data"]["_cached_trial_decisions"] = {}
@@ -288,23 +288,23 @@ def without_decisions(state: str) -> str:
 
 
 def trial_error(trial: Trial) -> str | None:
-    """What ended a trial, if an error did: the last exception's name and whole message on one line."""
+    """Returns the error that ended a trial, if any: the last exception's name and full message on one line."""
     if not trial.error_file or not Path(trial.error_file).exists():
         return None
     lines = Path(trial.error_file).read_text().splitlines()
     last = max((number for number, line in enumerate(lines) if line.startswith("Failure #")), default=-1)
     lines = lines[last + 1 :]
     frames = [number for number, line in enumerate(lines) if FRAME.match(line)]
-    told = lines[frames[-1] + 1 :] if frames else lines
-    told = list(itertools.dropwhile(lambda line: line.startswith(" "), told)) or lines[-1:]  # a frame's code
-    return " ".join(" ".join(told).split()) or None
+    message = lines[frames[-1] + 1 :] if frames else lines
+    message = list(itertools.dropwhile(lambda line: line.startswith(" "), message)) or lines[-1:]  # drops its code
+    return " ".join(" ".join(message).split()) or None
 
 
 class SchedulerState(Callback):
-    """Keeps what a scheduler has seen of an experiment's trials, which Tune forgets, with Tune's own state.
+    """Saves what a scheduler knows about an experiment's trials with Tune's own state, which lacks it.
 
     Args:
-        scheduler: The scheduler that the experiment runs with.
+        scheduler: The scheduler of the experiment.
     """
 
     def __init__(self, scheduler: TrialScheduler) -> None:
@@ -312,17 +312,17 @@ class SchedulerState(Callback):
         self._kept: bytes | None = None
 
     def get_state(self) -> dict[str, Any]:
-        """The scheduler's attributes, in which trials stand by their numbers."""
+        """Returns the scheduler's attributes, in which trials are replaced by their ids."""
         stream = io.BytesIO()
         _Pickler(stream).dump(vars(self._scheduler))
         return {"scheduler": stream.getvalue()}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Takes what `get_state` gave, before there are trials."""
+        """Takes what `get_state` returned; there are no trials yet."""
         self._kept = state["scheduler"]
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Gives the scheduler back what it had seen, once its trials are there."""
+        """Restores the scheduler's attributes once its trials exist."""
         if self._kept is not None:
             vars(self._scheduler).update(_Unpickler(self._kept, trials).load())
             self._kept = None
@@ -332,7 +332,7 @@ class _Pickler(cloudpickle.Pickler):
     def persistent_id(self, obj: Any) -> tuple[str, str] | None:
         if isinstance(obj, Trial):
             return "trial", obj.trial_id
-        # A checkpoint that is being written, which no other process can wait for.
+        # A checkpoint that is still being written, for which no other process can wait.
         return ("future", "") if isinstance(obj, (ObjectRef, _FutureTrainingResult)) else None
 
 
@@ -346,7 +346,7 @@ class _Unpickler(cloudpickle.pickle.Unpickler):
         if kind != "trial":
             return None
         if trial_id not in self._trials:
-            # It was begun after Tune's own state was written, and is begun anew under another number.
+            # The trial was started after Tune's own state was written, and is started over under another id.
             self._trials[trial_id] = Trial("gone", trial_id=trial_id, stub=True)
             self._trials[trial_id].set_status(Trial.TERMINATED)
         return self._trials[trial_id]

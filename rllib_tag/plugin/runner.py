@@ -1,4 +1,4 @@
-"""RLlib's rollout worker, which reports exceptions to the driver instead of dying."""
+"""A rollout worker that reports exceptions to the driver instead of dying."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rllib_tag.plugin.mapping import acting_policies
 
 
 class TagRunner(RolloutWorker):
-    """A rollout worker whose own exceptions end the run, and whose restored state leaves the run's config alone.
+    """A rollout worker whose exceptions end the run, and that keeps the run's config when it restores a state.
 
-    RLlib ends and restarts a remote worker at any exception, time after time: right for a machine that went away, wrong
-    for an environment, a wrapper or a callback that raises. Here the worker stays, and answers whatever it is asked
-    from then on by what was raised, with its place. Left to RLlib are parts that died, such as an environment's own
-    actor, what `ignore_env_runner_failures` lets pass, and what `restart_failed_sub_environments` restarts.
+    RLlib kills and restarts a remote worker after any exception, again and again. That is right if a machine is gone,
+    but wrong if an environment, a wrapper or a callback raises. This worker stays alive and answers all further calls
+    with the exception and the place where it was raised. RLlib still handles dead processes, such as an environment's
+    own actor, exceptions that `ignore_env_runner_failures` allows, and `restart_failed_sub_environments`.
 
-    In evaluation it has only the policies that agents act by there, which may be fewer than are trained: of the others
-    RLlib could not say what they observe.
+    In evaluation, it has only the policies that agents act by there, which may be fewer than those in training: RLlib
+    could not infer the observation spaces of the others.
     """
 
     policy_mapping_fn: Callable[..., str]
@@ -39,36 +39,39 @@ class TagRunner(RolloutWorker):
         self.worker_index = kwargs.get("worker_index", 0)
         self._error: RunnerError | None = None
         try:
-            if isinstance(kwargs.get("spaces"), ErrorBatch):  # of the worker asked what policies observe
+            if isinstance(kwargs.get("spaces"), ErrorBatch):  # from the worker that was asked for the spaces
                 raise kwargs["spaces"].error
-            here = _evaluated(self.config) if self.config.in_evaluation else self.config
+            here = _with_acting_policies(self.config) if self.config.in_evaluation else self.config
             self._not_here = set(self.config.policies) - set(here.policies)
             super().__init__(**{**kwargs, "config": here})
             self.prepare()
         except Exception as error:  # an environment or a callback may raise anything
             if isinstance(error, ConfigError) and self.worker_index == 0:
                 raise
-            self._error = self._told(error)
+            self._error = self._runner_error(error)
             if self.worker_index == 0:
                 raise self._error from error
 
     def prepare(self) -> None:
-        """What a subclass sets up once RLlib has built the worker. Default: nothing."""
+        """Sets up what a subclass needs, after RLlib has constructed the worker. Default: nothing."""
 
     def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """What a function gives on this worker, which RLlib asks so from afar; `ErrorBatch` once it has failed."""
+        """Returns the result of a function on this worker, or an `ErrorBatch` once the worker has failed.
 
-        def told(_: TagRunner) -> Any:
+        RLlib calls remote workers this way.
+        """
+
+        def guarded(_: TagRunner) -> Any:
             try:
                 return func(self, *args, **kwargs)
             except Exception as error:
-                self._error = self._told(error)
+                self._error = self._runner_error(error)
                 return ErrorBatch(self._error)
 
-        return super().apply(told) if self._error is None else ErrorBatch(self._error)
+        return super().apply(guarded) if self._error is None else ErrorBatch(self._error)
 
     def sample(self, **kwargs: Any) -> MultiAgentBatch:
-        """A sample batch.
+        """Returns a sample batch.
 
         Raises:
             RunnerError: If the environment, its wrappers or the callbacks raise, or numbers are not finite.
@@ -76,34 +79,36 @@ class TagRunner(RolloutWorker):
         try:
             return self.sample_or_raise(**kwargs)
         except Exception as error:
-            raise self._told(error) from error
+            raise self._runner_error(error) from error
 
     def sample_or_raise(self, **kwargs: Any) -> MultiAgentBatch:
-        """A sample batch; raises whatever the environment, its wrappers or the callbacks raise."""
+        """Returns a sample batch; raises whatever the environment, its wrappers or the callbacks raise."""
         return super().sample(**kwargs)
 
-    def _told(self, error: Exception) -> RunnerError:
-        """An exception of this worker with its place; raises again what is left to RLlib."""
+    def _runner_error(self, error: Exception) -> RunnerError:
+        """Converts an exception of this worker to an error that names its place; re-raises what RLlib handles."""
         if isinstance(error, RunnerError):
             return error
         died = isinstance(error, RayError) and not isinstance(error, RayTaskError)
-        finite = not isinstance(error, FloatingPointError)
-        if died or (self.config.ignore_env_runner_failures and finite):
+        not_finite = isinstance(error, FloatingPointError)
+        if died or (self.config.ignore_env_runner_failures and not not_finite):
             raise error
         *_, frame = traceback.extract_tb(error.__traceback__)
-        cause = error.cause if isinstance(error, RayTaskError) else error  # of an actor of the environment's own
-        place = f" ({frame.filename}:{frame.lineno}, in {frame.name})" if finite else ""  # which says its own
+        cause = error.cause if isinstance(error, RayTaskError) else error  # raised in the environment's own actor
+        # The message about a number that is not finite already names its place.
+        place = "" if not_finite else f" ({frame.filename}:{frame.lineno}, in {frame.name})"
         name = f"{'evaluation ' if self.config.in_evaluation else ''}env runner {self.worker_index}"
         return RunnerError(f"{name}: {type(cause).__name__}: {' '.join(str(cause).split())}{place}")
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Restores weights, optimizers' moments, filters and counters; the rest stays what this run's config says.
+        """Restores weights, optimizer moments, filters and counters; everything else stays as this run configures it.
 
-        RLlib's own would also take the checkpoint's hyperparameters, connectors, mapping and policies to train, and so
-        undo what another file or a population says; and it would start schedules anew until the next iteration ends.
-        A checkpoint that holds policies beyond this run's, which a callback added, brings its mapping for them.
+        RLlib's method would also restore the checkpoint's hyperparameters, connectors, mapping and policies to train,
+        and so override another experiment file or a population. It would also restart schedules until the end of the
+        next iteration. If the checkpoint contains policies beyond this run's, which a callback added, its mapping is
+        restored as well.
         """
-        names = set(self.policy_map.keys())  # swapped ones, too
+        names = set(self.policy_map.keys())  # including those that are swapped out
         own = {name: _OwnSettings(self.policy_map[name]) for name in names}
         mapping, to_train = self.policy_mapping_fn, self.is_policy_to_train
         here = {name: part for name, part in state["policy_states"].items() if name not in self._not_here}
@@ -115,13 +120,13 @@ class TagRunner(RolloutWorker):
             self._keeps_mapping = self.config.in_evaluation and not self.recreated_worker
 
     def set_policy_mapping_fn(self, policy_mapping_fn: Callable[..., str] | None = None) -> None:
-        """Sets another mapping, but for the checkpoint's that RLlib hands to evaluation workers after `set_state`."""
+        """Sets a mapping, except for the checkpoint's, which RLlib passes to evaluation workers after `set_state`."""
         kept, self._keeps_mapping = self._keeps_mapping, False
         super().set_policy_mapping_fn(None if kept else policy_mapping_fn)
 
 
 class _OwnSettings:
-    """What a policy's config decides and a checkpoint of another config would overwrite."""
+    """The settings of a policy that its config decides, and that a checkpoint of another config would overwrite."""
 
     def __init__(self, policy: Policy) -> None:
         self._connectors = policy.agent_connectors, policy.action_connectors
@@ -129,22 +134,22 @@ class _OwnSettings:
         self._options = [{key: value for key, value in group.items() if key != "params"} for group in _groups(policy)]
 
     def put_back(self, policy: Policy) -> None:
-        """Undoes it."""
+        """Restores these settings."""
         policy.agent_connectors, policy.action_connectors = self._connectors
         trained, policy.config = policy.config, self._config
         for group, options in zip(_groups(policy), self._options, strict=True):
             group.update(options)
-        if trained.get("kl_coeff") != policy.config.get("kl_coeff"):  # else it goes on adapting
+        if trained.get("kl_coeff") != policy.config.get("kl_coeff"):  # otherwise it keeps the adapted value
             policy.kl_coeff = policy.config["kl_coeff"]
-        policy.on_global_var_update({"timestep": policy.global_timestep})  # where the schedules stand
+        policy.on_global_var_update({"timestep": policy.global_timestep})  # updates the schedules
 
 
 def _groups(policy: Policy) -> list[dict[str, Any]]:
     return [group for optimizer in getattr(policy, "_optimizers", ()) for group in optimizer.param_groups]
 
 
-def _evaluated(config: AlgorithmConfig) -> AlgorithmConfig:
-    """A config for evaluation with the policies that agents of its `CommEnv` act by; another environment's as it is."""
+def _with_acting_policies(config: AlgorithmConfig) -> AlgorithmConfig:
+    """Returns a config with only the policies that agents of its `CommEnv` act by; for other envs, the same config."""
     found = env_class("env", config.env)
     if found is None or not issubclass(found, CommEnv):
         return config
@@ -155,14 +160,14 @@ def _evaluated(config: AlgorithmConfig) -> AlgorithmConfig:
 
 
 class RunnerError(RuntimeError):
-    """What was raised in an env runner, with the runner and the place."""
+    """An exception that was raised in an env runner, with the runner and the place."""
 
 
 class ErrorBatch(MultiAgentBatch):
-    """What travels to the driver in place of a batch or any other answer, and raises when it is used there.
+    """An error that is sent to the driver instead of a batch or any other result, and raises when it is used there.
 
     Args:
-        error: What it raises.
+        error: The error to raise.
     """
 
     def __init__(self, error: RunnerError) -> None:

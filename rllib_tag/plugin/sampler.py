@@ -1,4 +1,4 @@
-"""Sampling on arrays: a rollout worker without per-agent Python."""
+"""Sampling on arrays: a rollout worker that runs no Python code per agent."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ from rllib_tag.plugin.runner import TagRunner
 from rllib_tag.plugin.team_policy import TeamPolicy
 from rllib_tag.world.team_games import TeamView
 
-# Steps of one game that stand in one row of a batch. A message that several of their histories hold is encoded
-# once; longer stretches save little more and mix a minibatch less.
+# Consecutive steps of one game per row of a batch. A message that is in several of their histories is encoded only
+# once. Longer stretches save little more and mix a minibatch less well.
 STRETCH = 10
-# Attributes of a sampler that change as it samples.
+# Attributes of a sampler that change while it samples.
 RUNNING = ("_games", "_returns", "_finished")
 
 
 class TeamBatch(MultiAgentBatch):
-    """A batch whose rows hold stretches of several agents' steps."""
+    """A batch whose rows contain stretches of several agents' steps."""
 
     def agent_steps(self) -> int:
-        """The number of agent steps in all rows."""
+        """Returns the number of agent steps in all rows."""
         return sum(part[SampleBatch.ACTION_LOGP].size for part in self.policy_batches.values())
 
 
 class BatchedSampler(TagRunner):
-    """Samples `num_envs_per_env_runner` games at once: one forward a policy a step, advantages on arrays.
+    """Samples `num_envs_per_env_runner` games at once, with one forward pass per policy and step.
 
-    Everything else, weights, metrics, checkpoints, evaluation workers, restarts, is RLlib's own. Observations,
-    rewards, values and advantages are those of RLlib's default sampler for the same seeds and actions. The metrics
-    that `TagCallbacks` reports are there without it; callbacks for episodes and samples are not called.
+    Weights, metrics, checkpoints, evaluation workers and restarts are RLlib's own. For the same seeds and actions,
+    observations, rewards, values and advantages equal those of RLlib's default sampler. The metrics that `TagCallbacks`
+    reports are always reported; callbacks for episodes and samples are not called.
 
-    For `TeamPPO`: the batches' rows are those of `TeamPolicy`.
+    For use with `TeamPPO`: the rows of a batch are those of `TeamPolicy`.
     """
 
     def prepare(self) -> None:
         """Starts the games.
 
         Raises:
-            ConfigError: If the environment is not `TagEnv`.
+            ConfigError: If the environment is not a `CommEnv`.
         """
         if self.seed is not None:
-            # A seed makes RLlib ask torch for deterministic algorithms, which on a CPU also fills all fresh memory
-            # with NaN, a fifth of the time; only code that reads memory before it writes it would show a difference.
+            # With a seed, RLlib asks torch for deterministic algorithms. On a CPU, torch then also fills new memory
+            # with NaN, which takes a fifth of the time and only matters to code that reads memory before writing it.
             deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._finished: list[RolloutMetrics] = []
         self._waiting: list[tuple[MultiAgentBatch, RolloutMetrics]] = []
@@ -67,7 +67,7 @@ class BatchedSampler(TagRunner):
                 f"BatchedSampler: expected rllib_tag.TagEnv or CommEnv, got {type(self.env).__name__}. Use PPO."
             )
         config, num_envs = self.config, self.config.num_envs_per_env_runner
-        # RLlib's evaluation takes one episode a call until it has as many as were asked for.
+        # RLlib's evaluation takes one episode per call until it has the requested number.
         self._one_by_one = config.in_evaluation and config.evaluation_duration_unit == "episodes"
         if self._one_by_one and config.evaluation_duration != "auto":
             runners = max(1, config.evaluation_num_env_runners)
@@ -84,7 +84,7 @@ class BatchedSampler(TagRunner):
         self._stretch = self._common_stretch()
 
     def _common_stretch(self) -> int:
-        """Steps in a row of a batch: they must divide the fragments of all runners, and suit a minibatch."""
+        """Returns the steps per row, which must divide the fragments of all runners and suit a minibatch."""
         config = self.config
         if config.batch_mode == "complete_episodes":
             length = self._games.game.max_cycles
@@ -96,9 +96,9 @@ class BatchedSampler(TagRunner):
         return max(size for size in range(1, limit + 1) if length % size == 0)
 
     def sample_or_raise(self, **kwargs: Any) -> MultiAgentBatch:
-        """One fragment of every game: `rollout_fragment_length` steps, or whole episodes.
+        """Returns one fragment of every game: `rollout_fragment_length` steps, or complete episodes.
 
-        Where evaluation counts episodes, one episode a call.
+        If evaluation counts episodes, each call returns one episode.
         """
         if not self._one_by_one:
             return self._play()
@@ -138,39 +138,39 @@ class BatchedSampler(TagRunner):
         return TeamBatch(batches, num_steps * self._games.num_games)
 
     def get_metrics(self) -> list[RolloutMetrics]:
-        """The episodes that have ended since the last call."""
+        """Returns the metrics of the episodes that have ended since the last call."""
         finished, self._finished = self._finished, []
         return finished
 
     def sampling_state(self) -> bytes:
-        """All that the next samples depend on and RLlib's checkpoints leave out: games under way and random states."""
+        """Returns what the next samples depend on and RLlib's checkpoints lack: running games and random states."""
         can_be_saved = self.env is not None and self._games.world.can_be_saved
         games = {key: value for key, value in vars(self).items() if key in RUNNING} if can_be_saved else None
         return pickle.dumps({"kind": self._kind(), "games": games, "random": random_states()})
 
     def set_sampling_state(self, state: bytes | None) -> str | None:
-        """Goes on from what `sampling_state` gave; of other games, nothing is taken.
+        """Continues from a `sampling_state`, unless it is that of different games.
 
         Args:
-            state: The state; None where there is none.
+            state: The state; None if there is none.
 
         Returns:
-            Why it does not go on exactly; None if it does.
+            Why sampling does not continue exactly; None if it does.
         """
         if state is None:
-            return "was down when the checkpoint was written; its games begin anew"
+            return "was down when the checkpoint was written; its games start over"
         try:
             loaded = pickle.loads(state)
         except (ImportError, AttributeError):
-            return "has games of another version of rllib_tag in the checkpoint; they begin anew"
+            return "cannot read its games in the checkpoint, saved by another version of rllib_tag; they start over"
         if loaded.get("kind", self._kind()) != self._kind():
-            return "plays other games than when the checkpoint was written; they begin anew"
+            return "plays different games than when the checkpoint was written; they start over"
         if loaded["games"] is None:
-            return None if self.env is None else "plays games that cannot be kept; they begin anew"
+            return None if self.env is None else "plays games that cannot be saved; they start over"
         for key, value in loaded["games"].items():
             setattr(self, key, value)
         if not set_random_states(loaded["random"]):
-            return "has another number of GPUs than when the checkpoint was written; their random numbers begin anew"
+            return "has a different number of GPUs than when the checkpoint was written; their random states start over"
         return None
 
     def _kind(self) -> Any:
@@ -219,7 +219,7 @@ class BatchedSampler(TagRunner):
         self, name: str, views: Sequence[TeamView], recent: Sequence[np.ndarray], stretch: int,
         games: np.ndarray | slice = slice(None),
     ) -> dict[str, np.ndarray]:  # fmt: skip
-        """A policy's observations of consecutive steps as rows of some steps of one game: (B * rows, stretch, ...)."""
+        """Returns a policy's observations of consecutive steps in rows as `_rows` does: (B * rows, stretch, ...)."""
         if self._games.agents[self._places[name][0]] not in self._games.game.team:
             return {key: _rows([view.others[key][games] for view in views], stretch) for key in views[0].others}
         T = self._games.history.length
@@ -263,14 +263,14 @@ class BatchedSampler(TagRunner):
 
 @dataclasses.dataclass(frozen=True)
 class _Cut:
-    """Where trajectories end.
+    """A step after which the trajectories of some games end.
 
     Args:
-        step: The step after which they do.
-        games: Which games' do.
-        terminated: (games,) whether nothing comes after; else it is worth what critics say of it.
-        recent: The T - 1 messages before what came next, (B, N, F) each.
-        view: What came next.
+        step: The step after which they end.
+        games: The indices of these games.
+        terminated: (games,) whether the episode terminated; otherwise, the value of the next view is bootstrapped.
+        recent: The T - 1 messages before the next view, (B, N, F) each.
+        view: The next view.
     """
 
     step: int
@@ -282,14 +282,14 @@ class _Cut:
 
 @dataclasses.dataclass
 class _Fragment:
-    """What was seen and done, step by step.
+    """The views, actions and rewards of a fragment, step by step.
 
     Args:
         recent: The T - 1 messages before the first step, (B, N, F) each.
-        views: What the games showed before each step.
-        rewards: (B, agents) of each step.
-        columns: By policy and column, (B, n, ...) of each step.
-        cuts: Where trajectories end, in order.
+        views: The view of the games before each step.
+        rewards: (B, agents) for each step.
+        columns: By policy and column, (B, n, ...) for each step.
+        cuts: The ends of trajectories, in order.
     """
 
     recent: Sequence[np.ndarray]
@@ -299,14 +299,14 @@ class _Fragment:
     cuts: list[_Cut] = dataclasses.field(default_factory=list)
 
     def add(self, policy: str, **values: np.ndarray) -> None:
-        """Notes what a policy did in one step."""
+        """Appends the columns of a policy for one step."""
         columns = self.columns.setdefault(policy, {})
         for key, value in values.items():
             columns.setdefault(key, []).append(value)
 
 
 def random_states() -> dict[str, Any]:
-    """The states of this process's random generators."""
+    """Returns the states of this process's random generators."""
     return {
         "python": random.getstate(),
         "numpy": np.random.get_state(),
@@ -316,18 +316,18 @@ def random_states() -> dict[str, Any]:
 
 
 def set_random_states(states: Mapping[str, Any]) -> bool:
-    """Puts the generators back to what `random_states` gave; those of GPUs, and True, only where as many are there."""
+    """Restores what `random_states` returned, but for GPUs only if their number is the same; returns whether it is."""
     random.setstate(states["python"])
     np.random.set_state(states["numpy"])
     torch.set_rng_state(states["torch"])
-    as_many = len(states["cuda"]) == torch.cuda.device_count()
-    if as_many:
+    same_gpus = len(states["cuda"]) == torch.cuda.device_count()
+    if same_gpus:
         torch.cuda.set_rng_state_all(states["cuda"])
-    return as_many
+    return same_gpus
 
 
 def _rows(steps: Sequence[np.ndarray], stretch: int) -> np.ndarray:
-    """Arrays (B, ...) of consecutive steps as rows of some steps of one game: (B * rows, stretch, ...)."""
+    """Splits arrays (B, ...) of consecutive steps into rows of `stretch` steps of a game: (B * rows, stretch, ...)."""
     stacked = np.stack(steps, axis=1)
     return stacked.reshape(-1, stretch, *stacked.shape[2:])
 
@@ -335,20 +335,20 @@ def _rows(steps: Sequence[np.ndarray], stretch: int) -> np.ndarray:
 def generalized_advantages(
     rewards: np.ndarray, values: np.ndarray, following: np.ndarray, is_cut: np.ndarray, gamma: float, lambda_: float
 ) -> np.ndarray:
-    r"""Advantages of trajectories side by side, cut after some of the steps.
+    r"""Computes generalized advantages of parallel trajectories that are cut after some of the steps.
 
     .. math::
         \delta_t = r_t + \gamma v'_t - v_t, \qquad A_t = \delta_t + \gamma \lambda A_{t+1}
 
-    where v' is the value of what comes next, and after a cut A is 0.
+    where v' is the value of the next observation, and A is 0 after a cut.
 
     Args:
         rewards: (B, steps, n).
         values: (B, steps, n).
-        following: (B, steps, n), 0 where nothing comes next.
-        is_cut: (B, steps) after which steps a trajectory ends; after the last ones all do.
-        gamma: Discount.
-        lambda_: The estimator's own discount.
+        following: (B, steps, n) values v' of the next observations, 0 after termination.
+        is_cut: (B, steps) after which steps a trajectory ends; all end after the last step.
+        gamma: The discount.
+        lambda_: The discount of the estimator.
 
     Returns:
         (B, steps, n) float32.

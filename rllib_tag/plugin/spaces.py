@@ -1,4 +1,4 @@
-"""The spaces of what agents observe."""
+"""The observation spaces of agents."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from rllib_tag.world.observations import tag_layout
 
 
 class MessageSpace(gym.spaces.Box):
-    """The space of N agents' last T messages, which knows what stands where in one.
+    """The space of the last T messages of N agents, with the layout of a message.
 
     Args:
         num_agents: N.
         length: T.
-        layout: The messages' layout.
+        layout: The layout of a message.
     """
 
     def __init__(self, num_agents: int, length: int, layout: MessageLayout) -> None:
@@ -38,7 +38,7 @@ def _flags(*shape: int) -> gym.spaces.Box:
 
 
 def team_space(game: Game, history_length: int, state: Arrays) -> gym.spaces.Dict:
-    """The observation space of an agent of the team, the same for all classes.
+    """Returns the observation space of a team member, which is the same for all classes.
 
     Args:
         game: The game.
@@ -56,14 +56,14 @@ def team_space(game: Game, history_length: int, state: Arrays) -> gym.spaces.Dic
 
 
 def others_space(observed: Arrays) -> gym.spaces.Dict:
-    """The observation space of agents that learn without talking, of what n of them see: (B, n, ...) by key."""
+    """Returns the observation space of agents outside the team, given what n of them observe: (B, n, ...) by key."""
     return gym.spaces.Dict({key: _box(*values.shape[2:]) for key, values in observed.items()})
 
 
 def message_layout(space: gym.spaces.Dict) -> MessageLayout:
-    """What stands where in the messages of an observation space of the team."""
+    """Returns the layout of the messages in a team member's observation space."""
     found = getattr(space["messages"], "layout", None)
     if found is not None:
         return found
-    # Checkpoints of version 0.1, all of tag, have spaces that do not know it.
+    # Spaces in checkpoints of version 0.1, which only had tag, do not contain the layout.
     return tag_layout(space.spaces)

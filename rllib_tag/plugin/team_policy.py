@@ -1,4 +1,4 @@
-"""PPO's policy on batches whose rows are team states."""
+"""PPO's policy for batches whose rows are team states."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.env_config import EnvConfig
 
 Arrays = Mapping[str, np.ndarray]
-# The columns that have a number, or a vector, for every agent of a row.
+# The columns that have a number or a vector for each agent of a row.
 PER_AGENT = (
     SampleBatch.ACTIONS, SampleBatch.ACTION_LOGP, SampleBatch.ACTION_DIST_INPUTS, SampleBatch.VF_PREDS,
     Postprocessing.ADVANTAGES, Postprocessing.VALUE_TARGETS,
@@ -27,18 +27,18 @@ PER_AGENT = (
 
 
 class TeamPolicy(PPOTorchPolicy):
-    """RLlib's PPO policy, which also reads rows that hold a stretch of C steps of one game for its n agents.
+    """RLlib's PPO policy, which also accepts rows that contain a stretch of C steps of one game for its n agents.
 
-    Such a row's `obs` is a mapping: for adversaries what `CommEncoder.team` takes, but `links` packed by
-    `numpy.packbits`, and `receivers` (n,), the places of the policy's agents in the team; for good agents `TagEnv`'s
-    keys with the axes (C, n) in front. Other columns have the axes (C, n) in front. The loss is PPO's own over all
-    R * C * n agent steps; a team state is encoded once for all of them. Plain RLlib batches are read as ever.
+    The `obs` of such a row is a mapping. For adversaries, it is the input of `CommEncoder.team`, with `links` packed by
+    `numpy.packbits`, and `receivers` (n,), the indices of the policy's agents in the team. For good agents, it has
+    `TagEnv`'s keys with leading axes (C, n). All other columns have leading axes (C, n). The loss is PPO's own over all
+    R * C * n agent steps; a team state is encoded only once for all of them. Ordinary RLlib batches work as usual.
     """
 
     config: dict[str, Any]
 
     def loss(self, model: TorchModelV2, dist_class: type, train_batch: SampleBatch) -> Tensor | list[Tensor]:
-        """PPO's loss; RLlib's own computes it."""
+        """Returns PPO's loss, computed by RLlib from the precomputed outputs."""
         obs = train_batch[SampleBatch.OBS]
         if not isinstance(obs, Mapping):
             return super().loss(model, dist_class, train_batch)
@@ -48,15 +48,15 @@ class TeamPolicy(PPOTorchPolicy):
         return super().loss(encoded, dist_class, SampleBatch(rows))
 
     def optimizer(self) -> list[torch.optim.Optimizer]:
-        """RLlib's Adam, fused: the same steps in one pass over all weights."""
+        """Returns RLlib's Adam, but fused: the same updates in one pass over all weights."""
         optimizers = [torch.optim.Adam(self.model.parameters(), lr=self.config["lr"], fused=True)]
         return self.exploration.get_exploration_optimizer(optimizers)
 
     def extra_grad_process(self, local_optimizer: torch.optim.Optimizer, loss: Tensor) -> dict[str, Tensor]:
-        """RLlib's clipping; a gradient that is not finite ends the run before it reaches the weights.
+        """Clips gradients as RLlib does; a gradient that is not finite raises before it reaches the weights.
 
         Raises:
-            FloatingPointError: If one is not.
+            FloatingPointError: If a gradient is not finite.
         """
         info = super().extra_grad_process(local_optimizer, loss)
         norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
@@ -67,14 +67,14 @@ class TeamPolicy(PPOTorchPolicy):
         return info
 
     def act(self, obs: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Acts in B games, through RLlib's own exploration.
+        """Chooses actions in B games by RLlib's own exploration.
 
         Args:
-            obs: As the class says, with R = B rows and C = 1.
+            obs: As described for the class, with R = B rows and C = 1.
 
         Returns:
-            Actions (B, n, ...) as the policy gives them, their log-probabilities (B, n) and the inputs of the
-            action distribution (B, n, num_outputs).
+            Actions (B, n, ...) before they are unsquashed or clipped, their log-probabilities (B, n) and the
+            action-distribution inputs (B, n, num_outputs).
         """
         self._set_eval()
         explore, timestep = self.config["explore"], self.global_timestep
@@ -90,25 +90,25 @@ class TeamPolicy(PPOTorchPolicy):
         return actions.numpy(), logp.numpy(), outputs.numpy()
 
     def values(self, obs: Arrays) -> np.ndarray:
-        """Values (R, C, n)."""
+        """Returns values (R, C, n)."""
         self._set_eval()
         net, lead = self.model.net, obs["team" if "team" in obs else "own"].shape[:2]
         with torch.no_grad():
             tensors = self._tensors(obs)
-            # A centralised critic needs nothing of what the actor makes.
+            # A centralised critic does not need the actor's features.
             central = isinstance(net, AdversaryNet) and net.config.critic != "local"
             features = None if central else self._encode(tensors)[1]
             return self._critic_values(net, tensors, features).cpu().numpy().reshape(*lead, -1)
 
     def _set_eval(self) -> None:
-        if self.model.training:  # walking all modules costs more than a small layer
+        if self.model.training:  # visiting all modules costs more than a small layer
             self.model.eval()
 
     def _tensors(self, obs: Arrays) -> dict[str, Tensor]:
         return {key: torch.from_numpy(value).to(self.device) for key, value in obs.items()}
 
     def _encode(self, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Inputs of the action distribution (M, num_outputs) and features (M, H) of all M = R * C * n agent steps."""
+        """Returns action-distribution inputs (M, num_outputs) and features (M, H) of all M = R * C * n agent steps."""
         net, layout = self.model.net, self.model.layout
         if isinstance(net, GoodNet):
             return net({key: value.flatten(0, 2) for key, value in obs.items()})
@@ -121,7 +121,7 @@ class TeamPolicy(PPOTorchPolicy):
 
     @staticmethod
     def _critic_values(net: AdversaryNet | GoodNet, obs: Mapping[str, Tensor], features: Tensor | None) -> Tensor:
-        """Values (M,) of all agent steps."""
+        """Returns values (M,) of all agent steps."""
         if isinstance(net, GoodNet):
             return net.value(obs, features)
         return net.team_value(obs, obs["receivers"][0].tolist(), features).flatten()
@@ -132,13 +132,13 @@ class TeamPolicy(PPOTorchPolicy):
 
 
 def unpack(packed: Tensor, length: int) -> Tensor:
-    """What `numpy.packbits` packed along the last axis: booleans (..., length)."""
+    """Unpacks what `numpy.packbits` packed along the last axis: booleans (..., length)."""
     places = torch.arange(7, -1, -1, device=packed.device, dtype=packed.dtype)
     return ((packed.unsqueeze(-1) >> places) & 1).flatten(-2)[..., :length] > 0
 
 
 class _Encoded:
-    """What RLlib's loss asks of a model, computed beforehand."""
+    """Stands in for a model in RLlib's loss, with precomputed outputs and values."""
 
     def __init__(self, model: TorchModelV2, outputs: Tensor, values: Tensor) -> None:
         self.tower_stats: dict[str, Any] = model.tower_stats

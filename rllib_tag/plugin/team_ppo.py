@@ -1,4 +1,4 @@
-"""PPO that samples on arrays and encodes each team state once."""
+"""PPO that samples on arrays and encodes each team state only once."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ from rllib_tag.plugin.ray_internals import (
 from rllib_tag.plugin.sampler import BatchedSampler, TeamBatch
 from rllib_tag.plugin.team_policy import TeamPolicy
 
-NOTE = "note"  # in a result: what is to be told
-SAMPLING = "sampling_state.pkl"  # beside RLlib's own files of a checkpoint
+NOTE = "note"  # key of a result's message to the user
+SAMPLING = "sampling_state.pkl"  # beside RLlib's own files in a checkpoint
 
 
 class TeamPPOConfig(PPOConfig):
     """PPO's config with `BatchedSampler` as the env runner.
 
-    Every key means what it means to PPO, but for those in which `default_sampler_reason` finds a reason: `rllib train`
-    samples such a config with RLlib's default sampler, and a config built by hand must keep to the others.
+    Every key means the same as in PPO, except for those for which `default_sampler_reason` gives a reason: `rllib
+    train` samples such configs with RLlib's default sampler, and a config built by hand must not use these keys.
     """
 
     def __init__(self, algo_class: type | None = None) -> None:
@@ -56,34 +56,34 @@ class TeamPPOConfig(PPOConfig):
 class TeamPPO(FromExported, PPO):
     """RLlib's PPO on rows that hold team states (`TeamPolicy`), sampled by `BatchedSampler`.
 
-    The same objective, hyperparameters, counters and checkpoints; PPO's warnings of badly scaled losses are left
-    out. The minibatches of an epoch are equal parts, of whole rows and about `minibatch_size` agent steps each, drawn
-    anew. Policies without common weights learn side by side, a thread each.
+    Objective, hyperparameters, counters and checkpoints are the same; PPO's warnings about badly scaled losses are
+    omitted. Each epoch splits the shuffled rows into equal minibatches of about `minibatch_size` agent steps. Policies
+    that share no weights learn in parallel, with one thread each.
     """
 
     _notes: Sequence[str] = ()
 
     @classmethod
     def get_default_config(cls) -> AlgorithmConfig:
-        """PPO's with the batched sampler."""
+        """Returns PPO's config with the batched sampler."""
         return TeamPPOConfig()
 
     @classmethod
     def get_default_policy_class(cls, config: AlgorithmConfig) -> type[Policy]:
-        """`TeamPolicy`."""
+        """Returns `TeamPolicy`."""
         return TeamPolicy
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """RLlib's checkpoint, and beside it what the runners' next samples depend on."""
+        """Writes RLlib's checkpoint, and beside it what the runners' next samples depend on."""
         super().save_checkpoint(checkpoint_dir)
         states = dict(on_each_runner(self, lambda w: (w.worker_index, w.sampling_state())))
         kept = {"trial": self.trial_id, "episodes": episode_history(self), "runners": states}
         (Path(checkpoint_dir) / SAMPLING).write_bytes(pickle.dumps(kept))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
-        """Restores a checkpoint; one of this same trial goes on with the same random numbers in the same games.
+        """Restores a checkpoint; one of the same trial continues the same games with the same random numbers.
 
-        Another trial's, as when a population copies one, gives weights, optimizer and counters.
+        A checkpoint of another trial, as in population-based training, only provides weights, optimizer and counters.
         """
         super().load_checkpoint(checkpoint_dir)
         file = Path(checkpoint_dir) / SAMPLING
@@ -92,13 +92,13 @@ class TeamPPO(FromExported, PPO):
             return
         episode_history(self)[:] = kept["episodes"]
         states = kept["runners"]
-        told = dict(on_each_runner(self, lambda w: (w.worker_index, w.set_sampling_state(states.get(w.worker_index)))))
+        found = dict(on_each_runner(self, lambda w: (w.worker_index, w.set_sampling_state(states.get(w.worker_index)))))
         expected = {*states, *range(self.config.num_env_runners + 1)}
-        inexact = {index: told.get(index, "does not answer; its games begin anew") for index in sorted(expected)}
-        self._notes = [f"env runner {index} {reason}" for index, reason in inexact.items() if reason is not None]
+        reasons = {index: found.get(index, "does not respond; its games start over") for index in sorted(expected)}
+        self._notes = [f"env runner {index} {reason}" for index, reason in reasons.items() if reason is not None]
 
     def step(self) -> dict[str, Any]:
-        """One iteration's result; the first one after a checkpoint has a `note`, if the run did not go on exactly."""
+        """Runs one iteration; the first result after a checkpoint has a `note` if the run did not continue exactly."""
         result = super().step()
         if self._notes:
             result[NOTE], self._notes = "; ".join(self._notes), []
@@ -136,15 +136,15 @@ class TeamPPO(FromExported, PPO):
         return results
 
     def _learn(self, batch: MultiAgentBatch) -> dict[str, Any]:
-        """All epochs of all policies that are trained: RLlib's statistics by policy."""
+        """Trains all policies to be trained for all epochs, and returns RLlib's statistics by policy."""
         names = self.env_runner.get_policies_to_train(batch) & batch.policy_batches.keys()
         jobs = [
             (self.get_policy(name), batch.policy_batches[name], np.random.default_rng(np.random.randint(2**31)))
             for name in sorted(names)
         ]
         weights = [id(p) for policy, *_ in jobs for p in policy.model.parameters()]
-        side_by_side = len(weights) == len(set(weights))
-        with ThreadPoolExecutor(max(1, len(jobs)) if side_by_side else 1) as pool:
+        share_weights = len(weights) > len(set(weights))
+        with ThreadPoolExecutor(1 if share_weights else max(1, len(jobs))) as pool:
             learned = list(pool.map(lambda job: self._epochs(*job), jobs))
         builder = LearnerInfoBuilder()
         for name, results in zip(sorted(names), learned, strict=True):
@@ -153,7 +153,7 @@ class TeamPPO(FromExported, PPO):
         return builder.finalize()
 
     def _epochs(self, policy: TeamPolicy, batch: SampleBatch, rng: np.random.Generator) -> list[dict[str, Any]]:
-        """Learns from all minibatches of all epochs: the statistics of each."""
+        """Learns from all minibatches of all epochs, and returns the statistics of each minibatch."""
         rows, per_row = len(batch), batch[SampleBatch.ACTION_LOGP][0].size
         parts = max(1, round(rows * per_row / (self.config.minibatch_size or rows * per_row)))
         updates_before, results = policy.num_grad_updates, []

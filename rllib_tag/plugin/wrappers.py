@@ -1,4 +1,4 @@
-"""SuperSuit and PettingZoo wrappers by import path."""
+"""SuperSuit and PettingZoo wrappers, given by import path."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ SUPERSUIT_WRAPPER = re.compile(r"supersuit\.\w+_v\d+")
 
 
 def resolve_wrapper(entry: Any) -> tuple[Callable[..., ParallelEnv], dict[str, Any]]:
-    """The wrapper that an entry of `wrappers:` names, and its arguments.
+    """Returns the wrapper that an entry of `wrappers:` names, and its arguments.
 
     Args:
         entry: An import path, or a mapping with the path under `type` and the wrapper's arguments.
 
     Raises:
-        ConfigError: If the path names neither a `BaseParallelWrapper` nor a wrapper of SuperSuit, or if
-            the arguments are not the wrapper's.
+        ConfigError: If the path names neither a `BaseParallelWrapper` nor a SuperSuit wrapper, or if the wrapper does
+            not take these arguments.
     """
     arguments = dict(entry) if isinstance(entry, Mapping) else {"type": entry}
     path = arguments.pop("type", None)
     found = resolve("wrappers", path)
-    if isinstance(path, str) and path.startswith("supersuit."):  # which takes tuples, and YAML has none
+    if isinstance(path, str) and path.startswith("supersuit."):  # SuperSuit takes tuples, which YAML lacks
         arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()}
     is_class = isinstance(found, type) and issubclass(found, BaseParallelWrapper)
     if not is_class and not SUPERSUIT_WRAPPER.fullmatch(path):
         raise ConfigError(
-            "wrappers: expected a wrapper of SuperSuit such as supersuit.frame_skip_v0 or a subclass of PettingZoo's "
+            "wrappers: expected a SuperSuit wrapper such as supersuit.frame_skip_v0 or a subclass of PettingZoo's "
             f"BaseParallelWrapper, got {path!r}. Name one."
         )
     try:
@@ -46,11 +46,11 @@ def resolve_wrapper(entry: Any) -> tuple[Callable[..., ParallelEnv], dict[str, A
 
 
 def wrap(env: ParallelEnv, entries: Sequence[Any]) -> ParallelEnv:
-    """Applies wrappers in order and checks that agents and spaces kept their layout.
+    """Applies wrappers in order and checks that they keep the agents and the spaces, which class views rely on.
 
     Raises:
-        ConfigError: If an entry is not a wrapper, refuses its arguments, or changes agents, observation
-            sizes or actions: class views are read from MPE's own layout.
+        ConfigError: If an entry is not a wrapper, rejects its arguments, or changes the agents, the observation sizes
+            or the actions.
     """
     wrapped = env
     for entry in entries:
@@ -59,13 +59,13 @@ def wrap(env: ParallelEnv, entries: Sequence[Any]) -> ParallelEnv:
         try:
             wrapped = wrapper(wrapped, **arguments)
         except Exception as error:  # a wrapper's constructor may raise anything
-            raise ConfigError(f"wrappers: {path} refuses {arguments}: {error}. Change its arguments.") from error
+            raise ConfigError(f"wrappers: {path} rejects {arguments}: {error}. Change its arguments.") from error
         if not isinstance(wrapped, ParallelEnv):
             raise ConfigError(
                 f"wrappers: expected {path} to return a PettingZoo parallel env, got {type(wrapped)}. Remove it."
             )
         if wrapped.possible_agents != env.possible_agents:
-            raise ConfigError(f"wrappers: {path} changes the agents; class views need MPE's own. Remove it.")
+            raise ConfigError(f"wrappers: {path} changes the agents, which class views rely on. Remove it.")
         for agent in env.possible_agents:
             _check_space(
                 path, agent, "observation layout", env.observation_space(agent), wrapped.observation_space(agent)
@@ -82,5 +82,5 @@ def _check_space(path: str, agent: str, what: str, before: gym.Space, after: gym
     ):
         raise ConfigError(
             f"wrappers: {path} changes the {what} of {agent}: expected {before}, got {after}. "
-            "Class views are read from MPE's own layout; remove it (history_length stacks steps)."
+            "Class views rely on the env's own layout. Remove the wrapper; history_length already stacks steps."
         )

@@ -129,7 +129,7 @@ CASES: list[tuple[Change, str]] = [
     (env_config(comm_range=float("nan")), "comm_range: expected a number of at least 0, got nan"),
     (env_config(history_length=0), "history_length: expected an integer of at least 1"),
     (env_config(num_class_a=0, num_class_b=0), "at least one adversary"),
-    (env_config(wrappers=[{"type": "ray.init", "address": "x"}]), "expected a wrapper of SuperSuit"),
+    (env_config(wrappers=[{"type": "ray.init", "address": "x"}]), "expected a SuperSuit wrapper"),
     (
         env_config(good_policy="learned"),
         "policies: expected exactly those that the agents use, ['class_a', 'class_b', 'good']",
@@ -247,7 +247,7 @@ CASES: list[tuple[Change, str]] = [
     (config(gamma=0.9), "shaping_gamma: expected the training's gamma, 0.9, got 0.99"),
     (lambda spec: spec["config"]["model"].update(use_lstm=True), "use_lstm: expected False, got True"),
     (env_config(wrappers=[{"type": "supersuit.delay_observations_v0", "delay": "x"}]), "wrappers"),
-    (env_config(wrappers=["pettingzoo.test.parallel_api_test"]), "expected a wrapper of SuperSuit"),
+    (env_config(wrappers=["pettingzoo.test.parallel_api_test"]), "expected a SuperSuit wrapper"),
     (
         mapping(type="functools.partial"),
         "policy_mapping_fn: expected a class of an installed package, got 'functools.pa",

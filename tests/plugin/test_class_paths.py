@@ -24,7 +24,7 @@ ROOT = str(Path(rllib_tag.__file__).parents[1])
 def test_pythons_own_modules_are_never_imported(path: str) -> None:
     had = path.partition(".")[0] in sys.modules
     with pytest.raises(
-        ConfigError, match=f"env: expected a class of an installed package, got '{path}' of Python's own"
+        ConfigError, match=f"env: expected a class of an installed package, got '{path}' of Python's standard library"
     ):
         resolve("env", path)
     assert (path.partition(".")[0] in sys.modules) == had
@@ -32,7 +32,9 @@ def test_pythons_own_modules_are_never_imported(path: str) -> None:
 
 def test_a_class_must_be_of_its_kind() -> None:
     assert resolve_subclass("env", "rllib_tag.TagEnv", gym.Env) is rllib_tag.TagEnv
-    with pytest.raises(ConfigError, match=r"expected a subclass of Env, got 'rllib_tag.CommModel', a class CommModel"):
+    with pytest.raises(
+        ConfigError, match=r"expected a subclass of Env, got 'rllib_tag.CommModel', the class CommModel"
+    ):
         resolve_subclass("env", "rllib_tag.CommModel", gym.Env)
     for path in ("TagEnv", "rllib_tag..TagEnv", "rllib tag.x", 3, None):
         with pytest.raises(ConfigError, match="expected an import path such as"):

@@ -199,7 +199,7 @@ def test_frozen_prey_acts_by_its_weights(tmp_path: Path) -> None:
     hunters = save_exported(
         Exported({"class_a": build_net("class_a", CommConfig(hidden_dim=12), False)}, {}), tmp_path / "a"
     )
-    with pytest.raises(ConfigError, match="one policy that moves good agents"):
+    with pytest.raises(ConfigError, match="one policy that controls good agents"):
         TagEnv(good_policy=str(hunters))
 
 

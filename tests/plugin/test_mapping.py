@@ -15,5 +15,5 @@ def test_adversaries_and_good_agents_find_their_policies() -> None:
 
 @pytest.mark.parametrize("agent", ["adversary_5", "adversary_x", "wolf_1", ""])
 def test_an_agent_of_another_team_is_an_error(agent: str) -> None:
-    with pytest.raises(ConfigError, match="Give the mapping the num_class_a and num_class_b of env_config"):
+    with pytest.raises(ConfigError, match="Set the mapping's num_class_a and num_class_b to those of env_config"):
         ClassPolicyMapping(2, 3)(agent, None)

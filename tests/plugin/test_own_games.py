@@ -140,11 +140,11 @@ def test_whole_episodes_of_unlike_length_are_left_to_rllibs_sampler(ray_session:
     ours.stop()
 
 
-def test_games_that_cannot_be_kept_begin_anew_which_is_said(ray_session: None, tmp_path: Path) -> None:
+def test_games_that_cannot_be_saved_start_over_which_is_said(ray_session: None, tmp_path: Path) -> None:
     first, again = build(True), build(True)
     first.save(str(tmp_path))
     again.restore(str(tmp_path))
-    assert again.train()[NOTE] == "env runner 0 plays games that cannot be kept; they begin anew"
+    assert again.train()[NOTE] == "env runner 0 plays games that cannot be saved; they start over"
     for algorithm in (first, again):
         algorithm.stop()
 
@@ -184,7 +184,7 @@ def test_a_bad_game_is_named_before_any_worker_starts(game: str, message: str) -
 
 
 def test_what_the_game_does_not_take_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"or what labs_games.Rescue takes, which is max_cycles, near; .*'far'"):
+    with pytest.raises(ConfigError, match=r"or the arguments of labs_games.Rescue \(max_cycles, near\): .*'far'"):
         CommEnvConfig.from_mapping({"game": RESCUE, "far": 3})
-    with pytest.raises(ConfigError, match=r"expected game: the import path of a rllib_tag\.Game, got none"):
+    with pytest.raises(ConfigError, match=r"expected game, the import path of a rllib_tag\.Game, got none"):
         CommEnv(comm_range=1.0)

@@ -244,7 +244,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_before_the_weights(batched: bool
     place = (2, 1, 1) if batched else (3,)
     batch[Postprocessing.ADVANTAGES][place] = np.nan
     before = copy.deepcopy(policy.get_weights())
-    message = re.escape(f"The minibatch has advantages{list(place)} = nan")
+    message = re.escape(f"The minibatch contains advantages{list(place)} = nan")
     with pytest.raises(ValueError, match=message):  # RLlib's own, with ours in it
         policy.learn_on_batch(batch)
     for key, value in policy.get_weights().items():
@@ -398,11 +398,11 @@ def test_a_restored_trial_that_does_not_go_on_exactly_says_so(ray_session: None,
     whole.stop()
     again = build(True, {"max_cycles": 2 * CYCLES}, **options)
     again.restore(str(tmp_path))
-    other = "plays other games than when the checkpoint was written; they begin anew"
+    other = "plays different games than when the checkpoint was written; they start over"
     playing = [0, 1] if again.env_runner.env is not None else [1]  # the local one has no games before Ray 2.41
     assert again.train()[NOTE] == "; ".join(
         [f"env runner {index} {other}" for index in playing]
-        + ["env runner 2 was down when the checkpoint was written; its games begin anew"]
+        + ["env runner 2 was down when the checkpoint was written; its games start over"]
     )
     assert NOTE not in again.train()
     again.stop()
