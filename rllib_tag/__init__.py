@@ -1,4 +1,4 @@
-"""Learned communication between unlike agents on RLlib: MPE `simple_tag`, transformer, graph attention."""
+"""Learned communication between heterogeneous agents on RLlib: MPE `simple_tag`, transformer, graph attention."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["__version__", *_LAZY]
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a public name when it is first asked for, so that `rllib_tag.report` opens without Ray."""
+    """Imports a public name on first access, so that importing `rllib_tag.report` does not import Ray."""
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_LAZY[name]), name)

@@ -1,4 +1,4 @@
-"""The one error that a user's input raises, and the checks that every configuration shares."""
+"""The error that invalid user input raises, and the checks that all configurations share."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Any
 
 
 class ConfigError(ValueError):
-    """What the user gave does not fit: the message says what was expected, what came and what to do."""
+    """User input is invalid; the message says what was expected, what was given and what to do."""
 
 
 def check_keys(what: str, given: Iterable[Any], known: Iterable[str], advice: str = "") -> None:
     """Raises on the first key of `given` that is not in `known`, naming the nearest known one.
 
     Args:
-        what: What the keys belong to, as the message should call it.
-        given: The keys that came.
-        known: The keys that exist.
-        advice: A sentence to end the message with. Default: none.
+        what: What the keys belong to; the message begins with it.
+        given: The keys that were given.
+        known: The valid keys.
+        advice: The last sentence of the message, without its period. Default: a list of the valid keys.
 
     Raises:
         ConfigError: If a key is unknown.
@@ -43,7 +43,7 @@ def check_int(what: str, value: Any, minimum: int) -> None:
 
 
 def check_number(what: str, value: Any, minimum: float, maximum: float = math.inf) -> None:
-    """Raises unless `value` is a real number in [minimum, maximum]; NaN is not."""
+    """Raises unless `value` is a real number in [minimum, maximum]; NaN is not one."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not minimum <= value <= maximum:
         bound = f"of at least {minimum:g}" if maximum == math.inf else f"between {minimum:g} and {maximum:g}"
         raise ConfigError(f"{what}: expected a number {bound}, got {value!r}. Set it within these bounds.")
@@ -65,7 +65,7 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
 
 
 def dataclass_from_mapping(cls: type, what: str, mapping: Mapping[str, Any]) -> Any:
-    """Builds the dataclass `cls` from a mapping, refusing unknown keys by name."""
+    """Builds the dataclass `cls` from a mapping; the error for an unknown key names the nearest known one."""
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{what}: expected a mapping of keys to values, got {mapping!r}.")
     check_keys(what, mapping, [field.name for field in dataclasses.fields(cls)])
@@ -74,7 +74,7 @@ def dataclass_from_mapping(cls: type, what: str, mapping: Mapping[str, Any]) -> 
 
 @contextlib.contextmanager
 def under(what: str) -> Iterator[None]:
-    """Prefixes an error's message with its subject."""
+    """Prefixes the message of a `ConfigError` with the part of the input that it is about."""
     try:
         yield
     except ConfigError as error:

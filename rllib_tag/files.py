@@ -1,4 +1,4 @@
-"""Files that are whole or absent, folders that are found, and results as JSON and CSV with what they came from."""
+"""Atomic writes of files, search in folders, and results as JSON and CSV with their provenance."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ PACKAGES = ("rllib_tag", "ray", "torch", "torch-geometric", "pettingzoo", "mpe2"
 def write_files(folder: str | os.PathLike[str], contents: Mapping[str, str | bytes | None]) -> list[Path]:
     """Writes files that belong together into a folder, all or none of them.
 
-    What every command does in a folder that has been used before: files of the same names are replaced, those of
-    them that this time have no content are removed, and all other files stay. Everything is written aside first and
-    renamed at the end, so nothing changes unless all of it could be written.
+    If the folder already exists, files of the same names are replaced, files whose content is None are removed, and all
+    other files stay. Everything is first written to a temporary folder and then renamed, so nothing changes unless
+    everything could be written.
 
     Args:
-        folder: Where; it is made if it does not exist.
-        contents: Text or bytes by file name; None for a file that must not be left from an earlier time.
+        folder: The folder; it is created if it does not exist.
+        contents: Text or bytes by file name; None for a file that an earlier call may have left and that must go.
 
     Returns:
         The paths of the files written.
 
     Raises:
-        ConfigError: If the folder cannot be written, or a name is a folder's.
+        ConfigError: If the folder cannot be written, or if a name is that of a folder.
     """
     folder = Path(folder)
     check_files(folder, contents)
@@ -59,10 +59,10 @@ def write_files(folder: str | os.PathLike[str], contents: Mapping[str, str | byt
 
 
 def check_files(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
-    """Checks that files of these names can stand in a folder: that none is too long, or a folder's own.
+    """Checks that files of these names can be written to a folder: no name is too long or that of a folder.
 
     Raises:
-        ConfigError: If one cannot.
+        ConfigError: If a file cannot be written.
     """
     for path in (Path(folder, name) for name in names):
         try:
@@ -75,9 +75,9 @@ def check_files(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
 
 
 def folders(top: str | os.PathLike[str]) -> Iterator[Path]:
-    """A folder and all below it that can be read, the nearest first.
+    """Yields a folder and all readable folders below it, in breadth-first order.
 
-    Links to folders are followed; what several paths lead to comes once.
+    Links to folders are followed; a folder that several paths lead to is yielded once.
     """
     seen, waiting = set(), deque([Path(top)])
     while waiting:
@@ -92,12 +92,12 @@ def folders(top: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all, as `as_json` has it."""
+    """Writes a value as JSON, as `as_json` formats it; the file is whole or unchanged."""
     write_files(path.parent, {path.name: as_json(value)})
 
 
 def as_json(value: Any) -> str:
-    """A value as JSON text that ends with a line break; infinity, which JSON lacks, becomes "inf"."""
+    """Returns a value as JSON text that ends with a newline; infinity, which JSON lacks, becomes "inf"."""
     return json.dumps(_finite(value), indent=2, default=str, allow_nan=False) + "\n"
 
 
@@ -110,12 +110,12 @@ def _finite(value: Any) -> Any:
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes CSV, whole or not at all, as `as_csv` has it."""
+    """Writes rows as CSV, as `as_csv` formats them; the file is whole or unchanged."""
     write_files(path.parent, {path.name: as_csv(rows)})
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows as CSV text, a column for each key that any row has; cells of rows without it are empty."""
+    """Returns rows as CSV text, with a column for each key of any row; rows without a key have an empty cell."""
     buffer = StringIO()
     writer = csv.DictWriter(buffer, dict.fromkeys(key for row in rows for key in row), lineterminator="\n")
     writer.writeheader()
@@ -124,7 +124,7 @@ def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def provenance() -> dict[str, Any]:
-    """The command line and the versions that a result came from."""
+    """Returns the command line and the package versions that produced a result."""
     return {
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "python": platform.python_version(),

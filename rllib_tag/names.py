@@ -1,4 +1,4 @@
-"""Names that results, tables and figures share: policies, metrics, baselines, the size of a game."""
+"""Names that results, tables and figures share: policies, metrics, baselines and the size of a game."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Container
 
 POLICIES = ("class_a", "class_b")
 GOOD_POLICY = "good"
-GOOD_POLICIES = ("random", "evasive", "learned")  # who moves good agents, besides exported weights
+GOOD_POLICIES = ("random", "evasive", "learned")  # what controls good agents, besides exported weights
 
-GAME = ("num_class_a", "num_class_b", "num_good", "num_obstacles")  # the keys that give a game's size
+GAME = ("num_class_a", "num_class_b", "num_good", "num_obstacles")  # the keys that determine the size of a game
 
-# What is counted of an episode, by names that are the same in custom metrics, CSV and tables, each with its label in
-# tables and the format of its number.
+# Episode metrics, whose names are the same in custom metrics, CSV and tables, with their labels in tables and their
+# number formats.
 METRICS = {
     "return_adversary": ("return per adversary", "{:.1f}"),
     "return_class_a": ("return per class A", "{:.1f}"),
@@ -22,16 +22,16 @@ METRICS = {
     "steps_to_first_contact": ("steps to first contact", "{:.1f}"),
     "mean_links": ("links per adversary", "{:.2f}"),
 }
-RETURN_ADVERSARY = "return_adversary"  # by which teams are compared
-RETURN_TEAM = "return_team"  # the same in other games than tag
+RETURN_ADVERSARY = "return_adversary"  # the metric by which teams are compared
+RETURN_TEAM = "return_team"  # the same in games other than tag
 
 
 def team_return(metrics: Container[str]) -> str:
-    """By which of an episode's metrics teams are compared."""
+    """Returns the one of an episode's metrics by which teams are compared."""
     return RETURN_ADVERSARY if RETURN_ADVERSARY in metrics else RETURN_TEAM
 
 
-# The same for what a class makes of the other class's messages.
+# The same for how much a class's policy depends on the other class's messages.
 INFLUENCE = {
     "kl": ("policy's divergence from itself without them (nats)", "{:.3f}"),
     "logit_shift": ("change of a logit, mean absolute", "{:.3f}"),
@@ -41,8 +41,8 @@ INFLUENCE = {
     "attention_entropy_uniform": ("the same if it were even", "{:.3f}"),
 }
 
-# Scripted adversaries to compare a team with, and what figures call them.
-RANDOM = "random"  # the one that all games have
+# Baselines, and their labels in figures.
+RANDOM = "random"  # the only baseline that all games have
 BASELINES = {
     RANDOM: "random",
     "class_b_chases": "class B chases, class A random",

@@ -1,4 +1,4 @@
-"""Folders on this machine or in a store, such that a file written there is whole or as it was before."""
+"""Folders on this machine or in a remote store, in which a file is always either whole or unchanged."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from fsspec.implementations.local import LocalFileSystem
 
 from rllib_tag.errors import ConfigError
 
-CHECKPOINT = re.compile(r"(.*/)?(checkpoint_\d+)/")  # as Tune names the folders of checkpoints
+CHECKPOINT = re.compile(r"(.*/)?(checkpoint_\d+)/")  # the names that Tune gives to checkpoint folders
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A folder on this machine or in a store that all machines reach.
+    """A folder on this machine, or in a store that all machines can access.
 
     Args:
         location: A local path, or a URI such as `s3://bucket/results`.
-        filesystem: What it lies on, as Tune takes it: a handler of an fsspec file system, on a local disk of a
-            `WholeFileSystem`.
-        path: Where it is there.
+        filesystem: Its file system in the form that Tune takes: the handler of an fsspec file system, which is a
+            `WholeFileSystem` on a local disk.
+        path: Its path in the file system.
     """
 
     location: str
@@ -41,10 +41,10 @@ class Place:
 
     @classmethod
     def at(cls, location: str | os.PathLike[str]) -> Place:
-        """The place that a path or URI names; nothing is made there.
+        """Returns the place that a path or URI names, without creating anything.
 
         Raises:
-            ConfigError: If the URI's kind of store is not known or its package not installed.
+            ConfigError: If the kind of store is unknown, or if its package is not installed.
         """
         location = os.fspath(location)
         if location.startswith("file://"):
@@ -56,12 +56,13 @@ class Place:
             try:
                 native, path = pyarrow.fs.FileSystem.from_uri(location)
                 return cls(location, _for_arrow(ArrowFSWrapper(native)), path)
-            except pyarrow.ArrowInvalid:  # a kind that it leaves to others
+            except pyarrow.ArrowInvalid:  # pyarrow does not support this kind of store
                 filesystem, path = fsspec.core.url_to_fs(location)
                 return cls(location, _for_arrow(filesystem), path)
         except (ValueError, ImportError, OSError) as error:
             raise ConfigError(
-                f"storage: expected a path or a URI of a store that pyarrow or fsspec knows, got {location} ({error})."
+                f"storage: expected a path or a URI of a store that pyarrow or fsspec knows, got {location} ({error}). "
+                "Correct it, or install the package of the store."
             ) from error
 
     def __truediv__(self, name: str) -> Place:
@@ -69,7 +70,7 @@ class Place:
 
     @property
     def parent(self) -> Place:
-        """The folder that it is in."""
+        """The folder that contains it."""
         return self._moved(posixpath.dirname)
 
     def _moved(self, move: Callable[[str], str]) -> Place:
@@ -78,38 +79,38 @@ class Place:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is in this machine's file system, in which other machines' may be mounted."""
+        """Whether it is in this machine's file system, which may include mounts from other machines."""
         return isinstance(self.filesystem.handler.fs, WholeFileSystem)
 
     def files(self, recursive: bool = False) -> list[str]:
-        """The names of the files in it, or of all below it, in order; none if it is not there."""
+        """Returns the sorted names of the files in it, or of all files below it; none if it does not exist."""
         selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True, recursive=recursive)
         found = self.filesystem.get_file_info(selector)
         return sorted(posixpath.relpath(info.path, self.path) for info in found if info.is_file)
 
     def checkpoints(self) -> list[str]:
-        """The locations of the checkpoints in it, in order."""
+        """Returns the sorted locations of the checkpoints in it."""
         found = {match[0] for match in map(CHECKPOINT.match, self.files(recursive=True)) if match}
         return [(self / name.rstrip("/")).location for name in sorted(found)]
 
     def read_text(self) -> str:
-        """The text of the file that it is."""
+        """Returns the text of a file; the place is that of the file."""
         with self.filesystem.open_input_stream(self.path) as file:
             return file.read().decode()
 
     def copy_to(self, target: Path) -> None:
-        """Copies the file that it is to this machine's disk, and makes the folders above it."""
+        """Copies a file to this machine's disk, and creates the folders above it there."""
         target.parent.mkdir(parents=True, exist_ok=True)
         pyarrow.fs.copy_files(self.path, str(target), source_filesystem=self.filesystem)
 
     def write_text(self, text: str) -> None:
-        """Writes a file, and the folders above it."""
+        """Writes a file, and creates the folders above it."""
         self.filesystem.create_dir(posixpath.dirname(self.path))
         with self.filesystem.open_output_stream(self.path) as file:
             file.write(text.encode())
 
     def check_writable(self) -> None:
-        """Writes a file there and removes it; on a local disk in the folder in which it would be made.
+        """Writes a file there and removes it; if a local folder does not exist, in the nearest one above it.
 
         Raises:
             ConfigError: If that fails.
@@ -131,7 +132,7 @@ class Place:
         except OSError as error:
             raise ConfigError(
                 f"output folder: expected a writable folder, got {self.location} ({error.strerror or error}). "
-                "Choose another one."
+                "Choose another folder."
             ) from error
 
 
@@ -140,32 +141,36 @@ def _for_arrow(filesystem: fsspec.AbstractFileSystem) -> pyarrow.fs.PyFileSystem
 
 
 def is_uri(location: str) -> bool:
-    """Whether a location is a URI; `file://` is one too."""
+    """Whether a location is a URI, including `file://` URIs."""
     return "://" in location
 
 
 def check_output(out: str, is_file: bool = False) -> None:
-    """Checks a folder, or a file or new folder and the folder that it goes into, that is to be written here.
+    """Checks that an output folder, or the parent of an output file or new folder, can be written on this machine.
+
+    Args:
+        out: The path of the output.
+        is_file: Whether the parent is checked. Default: False.
 
     Raises:
         ConfigError: If it is a URI or cannot be written.
     """
     if is_uri(out):
-        raise ConfigError(f"--out: expected a place on this machine, got {out}. Write there, and copy it.")
+        raise ConfigError(f"--out: expected a path on this machine, got {out}. Write to one, and copy the output.")
     Place.at(os.path.dirname(out) if is_file else out).check_writable()
 
 
 @contextlib.contextmanager
 def local_copy(location: str | os.PathLike[str], is_whole: Callable[[Path], bool] | None = None) -> Iterator[Path]:
-    """A location's files on this machine: where they are, or copied from a store for the time being.
+    """Yields the path of a location's files on this machine: local files as they are, others as a temporary copy.
 
     Args:
         location: A local path or a URI.
-        is_whole: Whether all of a checkpoint is in a folder. With it, checkpoints are copied, of each trial the newest
-            whole one; without it, everything else. Default: none.
+        is_whole: Whether a folder contains a whole checkpoint. If given, and if there are checkpoints, only the newest
+            whole one of each trial is copied; otherwise, everything except checkpoints is. Default: None.
 
     Raises:
-        ConfigError: If there is nothing at a URI, or a file is not what is expected there.
+        ConfigError: If there is nothing at a URI, or if reading the copy raises one, which then names the URI.
     """
     if not is_uri(os.fspath(location)):
         yield Path(location)
@@ -191,7 +196,7 @@ def _fetch(place: Place, target: Path, is_whole: Callable[[Path], bool] | None) 
     if not names:
         raise ConfigError(f"storage: expected files at {place.location}, found none. Correct the URI.")
     wanted = [""] if is_whole is None or names.keys() == {""} else sorted(names.keys() - {""}, reverse=True)
-    whole = set()  # trials of which one is here
+    whole = set()  # trials whose newest whole checkpoint has been copied
     for folder in wanted:
         trial = posixpath.dirname(folder.rstrip("/"))
         if trial not in whole:
@@ -202,7 +207,7 @@ def _fetch(place: Place, target: Path, is_whole: Callable[[Path], bool] | None) 
 
 
 class WholeFileSystem(LocalFileSystem):
-    """The local disk; what a killed process or a full disk interrupts leaves the old file, or none."""
+    """The local disk, on which an interrupted write leaves the old file, or none."""
 
     def _open(self, path: str, mode: str = "rb", block_size: int | None = None, **options: Any) -> Any:
         if mode == "wb":
@@ -211,9 +216,9 @@ class WholeFileSystem(LocalFileSystem):
 
 
 class _AsideFile(io.FileIO):
-    """A file under another name until it is closed after whole writes.
+    """A file that has a temporary name until it is closed and all writes have succeeded.
 
-    Each write goes to the disk at once: what goes wrong when a file is closed, pyarrow does not tell.
+    Each write is flushed to the disk at once, because pyarrow does not report errors from closing a file.
     """
 
     def __init__(self, target: Path) -> None:
@@ -239,7 +244,7 @@ class _AsideFile(io.FileIO):
         super().__exit__(kind, *exc)
 
     def __del__(self) -> None:
-        self._failed = True  # nobody has closed it
+        self._failed = True  # it has not been closed properly
         self.close()
 
     def close(self) -> None:

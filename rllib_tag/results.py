@@ -1,4 +1,4 @@
-"""A trial's results, one a training iteration, from the files that Tune's loggers write."""
+"""A trial's results, one per training iteration, from the files that Tune's loggers write."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.files import folders
 from rllib_tag.names import RETURN_ADVERSARY, RETURN_TEAM
 
-# Tune writes every result to both, but to the CSV only the columns that the first result has.
+# Tune writes every result to both, but the CSV only has the columns of the first result.
 JSON, CSV = "result.json", "progress.csv"
 ITERATION = "training_iteration"
 SECONDS = "time_total_s"
 CUSTOM = "env_runners/custom_metrics/"  # where RLlib puts this project's own metrics
 RETURN = f"{CUSTOM}{RETURN_ADVERSARY}_mean"
-TEAM_RETURN = f"{CUSTOM}{RETURN_TEAM}_mean"  # in other games than tag
+TEAM_RETURN = f"{CUSTOM}{RETURN_TEAM}_mean"  # in games other than tag
 EPISODE_REWARD = "env_runners/episode_reward_mean"  # RLlib's own: summed over all agents
 
-Result = dict[str, Any]  # flat: with `/` between levels
+Result = dict[str, Any]  # flattened, with `/` between levels
 
 
 def env_steps(result: Mapping[str, Any]) -> int:
-    """Environment steps sampled up to a result; a step in which all agents act is one.
+    """Returns the environment steps sampled up to a result; a step of all agents counts as one.
 
-    `timesteps_total` and `num_env_steps_sampled_lifetime` are not always that: with `count_steps_by: agent_steps`,
-    RLlib counts the steps of each agent there.
+    `timesteps_total` and `num_env_steps_sampled_lifetime` may differ: with `count_steps_by: agent_steps`, RLlib counts
+    the steps of each agent there.
     """
     return int(result["num_env_steps_sampled" if "num_env_steps_sampled" in result else "timesteps_total"])
 
 
 def result_files(path: str | os.PathLike[str]) -> list[Path]:
-    """The files of results at or below a path, one for each trial: `result.json`, or else `progress.csv`."""
+    """Returns the result files at or below a path, one per trial: `result.json`, or else `progress.csv`."""
     if Path(path).is_file():
         return [Path(path)]
     found = ([folder / name for name in (JSON, CSV) if (folder / name).is_file()] for folder in folders(path))
@@ -45,10 +45,10 @@ def result_files(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def read_results(file: Path) -> list[Result]:
-    """The results in a `result.json` or a CSV, in order; see `parse_results`.
+    """Returns the results in a `result.json` or a CSV, in order, as `parse_results` does.
 
     Raises:
-        ConfigError: If the file cannot be read or holds something else.
+        ConfigError: If the file cannot be read or contains something else.
     """
     try:
         if file.suffix == ".json":
@@ -60,13 +60,13 @@ def read_results(file: Path) -> list[Result]:
 
 
 def parse_results(text: str) -> list[Result]:
-    """The results in the text of a `result.json`, in order, without the config that each repeats.
+    """Returns the results in the text of a `result.json`, in order, without the config that each of them repeats.
 
-    A trial that goes on from a checkpoint writes the iterations since then again: the later ones count. What is left
-    of a line while which the process was killed is skipped.
+    A trial that continues from a checkpoint writes the iterations since then again; the later ones count. A line that
+    is incomplete because the process was killed is skipped.
 
     Raises:
-        ValueError: If no line is whole.
+        ValueError: If there are lines, but none contains a result.
     """
     rows, lines = [], text.splitlines()
     for line in lines:
@@ -75,12 +75,12 @@ def parse_results(text: str) -> list[Result]:
             if isinstance(result, dict) and ITERATION in result:
                 rows.append(flat({key: value for key, value in result.items() if key != "config"}))
     if lines and not rows:
-        raise ValueError("no line with a result")
+        raise ValueError("no line contains a result")
     return _in_order(rows)
 
 
 def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A mapping of mappings as one mapping, with `/` between levels."""
+    """Flattens a nested mapping to one mapping, with `/` between levels."""
     out: dict[str, Any] = {}
     for key, value in mapping.items():
         out |= flat(value, f"{prefix}{key}/") if isinstance(value, dict) else {f"{prefix}{key}": value}
@@ -88,12 +88,12 @@ def flat(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def with_number(results: Iterable[Result], metric: str) -> list[Result]:
-    """The results that have a number for a metric.
+    """Returns the results that have a number for a metric.
 
-    Others may lack it: metrics of episodes until one has ended, metrics of evaluation where none was due.
+    Results may lack it: episode metrics until an episode has ended, and evaluation metrics without an evaluation.
 
     Raises:
-        ValueError: If a result has something else there.
+        ValueError: If the metric of a result is something else.
     """
     found = []
     for result in results:

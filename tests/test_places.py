@@ -47,7 +47,7 @@ def test_what_is_made_for_this_machine_does_not_go_to_a_store(command: list[str]
     checkpoint = [] if command[0] == "plot" else [str(tmp_path)]
     result = CliRunner().invoke(app, [*command, *checkpoint, "--out", "s3://out.png"])
     assert isinstance(result.exception, ConfigError)
-    assert "--out: expected a place on this machine, got s3://out.png" in str(result.exception)
+    assert "--out: expected a path on this machine, got s3://out.png" in str(result.exception)
 
 
 @pytest.mark.parametrize("how", ["left by an error", "never closed"])
