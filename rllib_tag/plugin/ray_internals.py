@@ -70,7 +70,6 @@ __all__ = [
     "SchedulerState",
     "algorithm_defaults",
     "algorithm_names",
-    "asked_for",
     "check_state",
     "checkpoint_env_steps",
     "checkpoint_policies",
@@ -83,10 +82,11 @@ __all__ = [
     "model_is_registered",
     "on_each_runner",
     "policy_configs",
+    "requested_resources",
     "required_resources",
     "running_cluster",
     "standardize_fields",
-    "state_names",
+    "state_contains",
     "sub_environment_seed",
     "synchronous_parallel_sample",
     "trial_error",
@@ -219,7 +219,7 @@ def trial_folder(trial: Trial) -> str:
     return f"{trial.storage.experiment_dir_name}/{trial.storage.trial_dir_name}"
 
 
-def asked_for(trial: Trial) -> dict[str, float]:
+def requested_resources(trial: Trial) -> dict[str, float]:
     """Returns the resources that a trial requests."""
     return trial.placement_group_factory.required_resources
 
@@ -260,7 +260,7 @@ def is_cluster(address: str, timeout_s: float) -> bool:
     return asked.returncode == 0
 
 
-def state_names(state: bytes, path: str) -> bool:
+def state_contains(state: bytes, path: str) -> bool:
     """Whether Tune's state of an experiment, which stores pickles in hexadecimal, contains the path of a checkpoint."""
     return path.encode().hex().encode() in state
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import pyarrow.fs
 
 from rllib_tag.places import CHECKPOINT, Place
-from rllib_tag.plugin.ray_internals import TUNE_STATE, state_names
+from rllib_tag.plugin.ray_internals import TUNE_STATE, state_contains
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
             trials = [entry["name"] for entry in self.fs.ls(experiment, detail=True) if entry["type"] != "file"]
             for trial in trials:
                 found = [path for path in self.fs.ls(trial, detail=False) if CHECKPOINT.fullmatch(f"{path}/")]
-                newest = max((path for path in found if state_names(state, path)), default="")
+                newest = max((path for path in found if state_contains(state, path)), default="")
                 with self._lock:
                     self._due.update(path for path in found if path < newest)
         except OSError:
@@ -87,7 +87,7 @@ class LateDeletion(pyarrow.fs.FSSpecHandler):
                 if not state:
                     return
                 for path in due:
-                    if not state_names(state, path):
+                    if not state_contains(state, path):
                         with contextlib.suppress(FileNotFoundError):
                             super().delete_dir(path)
                         self._due.remove(path)

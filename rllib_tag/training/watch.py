@@ -10,7 +10,7 @@ import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from rllib_tag.plugin.ray_internals import asked_for, is_waiting
+from rllib_tag.plugin.ray_internals import is_waiting, requested_resources
 from rllib_tag.plugin.team_ppo import NOTE
 
 OnResult = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
@@ -47,7 +47,7 @@ class Watch(Callback):
             self._since = time.monotonic()
             if is_waiting(waiting[0]):
                 self._has_told = True
-                self._on_note(_waiting_note(asked_for(waiting[0]), ray.available_resources()))
+                self._on_note(_waiting_note(requested_resources(waiting[0]), ray.available_resources()))
 
 
 def _waiting_note(asked: Mapping[str, float], free: Mapping[str, float]) -> str:

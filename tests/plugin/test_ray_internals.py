@@ -105,8 +105,8 @@ def test_files_of_checkpoints_and_tunes_state(trained: TrialEnd) -> None:
     assert written - {".is_checkpoint", "sampling_state.pkl"} == files  # the second is TeamPPO's own
     assert sorted(json.loads((checkpoint / mark).read_text())["policy_ids"]) == ["class_a", "class_b"]
     (state,) = trained.folder.parent.glob(f"{ray_internals.TUNE_STATE}*.json")
-    assert ray_internals.state_names(state.read_bytes(), str(checkpoint))
-    assert not ray_internals.state_names(state.read_bytes(), f"{checkpoint}_no_such")
+    assert ray_internals.state_contains(state.read_bytes(), str(checkpoint))
+    assert not ray_internals.state_contains(state.read_bytes(), f"{checkpoint}_no_such")
 
 
 def test_checkpoints_hold_what_a_team_is_restored_from(trained: TrialEnd) -> None:
