@@ -1,4 +1,4 @@
-"""The `rllib` command: it parses; the functions of `training`, `playing` and `report` work."""
+"""The `rllib` command. It only parses; `training`, `playing` and `report` do the work."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ import typer
 
 from rllib_tag import cli_options as opt
 from rllib_tag.cli_example import example_app
-from rllib_tag.cli_output import Progress, Results, console, errors, run_command, tell_best
+from rllib_tag.cli_output import Progress, Results, console, errors, print_best, run_command
 from rllib_tag.errors import ConfigError, check_choice
 from rllib_tag.experiment.options import TrainOptions
 from rllib_tag.files import check_files, write_files
 from rllib_tag.names import BASELINES, RETURN_ADVERSARY
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
-                  help="Train, evaluate and roll out teams of unlike agents that learn to talk (RLlib).")  # fmt: skip
+                  help="Train, evaluate and roll out heterogeneous agents that learn to communicate.")  # fmt: skip
 train_app = typer.Typer(invoke_without_command=True, no_args_is_help=True, rich_markup_mode=None,
                         help="Train from an experiment file (`train file F.yaml`), or from options alone.")  # fmt: skip
 app.add_typer(train_app, name="train")
-sweep_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What a sweep found.")
+sweep_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Report on sweeps.")
 app.add_typer(sweep_app, name="sweep")
 app.add_typer(example_app, name="example")
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
         from rllib_tag import __version__
 
         console.print(__version__)
@@ -61,7 +61,9 @@ def train_options(
             raise ConfigError("train: expected the options after `file F.yaml`, got some before it. Move them.")
         return
     if not algo or not env:
-        raise ConfigError("train: expected --algo and --env, or `train file F.yaml`. Give both.")
+        raise ConfigError(
+            "train: expected --algo and --env, or `train file F.yaml`, got neither. Give both options or a file."
+        )
     spec = {"run": algo, "env": env, "config": opt.json_object("--config", config)}
     _train({options.experiment_name or "default": spec}, options)
 
@@ -71,7 +73,7 @@ def train_options(
 def train_file(
     config_file: Annotated[str, typer.Argument(help="Experiment file (YAML).")], options: TrainOptions
 ) -> None:
-    """Train every experiment of a YAML file; what the file sets stands unless an option gives a value."""
+    """Train every experiment of a YAML file. Options override the file."""
     from rllib_tag.experiment.spec import load_experiments
 
     _train(load_experiments(config_file), options)
@@ -84,23 +86,23 @@ def evaluate(
     checkpoint: opt.Team = None,
     episodes: opt.Episodes = 128,
     seed: opt.Seed = 1_000_000,
-    out: Annotated[str, typer.Option("--out", help="Folder for what is written (CSV, JSON).")] = "evaluation",
+    out: Annotated[str, typer.Option("--out", help="Folder for the results (CSV, JSON).")] = "evaluation",
     stochastic: opt.Stochastic = False,
     baseline: opt.Baselines = None,
     yardstick: opt.Yardsticks = None,
     beside: Annotated[
-        list[str] | None, typer.Option("--beside", help="Play another trained team too: NAME=CHECKPOINT.")
+        list[str] | None, typer.Option("--beside", help="Also play another team: NAME=CHECKPOINT; may be repeated.")
     ] = None,
     messages: Annotated[
         list[str] | None,
         typer.Option(
             "--messages",
-            help="Play the team under this condition on messages too: cut, swap, shuffle, silence[:NAME], delay:STEPS, "
-            "drop:P, range:R, or all for a series of them.",
+            help="Also play the team under this channel intervention: cut, swap, shuffle, silence[:NAME], delay:STEPS, "
+            "drop:P, range:R, or all for a series of them; may be repeated.",
         ),
     ] = None,
 ) -> None:  # fmt: skip
-    """Play seeded episodes with restored policies, on any team; print a table, write JSON and CSV."""
+    """Play seeded episodes with a trained team of any size; print a table, write CSV and JSON."""
     from rllib_tag.playing.channel import read_conditions
     from rllib_tag.playing.evaluate import FILES
     from rllib_tag.playing.evaluate import evaluate as run
@@ -134,11 +136,13 @@ def transfer(
     out: Annotated[str, typer.Option("--out", help="Folder for transfer.csv and the heat map.")] = "transfer",
     native: Annotated[
         list[str] | None,
-        typer.Option("--native", help="A team trained on another game, to play there beside this one."),
+        typer.Option(
+            "--native", help="Also play this team on the game of the grid that it was trained on; may be repeated."
+        ),
     ] = None,
-    largest: Annotated[int, typer.Option("--largest", help="Members of a class at most.")] = 6,
+    largest: Annotated[int, typer.Option("--largest", help="Maximum number of members per class.")] = 6,
 ) -> None:
-    """Play one team, without training, on all teams of 0 to 6 of each class; write a CSV and draw a heat map."""
+    """Play a trained team, without further training, with 0 to 6 members per class; write a CSV and a heat map."""
     from rllib_tag.files import as_csv
     from rllib_tag.playing.transfer import transfer as run
     from rllib_tag.playing.transfer import transfer_games
@@ -171,7 +175,7 @@ def rollout(
         typer.Option("--video", help="gif, mp4, html (a page with a slider) or none; may be repeated. [default: gif]"),
     ] = None,
 ) -> None:  # fmt: skip
-    """Record episodes step by step, as JSON and as video with the communication graph drawn in."""
+    """Record episodes step by step, as JSON and as video with the communication graph."""
     from rllib_tag.playing.rollout import rollout as run
     from rllib_tag.report.replay import replay_page
     from rllib_tag.report.video import FORMATS
@@ -193,9 +197,11 @@ def rollout(
 @app.command()
 def export(
     checkpoint: opt.Checkpoint,
-    out: Annotated[str, typer.Option("--out", help="Folder to write: a new one, or an earlier export.")] = "exported",
+    out: Annotated[
+        str, typer.Option("--out", help="Folder to write: a new one, or an earlier export to replace.")
+    ] = "exported",
 ) -> None:
-    """Write per-class weights as safetensors and a JSON manifest, which open without unpickling anything."""
+    """Write each policy's weights as safetensors, with a JSON manifest; they open without unpickling anything."""
     from rllib_tag.places import check_output
     from rllib_tag.playing.restore import export as run
 
@@ -207,7 +213,9 @@ def export(
 def plot(
     runs: Annotated[list[str], typer.Argument(help="Folders of trials, or their result.json or progress.csv.")],
     out: Annotated[str, typer.Option("--out", help="Image to write; without a suffix, PNG and SVG.")] = "curve.png",
-    levels: Annotated[str | None, typer.Option("--levels", help="Evaluation whose baselines to draw.")] = None,
+    levels: Annotated[
+        str | None, typer.Option("--levels", help="Folder of an evaluation whose baselines to draw.")
+    ] = None,
     label: Annotated[
         list[str] | None, typer.Option("--label", help="A label for each run. [default: the folder's name]")
     ] = None,
@@ -223,7 +231,7 @@ def plot(
         raise ConfigError(f"--label: expected one for each of the {len(runs)} runs, got {len(label)}. Give all.")
     names = label or [Path(run).name for run in runs]
     if len(set(names)) < len(names):
-        raise ConfigError(f"--label: expected different labels, got {', '.join(names)}. Give each run one.")
+        raise ConfigError(f"--label: expected different labels, got {', '.join(names)}. Give each run its own.")
     means = {}
     if levels is not None:
         with local_copy(levels) as folder:
@@ -241,16 +249,17 @@ def sweep_report(
     experiment: Annotated[str, typer.Argument(help="Folder of a finished or interrupted experiment.")],
     metric: Annotated[
         str | None,
-        typer.Option("--metric", help="A metric of the results. [default: the experiment's, or return per adversary]"),
+        typer.Option("--metric", help="Metric to compare by. [default: the experiment's, or return per adversary]"),
     ] = None,
     mode: Annotated[
-        Literal["max", "min"] | None, typer.Option("--mode", help="Which is best. [default: the experiment's, or max]")
+        Literal["max", "min"] | None,
+        typer.Option("--mode", help="Which value is best. [default: the experiment's, or max]"),
     ] = None,
     out: Annotated[
-        str, typer.Option("--out", help="CSV to write, and beside it the plot (PNG and SVG).")
+        str, typer.Option("--out", help="CSV to write; the plot (PNG and SVG) goes next to it.")
     ] = "sweep.csv",
 ) -> None:
-    """Print a sweep's best trials, write one row a trial and draw the metric over what was varied."""
+    """Print a sweep's best trials, write one row per trial, and plot the metric over what was varied."""
     from rllib_tag.files import as_csv
     from rllib_tag.places import local_copy
     from rllib_tag.report.figures import IMAGES, image
@@ -258,7 +267,7 @@ def sweep_report(
 
     table = Path(out)
     if table.suffix in IMAGES:
-        raise ConfigError(f"--out: expected a CSV, beside which the plot goes, got {out}. Name it {table.stem}.csv.")
+        raise ConfigError(f"--out: expected a CSV, got {out}. Name {table.stem}.csv; the plot goes next to it.")
     plots = {suffix: table.name.removesuffix(".csv") + suffix for suffix in IMAGES}
     _check_output(out, [table.name, *plots.values()], is_file=True)
     with local_copy(experiment) as folder:
@@ -271,7 +280,7 @@ def sweep_report(
 
 
 def _check_output(out: str, names: Iterable[str], is_file: bool = False) -> None:
-    """Checks, before the work, that files of these names can be written to a folder, or beside a file.
+    """Checks, before the work, that files of these names can be written to a folder, or next to a file.
 
     Raises:
         ConfigError: If not.
@@ -285,14 +294,14 @@ def _check_output(out: str, names: Iterable[str], is_file: bool = False) -> None
 
 
 def _overrides(game: opt.GameOptions) -> dict[str, Any]:
-    """The game's options that a command was given, as keys of `TagEnv`."""
+    """Returns the options of the game that a command was given, as keys of `TagEnv`."""
     from rllib_tag.playing.evaluate import parse_overrides
 
     return parse_overrides(**dataclasses.asdict(game))
 
 
 def _restore(checkpoint: str | None) -> Any:
-    """The team at a path, or the one that ships with the package, which is said."""
+    """Returns the team at a path, or else the one that ships with the package, and says so."""
     from rllib_tag.playing.restore import restore
 
     if checkpoint is not None:
@@ -313,19 +322,21 @@ def _train(specs: dict[str, dict[str, Any]], options: TrainOptions) -> None:
 
     with Results() as results:
         ends = train(specs, options, results.show, results.begin)
-    failed = interrupted = False
+    has_failed = is_interrupted = False
     for end in ends:
         if end.status == "TERMINATED":
             told = (
-                "" if end.is_recorded else "; no logger of Tune's wrote its results, so no plot or table can show them"
+                ""
+                if end.is_recorded
+                else "; none of Tune's loggers wrote its results, so no plot or table can show them"
             )
             console.print(f"done: {end.place.location}{told}")
         elif end.status == "ERROR":
-            failed = True
+            has_failed = True
             errors.print(f"error: {end.place.location}: {end.error or 'see the folder'}", style="red")
         else:
-            interrupted = True
-            console.print(f"interrupted: {end.place.location}; go on with --resume")
+            is_interrupted = True
+            console.print(f"interrupted: {end.place.location}; continue with --resume")
     trials: dict[str, list[Any]] = {}
     for end in ends:
         trials.setdefault(end.place.parent.location, []).append(end)
@@ -334,12 +345,12 @@ def _train(specs: dict[str, dict[str, Any]], options: TrainOptions) -> None:
             try:
                 with local_copy(location) as folder:
                     sweep = read_sweep(folder)
-            except IncomparableError as error:  # the trials are done all the same
+            except IncomparableError as error:  # the trials are done nevertheless
                 console.print(f"no table of the trials: {error}")
                 continue
-            tell_best(sweep, swept[0].place.parent / sweep.rows[0]["trial"])
-    if failed or interrupted:
-        raise typer.Exit(1 if failed else 130)
+            print_best(sweep, swept[0].place.parent / sweep.rows[0]["trial"])
+    if has_failed or is_interrupted:
+        raise typer.Exit(1 if has_failed else 130)
 
 
 def _join(paths: Sequence[Path]) -> str:
@@ -347,7 +358,7 @@ def _join(paths: Sequence[Path]) -> str:
 
 
 def _named(option: str, given: list[str]) -> dict[str, str]:
-    """NAME=VALUE options as a mapping."""
+    """Returns NAME=VALUE options as a mapping."""
     out = {}
     for text in given:
         name, equals, value = text.partition("=")

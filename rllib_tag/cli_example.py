@@ -19,10 +19,10 @@ def list_examples(
         str | None, typer.Option("--filter", "-f", help="Show only names that contain this text.")
     ] = None,
 ) -> None:
-    """List the shipped experiments with what each is for."""
+    """List the shipped experiments, with the purpose of each."""
     from rllib_tag.experiment.examples import describe, example_files
 
-    table = Table("name", "what it is for")
+    table = Table("name", "purpose")
     for name, file in example_files().items():
         if pattern is None or pattern.lower() in name.lower():
             table.add_row(name, describe(file))
@@ -31,7 +31,7 @@ def list_examples(
 
 @example_app.command("get")
 def get_example(name: Name) -> None:
-    """Print an experiment file, to be saved and changed."""
+    """Print an experiment file, to save and change it."""
     from rllib_tag.experiment.examples import example_file
 
     typer.echo(example_file(name).read_text(), nl=False)
@@ -39,7 +39,7 @@ def get_example(name: Name) -> None:
 
 @example_app.command("run", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def run_example(context: typer.Context, name: Name) -> None:
-    """Train an experiment; takes all options of `rllib train file`, such as --stop and --storage-path."""
+    """Train a shipped experiment; takes all options of `rllib train file`, such as --stop and --storage-path."""
     from rllib_tag.experiment.examples import example_file
 
     arguments = ["train", "file", str(example_file(name)), *context.args]

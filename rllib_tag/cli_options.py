@@ -1,4 +1,4 @@
-"""The options that commands share, as typer reads them."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -23,34 +23,36 @@ Team = Annotated[
         show_default=False,
     ),
 ]
-Episodes = Annotated[int, typer.Option("--episodes", help="Seeded episodes to play.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the first episode; the others follow.")]
-Stochastic = Annotated[bool, typer.Option("--stochastic", help="Sample actions instead of taking the likeliest.")]
+Episodes = Annotated[int, typer.Option("--episodes", help="Number of seeded episodes to play.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the first episode; the others count up from it.")]
+Stochastic = Annotated[
+    bool, typer.Option("--stochastic", help="Sample actions instead of taking the most likely ones.")
+]
 Baselines = Annotated[
     list[str] | None,
-    typer.Option("--baseline", help="Play this baseline too: random, class_b_chases or all_chase; may be repeated."),
+    typer.Option("--baseline", help="Also play this baseline: random, class_b_chases or all_chase; may be repeated."),
 ]
 Yardsticks = Annotated[list[str] | None, typer.Option("--yardstick", hidden=True)]  # the old name of --baseline
 
 
 @dataclasses.dataclass(frozen=True)
 class GameOptions:
-    """What may be changed of the game that a team plays; None leaves what it was trained on."""
+    """What may be changed in the game that a team plays; None keeps the value that it was trained with."""
 
-    num_class_a: int | None = option("--num-class-a", help="Class A adversaries. [default: as trained]")
-    num_class_b: int | None = option("--num-class-b", help="Class B adversaries. [default: as trained]")
-    num_good: int | None = option("--num-good", help="Good agents. [default: as trained]")
-    num_obstacles: int | None = option("--num-obstacles", help="Landmarks. [default: as trained]")
+    num_class_a: int | None = option("--num-class-a", help="Number of class A adversaries. [default: as trained]")
+    num_class_b: int | None = option("--num-class-b", help="Number of class B adversaries. [default: as trained]")
+    num_good: int | None = option("--num-good", help="Number of good agents. [default: as trained]")
+    num_obstacles: int | None = option("--num-obstacles", help="Number of landmarks. [default: as trained]")
     comm_range: float | None = option(
-        "--comm-range", help="Range of links; 0 cuts them, inf links all. [default: as trained]"
+        "--comm-range", help="Range of links; 0 cuts all, inf links everybody. [default: as trained]"
     )
     good_policy: str | None = option(
-        "--good-policy", help="Prey: random, evasive, learned or exported weights. [default: as trained]"
+        "--good-policy", help="Prey: random, evasive, learned, or a folder of exported weights. [default: as trained]"
     )
 
 
 def takes(command: Callable[..., None]) -> Callable[..., None]:
-    """A command as typer reads it: with an option for each field of those parameters that are dataclasses."""
+    """Gives a command, for each parameter that is a dataclass, one option per field of it."""
     given = inspect.signature(command, eval_str=True).parameters
     kinds = {name: each.annotation for name, each in given.items()}
     classes: dict[str, Any] = {name: kind for name, kind in kinds.items() if dataclasses.is_dataclass(kind)}
@@ -69,7 +71,7 @@ def takes(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _parameters(kind: type) -> Iterator[inspect.Parameter]:
-    """A dataclass's fields as typer's options."""
+    """Yields a dataclass's fields as typer's options."""
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
         hint = str | None if field.metadata["is_json"] else hints[field.name]
@@ -78,12 +80,12 @@ def _parameters(kind: type) -> Iterator[inspect.Parameter]:
 
 
 def _value(field: dataclasses.Field[Any], given: Any) -> Any:
-    """What an option is given, as its field has it."""
+    """Returns an option's value in the form of its field."""
     return json_object(field.metadata["names"][0], given) if given is not None and field.metadata["is_json"] else given
 
 
 def json_object(name: str, text: str) -> dict[str, Any]:
-    """The mapping that an option is given as JSON.
+    """Returns the mapping that an option is given as JSON.
 
     Raises:
         ConfigError: If it is something else.
@@ -91,7 +93,7 @@ def json_object(name: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{name}: expected JSON, got {text!r} ({error}).") from error
+        raise ConfigError(f"{name}: expected JSON, got {text!r} ({error}). Correct it.") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{name}: expected a JSON object, got {text!r}.")
+        raise ConfigError(f"{name}: expected a JSON object, got {text!r}. Write one.")
     return value

@@ -1,4 +1,4 @@
-"""What the `rllib` command shows while it works, and where."""
+"""What the `rllib` command prints while it works, and where."""
 
 from __future__ import annotations
 
@@ -24,34 +24,34 @@ if TYPE_CHECKING:
     from rllib_tag.places import Place
     from rllib_tag.report.sweep import Sweep
 
-LEGIBLE = "rllib_tag.legible"  # the name of `_legible` among the ways of encoding
+LEGIBLE = "rllib_tag.legible"  # the name under which codecs know `_legible`
 PLAIN = {"±": "+-", "…": "..."}
 
 
 class LiteralConsole(Console):
-    """A console that shows text as it was given, whatever the stream can encode and whether or not anybody reads it.
+    """A console that prints text as it is given, whatever the stream can encode and whether or not anybody reads it.
 
-    Nothing in a path or a name is taken for Rich's markup, emoji codes or highlighting. When a pipe's reader has gone,
-    as after `| head -1`, the work goes on in silence.
+    Nothing in a path or a name is taken for Rich's markup, emoji codes or highlighting. When a pipe's reader is gone,
+    as after `| head -1`, the work continues silently.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(soft_wrap=True, markup=False, emoji=False, highlight=False, **options)
 
     def render_str(self, text: str, **options: Any) -> Text:
-        """The text in characters that the stream has, before it is measured and laid out."""
+        """Returns the text in characters that the stream can encode, before it is measured and laid out."""
         return super().render_str(
             text.encode(self.encoding, LEGIBLE).decode(self.encoding, "surrogateescape"), **options
         )
 
     def on_broken_pipe(self) -> None:
-        """Falls silent."""
+        """Stops printing."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
 
 
 def _legible(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What is written in place of characters that a stream lacks; file names that are no text keep their bytes."""
+    """Replaces characters that a stream cannot encode. File names that are not text keep their bytes."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     bad = error.object[error.start : error.end]
@@ -65,37 +65,35 @@ console, errors = LiteralConsole(), LiteralConsole(stderr=True)
 
 
 def run_command(command: Callable[[], object]) -> None:
-    """Runs a command; what a user gave wrong ends in one line and exit status 2.
+    """Runs a command. Wrong input ends it with one line and exit status 2.
 
-    Ctrl-C ends it with exit status 130, and SIGTERM, which interrupts it as Ctrl-C does, with 143.
+    Ctrl-C ends it with exit status 130, and SIGTERM, which interrupts it like Ctrl-C, with 143.
     """
-    ended_by, midway = 0, False
+    ended_by, is_interrupted = 0, False
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        nonlocal ended_by, midway
-        ended_by, midway = ended_by or number, True
+        nonlocal ended_by, is_interrupted
+        ended_by, is_interrupted = ended_by or number, True
         raise KeyboardInterrupt
 
     def terminate(number: int, frame: FrameType | None) -> None:
         nonlocal ended_by
         ended_by = number
-        handler = signal.getsignal(signal.SIGINT)  # Tune has one of its own while it trains
+        handler = signal.getsignal(signal.SIGINT)  # Tune's own, while it trains
         (handler if callable(handler) else interrupt)(signal.SIGINT, frame)
 
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, terminate)
-    if before[signal.SIGINT] is signal.default_int_handler:  # in the background, a shell has it ignored
+    if before[signal.SIGINT] is signal.default_int_handler:  # a shell ignores it for what runs in the background
         signal.signal(signal.SIGINT, interrupt)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=LEGIBLE)
-    warnings.filterwarnings(
-        "ignore", message="`torch.jit", category=FutureWarning
-    )  # what importing PyG makes torch say
+    warnings.filterwarnings("ignore", message="`torch.jit", category=FutureWarning)  # from torch, when PyG is imported
     try:
         command()
     except SystemExit as end:
-        if midway:
+        if is_interrupted:
             errors.print("interrupted", style="red")
         sys.exit(128 + ended_by if ended_by and end.code else end.code)
     except ConfigError as error:
@@ -106,19 +104,19 @@ def run_command(command: Callable[[], object]) -> None:
             signal.signal(number, handler)
 
 
-def tell_best(sweep: Sweep, best: Place) -> None:
-    """A sweep's trials, and where the best one's folder and newest checkpoint are."""
+def print_best(sweep: Sweep, best: Place) -> None:
+    """Prints a sweep's trials, and where the best one's config and newest checkpoint are."""
     from rllib_tag.report.sweep import sweep_table
 
     console.print(sweep_table(sweep))
     kept = best.checkpoints()
     console.print(f"best: {kept[-1] if kept else f'{best.location}, which kept no checkpoint'}")
     config = (best / "params.json").location
-    console.print(f"its config: {config}; all of it again: rllib sweep report {best.parent.location}")
+    console.print(f"its config: {config}; to see this again: rllib sweep report {best.parent.location}")
 
 
 class Results:
-    """One line an iteration: how far, how long, how well. Of several trials on a terminal, one line each."""
+    """Prints one line per iteration: progress, time, return. On a terminal, several trials have one line each."""
 
     def __init__(self) -> None:
         self._lines: dict[str, str] = {}
@@ -128,7 +126,7 @@ class Results:
         return self
 
     def begin(self, note: str) -> None:
-        """Says how the next experiment begins."""
+        """Prints a note, such as which sampler the next experiment uses."""
         self._live.stop()
         self._lines.clear()
         console.print(note)
@@ -153,7 +151,7 @@ def _result_line(result: Mapping[str, Any], stop: Mapping[str, float]) -> str:
     metrics = result.get("env_runners", {}).get("custom_metrics", {})
     seconds, steps = result["time_total_s"], env_steps(result)
     parts = [f"{steps:>9,} steps", f"{seconds:>6.0f} s"]
-    if result["timesteps_total"] != steps:  # as `count_steps_by: agent_steps` has it
+    if result["timesteps_total"] != steps:  # with `count_steps_by: agent_steps`
         parts.insert(1, f"{result['timesteps_total']:>9,} agent steps")
     fractions = [result[key] / limit for key, limit in stop.items() if isinstance(result.get(key), (int, float))]
     if fractions:
@@ -171,7 +169,7 @@ def _result_line(result: Mapping[str, Any], stop: Mapping[str, float]) -> str:
 
 
 class Progress:
-    """A progress bar on the terminal, a line for every tenth elsewhere."""
+    """A progress bar on a terminal; elsewhere, a line for every tenth."""
 
     def __init__(self, what: str, total: int) -> None:
         self._what, self._total, self._done = what, total, 0

@@ -67,7 +67,7 @@ def folder(interrupted: Interrupted) -> Path:
 
 def test_an_interrupted_run_goes_on_where_it_was(interrupted: Interrupted) -> None:
     assert interrupted.status == 130, interrupted.first
-    assert "go on with --resume" in interrupted.first[-1]
+    assert "continue with --resume" in interrupted.first[-1]
     assert "Traceback" not in "".join(interrupted.first)
     resumed = interrupted.resumed
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
@@ -100,7 +100,7 @@ def test_a_living_run_keeps_others_out_and_sigterm_ends_it_like_ctrl_c(
         said += process.stdout.readlines()
         status = process.wait(timeout=120)
     assert status == 143, said
-    assert "go on with --resume" in said[-1]
+    assert "continue with --resume" in said[-1]
     assert not any("SIGTERM received" in line or "Traceback" in line for line in said)
     folder = tmp_path / "results" / "tag_quick"
     assert not (folder / ".lock").exists()
@@ -209,7 +209,10 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
         (["export", "nowhere", "--out", "taken"], "expected a new folder or an earlier export, got taken"),
         (["plot", "nowhere", "--out", "curve.v2"], "got '.v2'"),
         (["plot", "nowhere", "--out", "."], "--out: expected a file, got '.'"),
-        (["sweep", "report", "nowhere", "--out", "a.png"], "expected a CSV, beside which the plot goes, got a.png"),
+        (
+            ["sweep", "report", "nowhere", "--out", "a.png"],
+            "expected a CSV, got a.png. Name a.csv; the plot goes next to it",
+        ),
         (["sweep", "report", "nowhere", "--out", "taken/"], "--out: expected a file, got 'taken/'"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Trained teams at play: restoring, evaluation, transfer, rollouts."""
+"""Plays trained teams: restoring, evaluation, transfer, rollouts."""

@@ -1,4 +1,4 @@
-"""What may happen to messages on their way, to show by intervention what a trained team makes of them."""
+"""Channel interventions, which change messages on their way to show what a trained team makes of them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from rllib_tag.nn.team import between, reach
 from rllib_tag.playing.games import Games, Rows
 from rllib_tag.plugin.env_config import EnvConfig
 
-# By kind: what it does, and what stands behind the colon.
+# What each kind does, with the name of its value after the colon.
 KINDS = {
     "cut": "nobody hears anybody",
-    "swap": "a receiver gets the messages that it hears under each other's senders",
-    "shuffle": "a receiver gets what the same senders said in another episode that is played beside it",
-    "silence:NAME": "nobody hears one sender, nor anything through it",
-    "delay:STEPS": "a receiver gets what it would have heard that many steps ago",
-    "drop:P": "each message over each link is lost with this probability, drawn anew each step",
-    "range:R": "links reach that far in world units, inf for all",
+    "swap": "the messages that a receiver hears are exchanged among their senders",
+    "shuffle": "a receiver hears what the same senders said in another episode played at the same time",
+    "silence:NAME": "nobody hears this sender, or anything through it",
+    "delay:STEPS": "a receiver hears what it would have heard this many steps ago",
+    "drop:P": "each message on each link is lost with this probability, drawn again at every step",
+    "range:R": "links have this range in world units; inf links everybody",
 }
 ALL = "all"
 DELAYS, DROPS = (1, 2, 4, 8), (0.1, 0.25, 0.5, 0.75, 0.9)
@@ -36,8 +36,8 @@ class Condition:
     """A channel intervention (cut, delay, drop, …) as the command line names it.
 
     Args:
-        kind: One of `KINDS`, without what stands behind the colon.
-        value: What stands behind it: a sender's name, steps, a probability or a range. Default: none.
+        kind: One of `KINDS`, without its value.
+        value: A sender's name, a number of steps, a probability or a range. Default: None.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class Condition:
 
 
 def read_conditions(texts: Sequence[str], config: EnvConfig) -> list[Condition]:
-    """Conditions from their names; `all` stands for the whole series.
+    """Reads channel interventions from their names; `all` stands for a series of them.
 
     Args:
         texts: Names such as `cut`, `drop:0.5`, `silence:adversary_2` or `all`; `silence` alone stands for every
@@ -106,10 +106,10 @@ def _number(text: str, given: str) -> float:
 
 
 class Channel:
-    """One condition at work, on one set of games after the other.
+    """Applies a channel intervention, to one set of games after the other.
 
     Args:
-        condition: What happens.
+        condition: The intervention.
     """
 
     def __init__(self, condition: Condition) -> None:
@@ -123,10 +123,10 @@ class Channel:
         self._kept: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def apply(self, policy: str, rows: Rows, games: Games) -> Rows:
-        """What a policy's agents observe instead.
+        """Returns what a policy's agents observe instead.
 
         Args:
-            policy: Whose rows they are.
+            policy: The policy that gets the rows.
             rows: (B * n, ...) by key of `TagEnv`.
             games: The B games.
         """
@@ -150,10 +150,10 @@ class Channel:
         if kind == "drop":
             kept = self._kept_links(games).repeat_interleave(len(rows["self"]) // len(games.seeds), 0)
             return relinked(rows, (rows["links"] > 0) & kept, hops)
-        return rows  # a range is the environment's
+        return rows  # the environment applies a range
 
     def _kept_links(self, games: Games) -> Tensor:
-        """Links (B, N, N) that are not lost in this step, the same for all receivers of a game."""
+        """Returns the links (B, N, N) that are not lost in this step, the same for all receivers of a game."""
         if games.steps != self._kept[0]:
             N = len(games.config.game.team)
             draws = np.stack([rng.random((N, N)) for rng in self._rngs])
@@ -170,12 +170,12 @@ class Channel:
 
 
 def relinked(rows: Rows, links: Tensor, comm_hops: int) -> Rows:
-    """Rows with fewer links: what no longer arrives over a chain of at most `comm_hops` of them is gone.
+    """Returns rows with fewer links, without what no longer arrives over a chain of at most `comm_hops` of them.
 
     Args:
         rows: (M, ...) by key of `TagEnv`.
         links: (M, N, N) booleans, [receiver, sender], true on the diagonal where anything arrived.
-        comm_hops: Links that information crosses in one step.
+        comm_hops: Links that information may cross in one step.
     """
     arrived = reach(links, comm_hops)[torch.arange(len(links)), rows["self"].argmax(1)]  # (M, N)
     return {
@@ -187,13 +187,13 @@ def relinked(rows: Rows, links: Tensor, comm_hops: int) -> Rows:
 
 
 def alone(rows: Rows) -> Rows:
-    """Rows of receivers that hear themselves only."""
+    """Returns rows of receivers that hear only themselves."""
     N = rows["self"].shape[-1]
     return relinked(rows, torch.eye(N, dtype=torch.bool).expand_as(rows["links"]), 0)
 
 
 def silenced(rows: Rows, sender: int, comm_hops: int) -> Rows:
-    """Rows of receivers that hear nothing from a sender or through it; its own rows stay as they are."""
+    """Returns rows of receivers that hear nothing from a sender or through it. The sender's own rows stay the same."""
     N = rows["self"].shape[-1]
     lost = torch.zeros(N, N, dtype=torch.bool)
     lost[:, sender] = True
@@ -203,7 +203,7 @@ def silenced(rows: Rows, sender: int, comm_hops: int) -> Rows:
 
 
 def swapped(rows: Rows) -> Rows:
-    """Rows in which the messages that a receiver hears from others have moved on by one sender."""
+    """Returns rows in which each message that a receiver hears from others is replaced by the next sender's."""
     M, N = rows["self"].shape
     others = (rows["message_mask"][:, :, -1] > 0) & (rows["self"] == 0)
     places = torch.arange(N)
@@ -218,7 +218,7 @@ def swapped(rows: Rows) -> Rows:
 
 
 def mixed(own: Rows, others: Rows) -> Rows:
-    """Rows with the receiver's own message of one set of rows, and everything else that is heard of another."""
+    """Returns rows with the receiver's own message from one set of rows, and all else that it hears from another."""
     me = own["self"] > 0  # (M, N)
     return {
         **own,

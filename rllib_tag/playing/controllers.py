@@ -1,4 +1,4 @@
-"""Who moves the agents in an evaluation: a trained team, or a script to measure it by."""
+"""Controllers that move the agents in an evaluation: trained teams and scripted baselines."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from rllib_tag.plugin.env_config import EnvConfig, TagEnvConfig
 from rllib_tag.world.behaviours import chase_actions, random_actions
 from rllib_tag.world.roster import CLASS_A
 
-# Games, and one random stream for each, so that an episode depends on its seed alone: actions (B, ...) by agent.
+# From games, and a random stream for each so that an episode depends on its seed alone, to actions (B, ...) by agent.
 Controller = Callable[[Games, Sequence[np.random.Generator]], dict[str, np.ndarray]]
 
-# Whether class A chases, whether class B chases; who does not acts at random.
+# Whether class A chases, and whether class B does; a class that does not acts at random.
 CHASING = dict(zip(BASELINES, ((False, False), (False, True), (True, True)), strict=True))
 
 
 def team_controller(
     team: TrainedTeam, classes: Sequence[str], deterministic: bool = True, channel: Channel | None = None
 ) -> Controller:
-    """Moves the agents of some classes by a trained team, one forward a policy and class for all games.
+    """Returns a controller that moves some classes by a trained team, with one forward pass per policy and class.
 
     Args:
         team: The trained team.
-        classes: Whom to move, such as `class_a`, `class_b`, `good`.
-        deterministic: Whether to take the likeliest actions. Default: True.
+        classes: The classes to move, such as `class_a`, `class_b`, `good`.
+        deterministic: Whether to take the most likely actions. Default: True.
         channel: What happens to messages on their way. Default: nothing.
     """
 
@@ -54,7 +54,7 @@ def team_controller(
 
 
 def scripted_controller(name: str, config: EnvConfig) -> Controller:
-    """Moves a team by one of the `BASELINES`; those that chase are of tag.
+    """Returns the controller of one of the `BASELINES`. Those that chase exist only for tag.
 
     Raises:
         ConfigError: If there is no such baseline for the game.
@@ -86,7 +86,7 @@ def _wander(games: Games, rngs: Sequence[np.random.Generator]) -> dict[str, np.n
 
 
 def with_others(team: Controller, trained: TrainedTeam, config: EnvConfig, deterministic: bool = True) -> Controller:
-    """Joins a controller of a team with what moves the others, if they learn: the trained policies."""
+    """Returns a team's controller joined with the trained policies of the other agents, if those learn."""
     if not config.game.others_learn:
         return team
     others = team_controller(trained, list(config.game.others), deterministic)

@@ -1,4 +1,4 @@
-"""Seeded episodes with a trained team or a baseline, and what came of them."""
+"""Evaluates trained teams and baselines on seeded episodes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from rllib_tag.playing.marl_eval import marl_eval_layout
 from rllib_tag.playing.restore import TrainedTeam, restore
 from rllib_tag.plugin.env_config import EnvConfig, read_env_config
 
-# Episodes i of an evaluation have the seeds FIRST_SEED + i. No training run starts there.
+# Episode i of an evaluation has the seed FIRST_SEED + i. No training run starts there.
 FIRST_SEED = 1_000_000
-AT_ONCE = 128  # games that are played side by side on arrays
+AT_ONCE = 128  # batched games that are played side by side
 AT_ONCE_ON_MPE2 = 32
 TEAM = "team"
 FILES = ("episodes.csv", "summary.json", "marl_eval.json", "influence.csv")
-# What belongs to a team's senses and not to the game that is played.
+# Keys that describe a team's senses, and not the game.
 SENSES = ("full_observation", "comm_range", "comm_hops", "history_length")
 
 
@@ -37,14 +37,14 @@ class Evaluation:
     """Episodes of one or more controllers on the same seeds.
 
     Args:
-        rows: One mapping for each episode: controller, seed and metrics.
-        influence: One mapping for each episode and class, with the metrics of `Influence`; empty unless conditions on
-            messages were played.
-        conditions: The controllers that are the team under a condition on messages.
+        rows: One mapping per episode: controller, seed and metrics.
+        influence: One mapping per episode and class, with the metrics of `Influence`; empty unless channel
+            interventions were played.
+        conditions: The controllers that are the team under a channel intervention.
         env_config: The game that was played.
         sources: What each trained team was restored from, by controller: trial and checkpoint, or the exported folder.
-        training: `seed` and `env_steps` of each team's training run, by controller; None where not known.
-        deterministic: Whether the teams took their likeliest actions.
+        training: `seed` and `env_steps` of each team's training run, by controller; None if not known.
+        deterministic: Whether the teams took their most likely actions.
     """
 
     rows: list[dict[str, Any]]
@@ -56,9 +56,10 @@ class Evaluation:
     deterministic: bool
 
     def summary(self) -> dict[str, dict[str, dict[str, float | None]]]:
-        """Mean and standard error over the episodes (None of a single one), by controller and metric.
+        """Returns mean and standard error over the episodes, by controller and metric.
 
-        Beside the metrics stands `return_minus_team`, the difference from the team on the same seeds.
+        The standard error of a single episode is None. Controllers other than the team have one more metric,
+        `return_minus_team`: the difference from the team on the same seeds.
         """
         returns = team_return(self.rows[0])
         team = {row["seed"]: row[returns] for row in self.rows if row["controller"] == TEAM}
@@ -72,7 +73,7 @@ class Evaluation:
         return out
 
     def influence_summary(self) -> dict[str, dict[str, dict[str, float | None]]]:
-        """Mean and standard error over the episodes of what was seen of each class's messages."""
+        """Returns mean and standard error over the episodes of each class's influence metrics."""
         out = {}
         for policy in dict.fromkeys(row["policy"] for row in self.influence):
             rows = [row for row in self.influence if row["policy"] == policy]
@@ -80,7 +81,7 @@ class Evaluation:
         return out
 
     def as_json(self) -> dict[str, Any]:
-        """What `summary.json` holds: means, what was played, and the command and versions that it came from."""
+        """Returns the content of `summary.json`: means, what was played, and the command and versions behind them."""
         return {
             "sources": dict(self.sources),
             "training": dict(self.training),
@@ -95,11 +96,11 @@ class Evaluation:
         }
 
     def write(self, folder: str | os.PathLike[str]) -> list[Path]:
-        """Writes what was found into a folder, in place of what another evaluation wrote there.
+        """Writes the results into a folder, in place of those of an earlier evaluation.
 
         Returns:
-            The paths of `episodes.csv`, one row an episode; `summary.json`; `marl_eval.json`, the layout that
-            marl-eval reads; and, if conditions on messages were played, `influence.csv`, one row an episode and class.
+            The paths of `episodes.csv`, one row per episode; `summary.json`; `marl_eval.json`, the layout that
+            marl-eval reads; and, if channel interventions were played, `influence.csv`, one row per episode and class.
 
         Raises:
             ConfigError: If the folder cannot be written.
@@ -134,22 +135,22 @@ def evaluate(
     on_episodes: Callable[[int], None] | None = None,
     **env_overrides: Any,
 ) -> Evaluation:
-    """Plays seeded episodes with a trained team and, on the same seeds, with whatever it is to be compared with.
+    """Plays seeded episodes with a trained team and, on the same seeds, with whatever it is compared with.
 
     Args:
         team: A restored team, or a path for `restore`.
-        episodes: Episodes of each. Default: 128.
+        episodes: Episodes of each controller. Default: 128.
         first_seed: Seed of the first episode; the others follow. Default: 1,000,000.
-        deterministic: Whether trained teams take their likeliest actions. Default: True.
+        deterministic: Whether trained teams take their most likely actions. Default: True.
         baselines: Names of `BASELINES` to play as well. Default: none.
         beside: Other trained teams to play in the same game, by name, each with its own `SENSES`. Default: none.
-        messages: Conditions on messages to play the team under as well, as `read_conditions` takes them.
+        messages: Channel interventions to play the team under as well, such as `cut`; see `read_conditions`.
             Default: none.
         on_episodes: Called with the number of episodes that have just ended. Default: nothing.
         **env_overrides: Keys of `TagEnv` that differ from training, such as `num_class_a=3`.
 
     Returns:
-        The episodes, from MPE's own reward whatever the training's shaping was.
+        The episodes, with the game's own rewards, whatever shaping training used.
 
     Raises:
         ConfigError: If a team cannot be restored or cannot play that game, or a name is unknown.
@@ -207,7 +208,7 @@ def _parts(
     conditions: Sequence[Condition],
     deterministic: bool,
 ) -> dict[str, tuple[EnvConfig, Controller]]:
-    """Who plays which game, by name: the team, baselines, other teams, the team under conditions."""
+    """Returns who plays which game, by name: the team, baselines, other teams, the team under interventions."""
     classes = [policy for policy in config.policies if policy in config.game.classes]
 
     def joined(adversaries: Controller) -> Controller:
@@ -217,7 +218,7 @@ def _parts(
     for name in baselines:
         parts[name] = config, joined(scripted_controller(name, config))
     for name, other in others.items():
-        taken = {taken.lower() for taken in (*parts, *map(str, conditions))}  # marl-eval knows small letters only
+        taken = {taken.lower() for taken in (*parts, *map(str, conditions))}  # marl-eval knows only lower case
         if name.lower() in taken:
             raise ConfigError(f"beside: expected a name that is still free, got {name!r}. Choose another one.")
         game = {key: value for key, value in config.as_mapping().items() if key not in SENSES}
@@ -237,12 +238,12 @@ def play(
     seeds: Sequence[int],
     watch: Callable[[Games], None] | None = None,
 ) -> Games:
-    """Plays one episode a seed, side by side, to the end.
+    """Plays one episode per seed, side by side, to the end.
 
     Args:
         config: The game.
         controller: Who acts.
-        seeds: One a game.
+        seeds: One per game.
         watch: Called with the games before each step. Default: nothing.
     """
     games = Games(config, seeds)
@@ -255,7 +256,7 @@ def play(
 
 
 def parse_overrides(**options: Any) -> dict[str, Any]:
-    """The options that were given, as overrides of the environment's configuration.
+    """Returns the options that were given, as overrides of the environment's config.
 
     Raises:
         ConfigError: If a count is negative.

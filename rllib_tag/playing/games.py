@@ -1,4 +1,4 @@
-"""Seeded games side by side, for evaluation."""
+"""Plays seeded games side by side, for evaluation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rows = Mapping[str, Tensor]
 
 
 def rows_of(rows: Rows, places: Sequence[int], count: int) -> Rows:
-    """The rows of some members of a class: (B * places, ...) of (B * count, ...)."""
+    """Returns the rows of some members of a class: (B * places, ...) out of (B * count, ...)."""
     if list(places) == list(range(count)):
         return rows
     return {key: value.unflatten(0, (-1, count))[:, list(places)].flatten(0, 1) for key, value in rows.items()}
@@ -29,10 +29,10 @@ class Games:
     Args:
         config: The game.
         seeds: B seeds.
-        world: What plays them. Default: arrays where the game can be played so, else the env, one after the other.
+        world: What plays them. Default: the batched world if the game has one; otherwise the env, game by game.
 
     Attributes:
-        steps: Steps played.
+        steps: Steps played so far.
         stats: The metrics of each game whose episode has ended; empty for the others.
     """
 
@@ -48,30 +48,30 @@ class Games:
 
     @property
     def layout(self) -> MessageLayout:
-        """What stands where in a message."""
+        """The layout of a message."""
         return self._games.game.layout
 
     @property
     def positions(self) -> np.ndarray:
-        """(B, agents, 2) true positions, of tag in world units, adversaries first."""
+        """(B, agents, 2) true positions; in tag in world units, adversaries first."""
         return self._games.facts["positions"]
 
     @property
     def velocities(self) -> np.ndarray:
-        """(B, agents, 2) true velocities, of tag in world units a second."""
+        """(B, agents, 2) true velocities; in tag in world units per second."""
         return self._games.facts["velocities"]
 
     @property
     def links(self) -> np.ndarray:
-        """(B, N, N) booleans."""
+        """(B, N, N) booleans: the links among the team."""
         return self._games.view.links
 
-    def returns(self) -> list[dict[str, float]]:
-        """The metrics of the running episodes so far."""
+    def metrics_so_far(self) -> list[dict[str, float]]:
+        """Returns the metrics of the running episodes so far."""
         return [self._games.stats.summary(i) for i in range(len(self.seeds))]
 
     def rows(self, policy: str) -> Rows:
-        """What actors of a class's n agents observe, by key of the env: (B * n, ...), the agents of a game together."""
+        """Returns what the actors of a class's n agents observe, by key of the env: (B * n, ...), game by game."""
         view, history = self._games.view, self._games.history
         game = self.config.game
         if policy not in game.classes:
@@ -85,12 +85,12 @@ class Games:
         return receiver_rows(state, members, self.config.comm_hops)
 
     def said(self) -> Tensor:
-        """What everybody says now, with the steps before: (B, N, T, F), zero before the reset."""
+        """Returns what everybody says now and said in the steps before: (B, N, T, F), zero before the reset."""
         history = self._games.history
         return torch.from_numpy(np.swapaxes(history.window() * history.valid[..., None, None], 1, 2))
 
     def step(self, actions: Mapping[str, np.ndarray]) -> None:
-        """Plays a step: actions (B, ...) by agent. Games that have ended rest."""
+        """Plays a step with actions (B, ...) by agent. Games that have ended stay as they are."""
         result = self._games.step(actions, restart=False)
         self.steps += 1
         for game, metrics in result.stats.items():

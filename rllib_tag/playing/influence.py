@@ -1,4 +1,4 @@
-"""How much each class's actions move with what the other class says, and where its attention goes."""
+"""Measures how much each class's actions depend on the other class's messages, and where its attention goes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from rllib_tag.world.layout import MessageLayout
 
 
 class Influence:
-    """Watches a team play and adds up metrics for every game and class, means over the receivers of the class.
+    """Watches a team play and accumulates metrics for every game and class, as means over the class's receivers.
 
-    | metric | what |
+    | metric | meaning |
     | --- | --- |
     | `kl` | divergence of the policy from itself without the other class's messages, in nats |
-    | `logit_shift` | mean absolute change of a logit, logits centred; of a mean, with continuous actions |
-    | `action_changes` | share of receivers whose likeliest action is another; not with continuous actions |
+    | `logit_shift` | mean absolute change of the centred logits; of the means, with continuous actions |
+    | `action_changes` | share of receivers whose most likely action changes; not with continuous actions |
     | `heard` | teammates whose message arrives |
-    | `attention_entropy` | of a receiver in the last graph layer, heads averaged, in nats; not without graph layers |
-    | `attention_entropy_uniform` | what it would be if all (with `relational`, all of a class) weighed the same |
+    | `attention_entropy` | of a receiver's attention in the last graph layer, averaged over heads, in nats |
+    | `attention_entropy_uniform` | its value if all senders (with `relational`, all of a class) had equal weight |
 
-    Without the other class's messages, those of the own class that came through it are gone, too.
+    Without the other class's messages, those of the own class that came through it are missing, too. A class without
+    graph layers has no entropies.
 
     Args:
         team: The trained team.
@@ -42,7 +43,7 @@ class Influence:
         self._steps: np.ndarray | int = 0
 
     def watch(self, games: Games) -> None:
-        """Looks at all games as they stand before a step."""
+        """Measures all games in their state before a step."""
         running = np.array([not stats for stats in games.stats], float)  # wrappers may end episodes early
         self._steps = self._steps + running
         for name in games.config.game.classes:
@@ -55,7 +56,7 @@ class Influence:
                 sums[key] = sums.get(key, 0) + running * torch.cat(values, dim=1).mean(1).numpy()
 
     def rows(self, games: Games) -> list[dict[str, Any]]:
-        """One row a game and class, each metric its mean over the steps watched."""
+        """Returns one row per game and class, with each metric's mean over the steps watched."""
         found = {
             policy: {key: total / self._steps for key, total in sums.items()} for policy, sums in self._sums.items()
         }
@@ -67,7 +68,7 @@ class Influence:
 
 
 def class_parts(team: TrainedTeam, name: str, games: Games) -> Iterator[tuple[AdversaryNet, list[int], Rows]]:
-    """Each policy that moves members of an adversary class: its network, their places in the class, and their rows."""
+    """Yields the network of each policy that moves members of an adversary class, with their places and rows."""
     members = games.config.game.members(name)
     rows = games.rows(name) if members else {}
     for policy, places in team.parts(games.config.game, name):
@@ -98,7 +99,7 @@ def _metrics(net: AdversaryNet, policy: str, rows: Rows, games: Games) -> dict[s
 
 
 def receiver_attention(net: AdversaryNet, rows: Rows, layout: MessageLayout) -> Tensor:
-    """What each receiver's last graph layer gives to each sender: (M, N), 0 without `gnn`."""
+    """Returns each receiver's attention to each sender in its last graph layer: (M, N), 0 without `gnn`."""
     me = rows["self"].argmax(1)
     if net.config.gnn == "none":
         return torch.zeros_like(rows["self"])
@@ -107,23 +108,23 @@ def receiver_attention(net: AdversaryNet, rows: Rows, layout: MessageLayout) -> 
 
 
 def _even_entropy(counts: Tensor) -> Tensor:
-    """Entropy (M,) of even attention within each of several sets that share it evenly, of (sets, M) senders each."""
+    """Returns the entropy (M,) of attention that is even over sets and within each of them, of (sets, M) senders."""
     sets = (counts > 0).sum(0)
     return sets.log() + counts.clamp(min=1).log().sum(0) / sets
 
 
 def divergence(first: Tensor, second: Tensor, continuous: bool) -> Tensor:
-    """Kullback-Leibler divergence of a policy from another, in nats: (M,).
+    """Returns the Kullback-Leibler divergence of a policy from another, in nats: (M,).
 
     Args:
-        first: (M, num_outputs) inputs of the action distribution of the policy.
-        second: The same of the other.
-        continuous: Whether they are mean and log-std; else logits.
+        first: (M, num_outputs) inputs of the policy's action distribution.
+        second: The same of the other policy.
+        continuous: Whether they are means and log-stds; otherwise they are logits.
     """
     if continuous:
         normals = (Normal(mean, log_std.exp()) for mean, log_std in (first.chunk(2, -1), second.chunk(2, -1)))
         return kl_divergence(*normals).sum(-1)
-    # Of `Categorical`s it would be infinite where a probability, not its logarithm, is too small for a float.
+    # `kl_divergence` of `Categorical`s is infinite where a probability underflows, which its logarithm does not.
     return functional.kl_div(second.log_softmax(-1), first.log_softmax(-1), reduction="none", log_target=True).sum(-1)
 
 

@@ -1,4 +1,4 @@
-"""Episodes in the layout that marl-eval reads."""
+"""Writes episodes in the layout that marl-eval reads."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from rllib_tag.plugin.env_config import TagEnvConfig
 
 ENVIRONMENT = "simple_tag"
 TEAM = "team"
-# What changes nothing in what an evaluation plays.
+# Keys that change nothing in an evaluation.
 TRAINING_ONLY = ("shaping", "shaping_gamma", "backend", "render_mode")
-# In which the keys of a game stand in its name.
+# The order of a game's keys in its name.
 ORDER = (
     "num_class_a", "num_class_b", "num_good", "num_obstacles", "max_cycles", "continuous_actions", "full_observation",
     "comm_range", "comm_hops", "history_length", "good_policy",
@@ -24,19 +24,19 @@ def marl_eval_layout(
     env_config: Mapping[str, Any],
     training: Mapping[str, Mapping[str, int | None]],
 ) -> dict[str, Any]:
-    """Episodes by environment, task, algorithm (the controller), run (the training seed) and step.
+    """Returns episodes by environment, task, algorithm (the controller), run (the training seed) and step.
 
-    Baselines, and the team under conditions on messages, stand under the team's run, since marl-eval wants the same
-    runs and steps of every algorithm. Layouts of several runs are merged by joining what stands under each algorithm.
+    Baselines, and the team under channel interventions, are under the team's run, since marl-eval requires the same
+    runs and steps for every algorithm. Layouts of several runs are merged by joining the entries of each algorithm.
 
     Args:
-        rows: One mapping an episode: controller, seed and metrics; only metrics that all rows have are kept.
+        rows: One mapping per episode: controller, seed and metrics. Only metrics that all rows have are kept.
         env_config: The game, which names the task.
-        training: `seed` and `env_steps` of each trained team's run, by controller. Without a seed a run is called
-            `run_1`; without steps only the absolute metrics are given.
+        training: `seed` and `env_steps` of each trained team's run, by controller. Without a seed, a run is called
+            `run_1`; without steps, only the absolute metrics are given.
 
     Source: README of marl-eval (Gorsane et al. 2022), "Data Structure for Raw Experiment data". Its tools write all
-    names in small letters.
+    names in lower case.
     """
     metrics = [key for key in rows[0] if key not in ("controller", "seed") and all(key in row for row in rows)]
     algorithms = {}
@@ -51,7 +51,7 @@ def marl_eval_layout(
 
 
 def task_name(env_config: Mapping[str, Any]) -> str:
-    """The task's name: the team, and whatever else is not as by default, as in `2a2b_num_good_2`."""
+    """Returns the task's name: the team, and every key that is not at its default, as in `2a2b_num_good_2`."""
     if "game" in env_config:
         given = {key: value for key, value in env_config.items() if key not in (*TRAINING_ONLY, "game")}
         return "_".join(f"{key}_{value}" for key, value in given.items()).lower() or "as_by_default"

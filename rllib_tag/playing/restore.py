@@ -1,4 +1,4 @@
-"""Trained teams from RLlib checkpoints and from exported weights."""
+"""Restores trained teams from RLlib checkpoints and exported weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from rllib_tag.world.game import Game
 from rllib_tag.world.layout import MessageLayout
 from rllib_tag.world.observations import tag_layout
 
-PRETRAINED = Path(__file__).parent.parent / "pretrained"  # a team that ships with the package, exported
+PRETRAINED = Path(__file__).parent.parent / "pretrained"  # exported weights of the team that ships with the package
 Observation = Mapping[str, np.ndarray | torch.Tensor]
 
 
@@ -45,10 +45,10 @@ class TrainedTeam:
         nets: Networks by policy name, on the CPU and in evaluation mode.
         env_config: The keys of `TagEnv` that the training run set.
         source: Where they were restored from.
-        seed: The training run's seed; None if it had none or it is not known.
+        seed: The training run's seed; None if it had none, or if it is not known.
         env_steps: Environment steps of training; None if not known.
-        acting: The policy of each agent of the trained game, where a mapping of its own said so; None if the agents of
-            a class act by the policy of its name.
+        acting: The policy of each agent of the trained game, if a custom mapping chose it; None if the agents of a
+            class act by the policy of its name.
     """
 
     nets: Mapping[str, Net]
@@ -59,7 +59,7 @@ class TrainedTeam:
     acting: Mapping[str, str] | None = None
 
     def env_config_for(self, **overrides: Any) -> EnvConfig:
-        """The trained game with some keys changed, checked against the policies.
+        """Returns the trained game with some keys changed, checked against the policies.
 
         Raises:
             ConfigError: If a key does not fit or the game needs a policy that was not trained.
@@ -69,10 +69,10 @@ class TrainedTeam:
         return config
 
     def tag_config_for(self, what: str, **overrides: Any) -> TagEnvConfig:
-        """The same, of tag.
+        """Returns the same for a team of tag.
 
         Args:
-            what: What is only for tag.
+            what: What supports only tag, for messages.
             **overrides: As for `env_config_for`.
 
         Raises:
@@ -80,7 +80,9 @@ class TrainedTeam:
         """
         config = self.env_config_for(**overrides)
         if not isinstance(config, TagEnvConfig):
-            raise ConfigError(f"{what}: expected a team of tag, got one of {self.env_config['game']}. Use another.")
+            raise ConfigError(
+                f"{what}: expected a team of tag, got one of {self.env_config['game']}. Use another team."
+            )
         return config
 
     def check_plays(self, config: EnvConfig, classes: Sequence[str]) -> None:
@@ -91,7 +93,7 @@ class TrainedTeam:
             classes: Names of classes, such as `class_a`, `class_b`, `good`.
 
         Raises:
-            ConfigError: If a policy is missing, acts in the other kind of actions, or was trained to see other things.
+            ConfigError: If a policy is missing, has another kind of actions, or was trained on other observations.
         """
         for name in classes:
             for policy, _ in self.parts(config.game, name):
@@ -108,17 +110,17 @@ class TrainedTeam:
                     )
 
     def parts(self, game: Game, name: str) -> list[tuple[str, list[int]]]:
-        """Which policies move the members of a class, and which of them each moves.
+        """Returns which policies move the members of a class, and which members each of them moves.
 
-        Where the trained members of a class shared a policy, all members of any team act by it. Where they did not, an
-        agent acts as the one of its name did.
+        If the trained members of a class shared a policy, all members of any team act by it. If they did not, an agent
+        acts by the policy of the trained agent of the same name.
 
         Args:
             game: The game that is played.
             name: The class, such as `class_a`, `class_b` or `good`.
 
         Returns:
-            Each policy with places in `game.members(name)`.
+            Each policy with the places of its agents in `game.members(name)`.
 
         Raises:
             ConfigError: If a member has no policy.
@@ -145,14 +147,15 @@ class TrainedTeam:
         rngs: Sequence[np.random.Generator] | None = None,
         layout: MessageLayout | None = None,
     ) -> np.ndarray:
-        """Acts for several agents of one policy, for any team size.
+        """Returns the actions of several agents of one policy, for any team size.
 
         Args:
             policy: The policy's name.
             observations: Observations of `TagEnv`, stacked by key: (B, ...) arrays or tensors.
-            rngs: For each observation, what to sample its action with; None takes the likeliest actions. Default: None.
-            layout: What stands where in the game's messages: `env_config_for(…).game.layout`. Default: what the
-                critics' state of tag, if it is in the observations, tells of the numbers of prey and landmarks.
+            rngs: For each observation, the random stream of its action; None takes the most likely actions.
+                Default: None.
+            layout: The layout of the game's messages: `env_config_for(…).game.layout`. Default: that of tag, if the
+                observations hold the critics' state, which shows the numbers of prey and landmarks.
 
         Returns:
             (B,) integers, or (B, n) float32 for n continuous actions.
@@ -161,7 +164,9 @@ class TrainedTeam:
         batch = {key: torch.as_tensor(value) for key, value in observations.items()}
         if layout is None and "messages" in batch:
             if "good" not in batch:
-                raise ConfigError("actions: expected a layout beside observations without the state of tag, got none.")
+                raise ConfigError(
+                    "actions: expected a layout for observations without the state of tag, got none. Give one."
+                )
             layout = tag_layout(batch)
         with torch.no_grad():
             outputs, _ = net(batch, layout)
@@ -177,15 +182,15 @@ class TrainedTeam:
 
 
 def restore(path: str | os.PathLike[str] = PRETRAINED) -> TrainedTeam:
-    """Restores a trained team, on the CPU and without workers, whatever training used.
+    """Restores a trained team on the CPU and without workers, whatever training used.
 
     Args:
-        path: A folder that `rllib export` wrote, an RLlib checkpoint, or a trial's or experiment's folder
-            with one trial, whose newest whole checkpoint is taken; or the URI of one of these. RLlib
-            checkpoints are pickles: open only those that you trust. Default: the team that ships with the package.
+        path: A folder that `rllib export` wrote, an RLlib checkpoint, or the folder of a trial, or of an experiment
+            with one trial, whose newest complete checkpoint is used; or the URI of one of these. RLlib checkpoints
+            are pickles: open only those that you trust. Default: the team that ships with the package.
 
     Raises:
-        ConfigError: If there is no checkpoint, it is not whole, or it is not of this project's model.
+        ConfigError: If there is no checkpoint, it is incomplete, or its model is not this project's.
 
     Example:
         >>> team = restore()
@@ -194,19 +199,20 @@ def restore(path: str | os.PathLike[str] = PRETRAINED) -> TrainedTeam:
         >>> team.env_config_for(num_class_a=3).policies  # it plays any team
         ('class_a', 'class_b')
     """
-    whole = os.fspath(path)
-    whole = whole.removesuffix(f"/{MANIFEST}") if is_uri(whole) else whole  # a manifest stands for its folder
-    with local_copy(whole, is_complete) as folder:
+    location = os.fspath(path)
+    if is_uri(location):
+        location = location.removesuffix(f"/{MANIFEST}")  # a manifest stands for its folder
+    with local_copy(location, is_complete) as folder:
         found = find_checkpoint(folder)
         read = read_checkpoint(found)
         team = TrainedTeam(read.nets, read.env_config, found, read.seed, read.env_steps, read.acting)
-        if not is_uri(whole):
+        if not is_uri(location):
             return team
         return dataclasses.replace(team, source=str(path), env_config=_with_prey_kept(team.env_config, folder))
 
 
 def _with_prey_kept(env_config: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:
-    """The game with a frozen prey that lies in a temporary folder copied to where it stays until the process ends."""
+    """Returns the game with frozen prey copied from a temporary folder to one that lives as long as the process."""
     frozen = frozen_prey(env_config)
     if frozen is None or not Path(frozen).is_relative_to(folder.absolute()):
         return env_config
@@ -220,10 +226,10 @@ def export(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> Path:
 
     Args:
         path: As for `restore`.
-        out: The folder to write: a new one, or that of an earlier export, which is replaced.
+        out: The folder to write: a new one, or an earlier export, which is replaced.
 
     Raises:
-        ConfigError: If the checkpoint cannot be restored or the folder not be written.
+        ConfigError: If the checkpoint cannot be restored or the folder cannot be written.
     """
     check_replaceable(out)
     team = restore(path)

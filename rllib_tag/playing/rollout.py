@@ -1,4 +1,4 @@
-"""Episodes recorded step by step: what everyone did, who heard whom and with what attention."""
+"""Records episodes step by step: what everyone did, who heard whom, and with how much attention."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def rollout(
     Args:
         team: A restored team, or a path for `restore`.
         out: The folder to write to.
-        episodes: How many. Default: 1.
+        episodes: Number of episodes. Default: 1.
         first_seed: Seed of the first episode; the others follow. Default: 1,000,000.
-        views: By suffix, such as `gif`, what makes a view of an episode; None removes one that an earlier recording
-            of the seed has left there. Default: no views, and none is removed.
+        views: By suffix, such as `gif`, what makes a view of an episode; None removes a view that an earlier recording
+            of the seed left. Default: no views, and none is removed.
         on_episode: Called with the paths of each episode's files as they are written. Default: nothing.
         **env_overrides: Keys of `TagEnv` that differ from training.
 
@@ -49,7 +49,7 @@ def rollout(
         The paths of the recordings.
 
     Raises:
-        ConfigError: If the team cannot be restored, cannot play that game, or the folder not be written.
+        ConfigError: If the team cannot be restored, cannot play that game, or if the folder cannot be written.
     """
     team = team if isinstance(team, TrainedTeam) else restore(team)
     check_int("episodes", episodes, 1)
@@ -68,13 +68,13 @@ def rollout(
 
 
 def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> dict[str, Any]:
-    """Plays one episode with the likeliest actions and records it.
+    """Plays one episode with the most likely actions and records it.
 
     Returns:
         A mapping with, for S steps and N adversaries: `names`, `classes` (N), `positions` (S + 1, agents, 2),
         `landmarks` (z, 2), `sizes` (agents), `comm_range`, `links` (S + 1, N, N), `attention` (S + 1, N, N):
-        what each adversary's last graph layer gives to each sender, `actions` (S) by agent, `rewards` (S),
-        MPE's own, mean over the adversaries, and `stats`.
+        each adversary's attention to each sender in its last graph layer, `actions` (S) by agent, `rewards` (S),
+        MPE's own, averaged over the adversaries, and `stats`.
     """
     config = TagEnvConfig.from_mapping(env_config)
     world = config.world(1)
@@ -90,7 +90,7 @@ def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> 
             break
         actions = act(games, [])
         games.step(actions)
-        returns_now = games.returns()[0]["return_adversary"]
+        returns_now = games.metrics_so_far()[0]["return_adversary"]
         record["rewards"].append(returns_now - returns)
         returns = returns_now
         record["actions"].append({name: action[0].tolist() for name, action in actions.items()})
@@ -111,7 +111,7 @@ def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> 
 
 
 def last_attention(team: TrainedTeam, games: Games) -> np.ndarray:
-    """What each adversary's own last graph layer gives to each sender: (B, N, N), 0 without `gnn`."""
+    """Returns each adversary's attention to each sender in its own last graph layer: (B, N, N), 0 without `gnn`."""
     assert isinstance(games.config, TagEnvConfig)
     roster = games.config.roster
     out = np.zeros((len(games.seeds), roster.num_adversaries, roster.num_adversaries))

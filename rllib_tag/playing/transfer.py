@@ -1,4 +1,4 @@
-"""One trained team on teams of other sizes, without further training."""
+"""Plays a trained team on teams of other sizes, without further training."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rllib_tag.playing.evaluate import FIRST_SEED, evaluate
 from rllib_tag.playing.restore import TrainedTeam, restore
 from rllib_tag.plugin.env_config import TagEnvConfig
 
-LARGEST = 6  # members of a class
+LARGEST = 6  # members per class
 OTHER_GOOD, OTHER_OBSTACLES = (2,), (0, 1, 3, 4)
 SAME = ("good_policy", "max_cycles", "continuous_actions")  # what all games of a grid have in common
 NATIVE = "native"
@@ -20,10 +20,10 @@ METRICS = ("return_adversary", "contacts", "captured", "steps_to_first_contact",
 
 
 def transfer_games(config: TagEnvConfig, largest: int = LARGEST) -> list[dict[str, Any]]:
-    """The games of a transfer grid, by the keys of `GAME`.
+    """Returns the games of a transfer grid, by the keys of `GAME`.
 
-    Every team of up to `largest` members of each class, but nobody; the trained team, if it is larger; then the trained
-    team with other numbers of good agents and of landmarks.
+    These are all teams of up to `largest` members per class, except the empty one; the trained team, if it is larger;
+    and the trained team with other numbers of good agents and of landmarks.
     """
     check_int("largest", largest, 1)
     trained = {key: getattr(config, key) for key in GAME}
@@ -43,23 +43,23 @@ def transfer(
     first_seed: int = FIRST_SEED,
     on_game: Callable[[list[dict[str, Any]]], None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Plays a trained team on every game of the grid, beside all baselines on the same seeds.
+    """Plays a trained team on every game of the grid, and all baselines on the same seeds.
 
     Args:
         team: A restored team, or a path for `restore`.
-        natives: Teams trained on other games of the grid, to be played on their own; several on the same game are
-            told apart by their training seeds. Default: none.
-        largest: Members of a class at most. Default: 6.
+        natives: Teams trained on other games of the grid, each to be played on its own game; several teams of one
+            game are named by their training seeds. Default: none.
+        largest: Maximum number of members per class. Default: 6.
         episodes: Episodes of each controller on each game. Default: 128.
         first_seed: Seed of the first episode; the others follow. Default: 1,000,000.
         on_game: Called with the rows of each game as it ends. Default: nothing.
 
     Returns:
-        One mapping a game and controller: the keys of `GAME`, `controller`, `episodes`, and mean and standard error
+        One mapping per game and controller: the keys of `GAME`, `controller`, `episodes`, and mean and standard error
         of each of `METRICS`.
 
     Raises:
-        ConfigError: If a team cannot be restored, or a native one is of a game that is not in the grid.
+        ConfigError: If a team cannot be restored, or a native team's game is not in the grid.
     """
     team = team if isinstance(team, TrainedTeam) else restore(team)
     config = team.tag_config_for("transfer")
@@ -69,16 +69,16 @@ def transfer(
         native = given if isinstance(given, TrainedTeam) else restore(given)
         own = native.tag_config_for("native")
         home = {key: getattr(own, key) for key in GAME}
-        same = all(getattr(own, key) == getattr(config, key) for key in SAME)
-        if home not in games or not same:
+        is_same = all(getattr(own, key) == getattr(config, key) for key in SAME)
+        if home not in games or not is_same:
             raise ConfigError(
                 f"native: expected a team trained on a game of the grid, with the team's {', '.join(SAME)}; "
-                f"got {home} from {native.source}."
+                f"got {home} from {native.source}. Leave it out."
             )
         name = NATIVE if native.seed is None else f"{NATIVE}_{native.seed}"
         beside = at_home.setdefault(tuple(home.values()), {})
         if name in beside:
-            raise ConfigError(f"native: expected one team of each game and training seed, got a second {name}: {home}.")
+            raise ConfigError(f"native: expected one team per game and training seed, got a second {name}: {home}.")
         beside[name] = native
     rows = []
     for game in games:

@@ -1,1 +1,1 @@
-"""Tables, plots and video from the files that runs write; opens without Ray or torch."""
+"""Tables, plots and video from the files that runs write. Imports neither Ray nor torch."""

@@ -1,4 +1,4 @@
-"""Learning curves from a trial's results."""
+"""Learning curves from trials' results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rllib_tag.results import EPISODE_REWARD, RETURN, TEAM_RETURN, env_steps, re
 
 
 def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
-    """Reads env steps and mean return per adversary of a trial.
+    """Reads a trial's environment steps and mean return per adversary.
 
     Args:
         path: A `result.json` or `progress.csv`, a trial's folder, or an experiment's folder with one trial.
@@ -23,7 +23,7 @@ def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
     files = result_files(path)
     if len(files) != 1:
         raise ConfigError(
-            f"curve: expected the results of one trial at or below {path}, found {len(files)}. Name a trial's folder."
+            f"curve: expected the results of one trial at or below {path}, found {len(files)}. Give a trial's folder."
         )
     results = read_results(files[0])
     metric = TEAM_RETURN if any(TEAM_RETURN in result for result in results) else RETURN
@@ -32,7 +32,9 @@ def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
         ended = bool(with_number(results, EPISODE_REWARD))
         steps = [env_steps(point) for point in points]
     except (ValueError, KeyError) as error:
-        raise ConfigError(f"curve: expected steps and returns in {files[0]}, got {error!r}. Name another.") from error
+        raise ConfigError(
+            f"curve: expected steps and returns in {files[0]}, got {error!r}. Give another file."
+        ) from error
     if not points:
         raise ConfigError(
             f"curve: expected returns under {metric} in {files[0]}, found none: "
@@ -46,10 +48,10 @@ def draw_curves(
     levels: Mapping[str, float],
     out: str | os.PathLike[str],
 ) -> list[Path]:
-    """Draws learning curves with horizontal levels to compare with.
+    """Draws learning curves, with horizontal levels to compare them with.
 
     Args:
-        curves: Env steps and returns by label.
+        curves: Environment steps and returns by label.
         levels: Returns by controller name, drawn as dashed lines.
         out: The image; see `save_figure`.
 

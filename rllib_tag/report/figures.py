@@ -1,4 +1,4 @@
-"""What figures share: colours, and writing them."""
+"""What all figures share: colours, lines at baselines, saving."""
 
 from __future__ import annotations
 
@@ -19,46 +19,46 @@ from rllib_tag.errors import check_choice
 from rllib_tag.files import write_files
 from rllib_tag.names import BASELINES
 
-# Okabe & Ito 2008: told apart by the colour-blind.
+# Okabe & Ito 2008: distinct for colour-blind readers, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES = ("-", "--", ":", "-.")
-IMAGES = (".png", ".svg")  # what is written where no suffix says it
+IMAGES = (".png", ".svg")  # written where no suffix chooses one
 
 
 def line_style(i: int) -> dict[str, str]:
-    """The colour and the kind of line of a figure's series number `i`: 28 that differ."""
+    """Returns the colour and line style of a figure's series number `i`; 28 of them differ."""
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
 
 
 def legend_height(count: int) -> float:
-    """Inches by which a figure grows for a legend of `count` series in two columns to leave the axes their size."""
+    """Returns the inches that a figure needs for a legend of `count` series in two columns, beyond four lines."""
     return 0.21 * max(0, math.ceil(count / 2) - 4)
 
 
 def new_figure(
     size: tuple[float, float], rows: int = 1, columns: int = 1, dpi: float = 100, **options: Any
 ) -> tuple[Figure, Any]:
-    """A figure and its axes, apart from pyplot: neither the caller's backend nor his open figures change.
+    """Returns a figure and its axes, made without pyplot: the caller's backend and open figures do not change.
 
     Args:
         size: Width and height in inches.
-        rows: Of axes. Default: 1.
-        columns: Of axes. Default: 1.
-        dpi: Dots an inch, where it is not written by `save_figure`. Default: 100.
-        **options: For `Figure.subplots`.
+        rows: Rows of axes. Default: 1.
+        columns: Columns of axes. Default: 1.
+        dpi: Dots per inch, unless `save_figure` writes it. Default: 100.
+        **options: Further arguments of `Figure.subplots`.
     """
     figure = Figure(figsize=size, dpi=dpi, layout="constrained")
     return figure, figure.subplots(rows, columns, **options)
 
 
 def draw_levels(axes: Axes, levels: Mapping[str, float], upright: bool = False, write: bool = True) -> None:
-    """Draws dashed lines at the returns of baselines, with their names outside the axes, clear of the data.
+    """Draws dashed lines at the returns of baselines, with their names outside the axes.
 
     Args:
-        axes: Where.
+        axes: The axes to draw on.
         levels: Returns by controller name.
-        upright: Whether returns stand on the x axis. Default: on the y axis.
-        write: Whether to write the names. Default: yes.
+        upright: Whether returns are on the x axis, not the y axis. Default: False.
+        write: Whether to write the names. Default: True.
     """
     line = axes.axvline if upright else axes.axhline
     for i, (name, level) in enumerate(levels.items()):
@@ -85,7 +85,7 @@ def save_figure(figure: Figure, out: str | os.PathLike[str]) -> list[Path]:
 
     Args:
         figure: The figure.
-        out: An image whose suffix says which format; without a suffix, both a PNG and an SVG.
+        out: An image whose suffix chooses the format; without a suffix, both a PNG and an SVG.
 
     Raises:
         ConfigError: If it cannot be written.
@@ -95,10 +95,10 @@ def save_figure(figure: Figure, out: str | os.PathLike[str]) -> list[Path]:
 
 
 def image_paths(out: str | os.PathLike[str]) -> list[Path]:
-    """The files that `save_figure` writes.
+    """Returns the files that `save_figure` writes.
 
     Raises:
-        ConfigError: If the suffix is of no image.
+        ConfigError: If the suffix is not that of an image.
     """
     path = Path(out)
     if path.suffix:
@@ -107,9 +107,9 @@ def image_paths(out: str | os.PathLike[str]) -> list[Path]:
 
 
 def image(figure: Figure, suffix: str) -> bytes:
-    """A figure as an image of the format that a suffix such as `.svg` names; the same data give the same bytes."""
+    """Returns a figure as an image in the format of a suffix such as `.svg`. The same data give the same bytes."""
     buffer = BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "rllib_tag"}):  # names by content
+    with matplotlib.rc_context({"svg.hashsalt": "rllib_tag"}):  # ids that depend only on the content
         metadata = {"Date": None} if suffix == ".svg" else None
         figure.savefig(buffer, format=suffix.removeprefix("."), dpi=150, metadata=metadata)
     return buffer.getvalue()

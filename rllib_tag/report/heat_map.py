@@ -1,4 +1,4 @@
-"""The transfer grid as a heat map."""
+"""Draws the transfer grid as a heat map."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def read_transfer(path: str | os.PathLike[str]) -> list[Row]:
         path: `transfer.csv`, or the folder that holds it.
 
     Raises:
-        ConfigError: If it is missing or not one.
+        ConfigError: If it is missing or something else.
     """
     file = Path(path)
     file = file / "transfer.csv" if file.is_dir() else file
@@ -43,9 +43,9 @@ def read_transfer(path: str | os.PathLike[str]) -> list[Row]:
 
 
 def grid(rows: Sequence[Row], controller: str) -> np.ndarray:
-    """A controller's mean returns by members of class A and of class B; NaN where nobody plays.
+    """Returns a controller's mean returns by numbers of class A and class B; NaN for the empty team.
 
-    Only games with as many good agents and landmarks as the first one.
+    Only games with as many good agents and landmarks as the first one count.
     """
     good, obstacles = (rows[0][key] for key in GAME[2:])
     cells = {
@@ -62,13 +62,13 @@ def grid(rows: Sequence[Row], controller: str) -> np.ndarray:
 
 
 def draw_heat_map(rows: Sequence[Row]) -> Figure:
-    """Draws, for every team, its return and where that stands between random play and a chase by script.
+    """Draws every team's return, and where it lies between random play and a scripted chase.
 
-    Colour: 0 is random play on the same game, 1 all adversaries chasing by script with full information; none where the
-    script does not beat random play. Figures: the mean return per adversary.
+    Colour: 0 is random play on the same game, 1 all adversaries chasing by script with full information; no colour if
+    the script does not beat random play. Numbers: the mean return per adversary.
 
     Args:
-        rows: What `read_transfer` gives.
+        rows: What `read_transfer` returns.
 
     Raises:
         ConfigError: If a controller is missing.
@@ -79,8 +79,10 @@ def draw_heat_map(rows: Sequence[Row]) -> Figure:
     image = axes.imshow(share, origin="lower", cmap="viridis", vmin=0, vmax=max(1.0, float(np.nanmax(share))))
     for (a, b), value in np.ndenumerate(team):
         if not np.isnan(value):
-            dark = share[a, b] < 0.6 * image.norm.vmax
-            axes.text(b, a, f"{value:.0f}", ha="center", va="center", color="white" if dark else "black", fontsize=10)
+            is_dark = share[a, b] < 0.6 * image.norm.vmax
+            axes.text(
+                b, a, f"{value:.0f}", ha="center", va="center", color="white" if is_dark else "black", fontsize=10
+            )
     axes.set(xlabel="class B adversaries (see the prey)", ylabel="class A adversaries (see the landmarks)")
     axes.set(xticks=range(team.shape[1]), yticks=range(team.shape[0]))
     bar = figure.colorbar(image, ax=axes)

@@ -1,4 +1,4 @@
-"""A recorded episode as one HTML page that needs nothing but a browser."""
+"""Turns a recorded episode into one HTML page that needs nothing but a browser."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ COLOURS = {"classes": CLASS_COLOURS, "good": GOOD_COLOUR, "landmark": "#bbbbbb",
 
 
 def replay_page(episode: dict[str, Any]) -> str:
-    """A page that replays an episode with a slider; it opens from disk, without a network.
+    """Returns a page that replays an episode with a slider. It opens from disk, without a network.
 
     Args:
-        episode: What `read_episode` gives.
+        episode: What `read_episode` returns.
     """
     page = files("rllib_tag.report").joinpath("replay.html").read_text(encoding="utf-8")
     # A "</script>" or a comment in a string would end the block that holds it.

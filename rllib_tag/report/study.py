@@ -1,4 +1,4 @@
-"""Many runs together: interquartile means with bootstrap intervals, by rliable, and figures of them."""
+"""Aggregates runs with rliable: interquartile means with bootstrap intervals, and figures of them."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from rllib_tag.report.heat_map import VALUE, read_transfer
 from rllib_tag.report.table import read_summary
 
 REPETITIONS = 2000  # of the bootstrap
-Interval = tuple[float, float, float]  # estimate, lower and upper end of its 95 % interval
+Interval = tuple[float, float, float]  # estimate, and the lower and upper end of its 95 % bootstrap interval
 Levels = Mapping[str, float]
 
 
 class Study:
-    """The figures of runs, in a folder `ARM/seed_N/` each.
+    """The results of runs, each in a folder `ARM/seed_N/`.
 
     Args:
-        folder: Where the arms' folders lie.
+        folder: The folder of the arms' folders.
 
     Attributes:
         arms: The runs' folders by arm.
 
     Raises:
-        ConfigError: If no run is there or a file does not fit.
+        ConfigError: If there is no run, or a file does not fit.
     """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
@@ -47,7 +47,7 @@ class Study:
             raise ConfigError(f"report: expected runs as ARM/seed_N/ in {folder}, found none. Run the study first.")
 
     def returns(self, arm: str, controller: str = "team", file: str = "episodes.csv") -> np.ndarray:
-        """Returns per adversary of an arm's runs: (seeds, episodes)."""
+        """Returns the returns per adversary of an arm's runs: (seeds, episodes)."""
         runs = []
         for folder in self.runs(arm):
             rows = _read(folder / file, "controller", RETURN_ADVERSARY)
@@ -55,25 +55,25 @@ class Study:
         if not runs[0] or any(len(run) != len(runs[0]) for run in runs):
             raise ConfigError(
                 f"report: expected as many episodes of {controller!r} in all runs of {arm}, got "
-                f"{', '.join(str(len(run)) for run in runs)}. Evaluate them alike."
+                f"{', '.join(str(len(run)) for run in runs)}. Evaluate all runs alike."
             )
         return np.array(runs)
 
     def runs(self, arm: str) -> list[Path]:
-        """The folders of an arm's runs."""
+        """Returns the folders of an arm's runs."""
         if arm not in self.arms:
-            raise ConfigError(f"report: expected an arm among {', '.join(self.arms)}, got {arm!r}. Run it first.")
+            raise ConfigError(f"report: expected one of the arms {', '.join(self.arms)}, got {arm!r}. Run it first.")
         return self.arms[arm]
 
     def scores(self, arms: Sequence[str]) -> dict[str, np.ndarray]:
-        """Mean return of each run of each arm: (seeds, 1), as rliable takes runs and tasks."""
+        """Returns the mean return of each run of each arm: (seeds, 1), rliable's shape of runs and tasks."""
         return {arm: self.returns(arm).mean(1, keepdims=True) for arm in arms}
 
     def curves(self, arm: str) -> tuple[np.ndarray, np.ndarray]:
-        """Environment steps (points,), and the training policy's return of each run: (seeds, points).
+        """Returns environment steps, (points,), and the training policy's return in each run, (seeds, points).
 
         Raises:
-            ConfigError: If the runs' curves have other steps.
+            ConfigError: If the runs' curves have different steps.
         """
         files = [_read(folder / "curve.csv", "env_steps", RETURN_ADVERSARY) for folder in self.runs(arm)]
         steps = [[int(row["env_steps"]) for row in rows] for rows in files]
@@ -82,33 +82,36 @@ class Study:
         return np.array(steps[0]), np.array([[float(row[RETURN_ADVERSARY]) for row in rows] for rows in files])
 
     def conditions(self, arm: str) -> dict[str, np.ndarray]:
-        """Mean return of each run of an arm under each condition on messages: (seeds,) by condition.
+        """Returns the mean return of each run of an arm under each channel intervention: (seeds,) by intervention.
 
         Raises:
-            ConfigError: If the runs were played under other conditions.
+            ConfigError: If the runs were evaluated under different interventions.
         """
         value = f"{RETURN_ADVERSARY}_mean"
         files = [_read(folder / "conditions.csv", "condition", value) for folder in self.runs(arm)]
         found = [{row["condition"]: float(row[value]) for row in rows} for rows in files]
         if any(each.keys() != found[0].keys() for each in found):
-            raise ConfigError(f"report: expected the same conditions in all runs of {arm}, got others. Evaluate alike.")
+            raise ConfigError(
+                f"report: expected the same interventions in all runs of {arm}, got different ones. Evaluate all runs "
+                "alike."
+            )
         return {name: np.array([each[name] for each in found]) for name in found[0]}
 
     def influence(self, arm: str) -> dict[str, np.ndarray]:
-        """What the other class's messages do to each class, and its attention: (seeds, 1) by `CLASS: figure`.
+        """Returns each class's influence metrics, such as the entropy of its attention: (seeds, 1) by `CLASS: METRIC`.
 
         Raises:
             ConfigError: If a run's summary cannot be read.
         """
         found: dict[str, list[list[float]]] = {}
         for folder in self.runs(arm):
-            for name, figures in read_summary(folder)["influence"].items():
-                for figure, value in figures.items():
-                    found.setdefault(f"{name}: {figure}", []).append([value["mean"]])
+            for name, means in read_summary(folder)["influence"].items():
+                for metric, value in means.items():
+                    found.setdefault(f"{name}: {metric}", []).append([value["mean"]])
         return {name: np.array(values) for name, values in found.items()}
 
     def transfers(self, arm: str) -> list[dict[str, Any]]:
-        """The transfer grid of an arm: game, controller, and the mean of each of its runs, (seeds,) under `runs`.
+        """Returns the transfer grid of an arm: game, controller, mean return, and that of each run in `runs`, (seeds,).
 
         Raises:
             ConfigError: If a game was not played by all runs.
@@ -118,7 +121,9 @@ class Study:
             for row in read_transfer(folder):
                 found.setdefault(tuple(row[key] for key in (*GAME, "controller")), []).append(float(row[VALUE]))
         if any(len(runs) != len(self.runs(arm)) for runs in found.values()):
-            raise ConfigError(f"report: expected the same games in all runs of {arm}, got others. Transfer them alike.")
+            raise ConfigError(
+                f"report: expected the same games in all runs of {arm}, got different ones. Transfer all alike."
+            )
         return [
             {
                 **dict(zip((*GAME, "controller"), place, strict=True)),
@@ -136,14 +141,14 @@ def _read(path: Path, *columns: str) -> list[dict[str, str]]:
     except (OSError, csv.Error) as error:
         raise ConfigError(f"report: expected a readable {path}, got {error}.") from error
     if not rows or not {*columns} <= rows[0].keys():
-        raise ConfigError(f"report: expected rows with {' and '.join(columns)} in {path}, found none. Write it anew.")
+        raise ConfigError(f"report: expected rows with {' and '.join(columns)} in {path}, found none. Write it again.")
     return rows
 
 
 def interquartile_means(scores: Mapping[str, np.ndarray]) -> dict[str, Interval]:
-    """Interquartile mean of each arm's runs with its stratified bootstrap interval.
+    """Returns the interquartile mean of each arm's runs with its stratified bootstrap interval.
 
-    Of three runs the interquartile mean is the mean, and the interval reaches from the lowest to the highest.
+    With three runs, the interquartile mean is the mean, and the interval spans the lowest to the highest run.
 
     Args:
         scores: (runs, tasks) by arm.
@@ -158,9 +163,9 @@ def interquartile_means(scores: Mapping[str, np.ndarray]) -> dict[str, Interval]
 
 
 def bootstrap(statistic: Callable[..., float], *samples: np.ndarray) -> Interval:
-    """A statistic of several independent samples of runs, with its percentile bootstrap interval over the runs.
+    """Returns a statistic of several independent samples of runs, with its percentile bootstrap interval over the runs.
 
-    Where a resample has no finite value, such as a ratio to zero, the interval is unbounded.
+    If a resample gives no finite value, such as a ratio to zero, the interval is unbounded.
     """
     rng = np.random.default_rng(0)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -173,7 +178,7 @@ def bootstrap(statistic: Callable[..., float], *samples: np.ndarray) -> Interval
 
 
 def gap_recovered(scores: Mapping[str, np.ndarray], arm: str, low: str, high: str) -> Interval:
-    """The share of the gap between two arms' interquartile means that another arm recovers, with its interval."""
+    """Returns the share of the gap between two arms' interquartile means that an arm recovers, with its interval."""
 
     def share(*samples: np.ndarray) -> float:
         reached, floor, top = (np.float64(metrics.aggregate_iqm(sample)) for sample in samples)
@@ -183,17 +188,17 @@ def gap_recovered(scores: Mapping[str, np.ndarray], arm: str, low: str, high: st
 
 
 def ratio(scores: np.ndarray, others: np.ndarray) -> Interval:
-    """The ratio of two samples' interquartile means, with its interval."""
+    """Returns the ratio of two samples' interquartile means, with its interval."""
     return bootstrap(lambda x, y: np.float64(metrics.aggregate_iqm(x)) / metrics.aggregate_iqm(y), scores, others)
 
 
 def difference(scores: np.ndarray, others: np.ndarray) -> Interval:
-    """The difference of two samples' interquartile means, with its interval."""
+    """Returns the difference of two samples' interquartile means, with its interval."""
     return bootstrap(lambda x, y: metrics.aggregate_iqm(x) - metrics.aggregate_iqm(y), scores, others)
 
 
 def improvement(scores: Mapping[str, np.ndarray], arm: str, others: Sequence[str]) -> dict[str, Interval]:
-    """The probability that a run of an arm returns more than one of each other arm, with its interval.
+    """Returns the probability that a run of an arm returns more than one of each other arm, with its interval.
 
     Source: Agarwal et al. 2021, by rliable.
     """
@@ -204,7 +209,7 @@ def improvement(scores: Mapping[str, np.ndarray], arm: str, others: Sequence[str
 
 
 def late_gain(runs: np.ndarray) -> Interval:
-    """What runs, (seeds, points), return more in the last fifth of training than in the fifth before.
+    """Returns how much more runs, (seeds, points), return in the last fifth of training than in the fifth before.
 
     Raises:
         ConfigError: If there are fewer than ten points.
@@ -217,7 +222,7 @@ def late_gain(runs: np.ndarray) -> Interval:
 
 
 def _seed() -> None:
-    """Rliable draws from NumPy's global stream: the same results give the same intervals."""
+    """Seeds NumPy's global stream, which rliable draws from: the same results give the same intervals."""
     np.random.seed(0)
 
 
@@ -227,7 +232,7 @@ def _interval(estimate: np.ndarray, ends: np.ndarray) -> Interval:
 
 
 def draw_learning_curves(study: Study, labels: Mapping[str, str], levels: Levels, out: Path) -> list[Path]:
-    """Interquartile means of the runs' returns over environment steps, with 95 % intervals."""
+    """Draws interquartile means of the runs' returns over environment steps, with 95 % intervals."""
     figure, axes = new_figure((7, 4.2 + legend_height(len(labels))))
     for i, (arm, label) in enumerate(labels.items()):
         style = line_style(i)
@@ -247,7 +252,7 @@ def draw_learning_curves(study: Study, labels: Mapping[str, str], levels: Levels
 
 
 def draw_bars(scores: Mapping[str, np.ndarray], labels: Mapping[str, str], levels: Levels, out: Path) -> list[Path]:
-    """Interquartile mean of each arm with its 95 % interval, and each run as a point."""
+    """Draws the interquartile mean of each arm with its 95 % interval, and each run as a point."""
     found = interquartile_means({arm: scores[arm] for arm in labels})
     figure, axes = new_figure((7, 0.5 * len(labels) + 1.6))
     places = np.arange(len(labels))[::-1]
@@ -263,7 +268,7 @@ def draw_bars(scores: Mapping[str, np.ndarray], labels: Mapping[str, str], level
 
 
 def draw_profiles(study: Study, labels: Mapping[str, str], out: Path) -> list[Path]:
-    """The share of evaluation episodes that return more than each level, with 95 % intervals over the runs.
+    """Draws the share of evaluation episodes that return more than each level, with 95 % intervals over the runs.
 
     Source: after the performance profiles of Agarwal et al. 2021, with episodes in place of runs and tasks.
     """
@@ -283,7 +288,7 @@ def draw_profiles(study: Study, labels: Mapping[str, str], out: Path) -> list[Pa
 
 
 def draw_improvement(found: Mapping[str, Interval], labels: Mapping[str, str], arm: str, out: Path) -> list[Path]:
-    """Probabilities that a run of an arm beats one of each other arm."""
+    """Draws the probabilities that a run of an arm beats one of each other arm."""
     figure, axes = new_figure((7, 0.45 * len(found) + 1.3))
     places = np.arange(len(found))[::-1]
     for place, (middle, low, high) in zip(places, found.values(), strict=True):
@@ -297,7 +302,7 @@ def draw_improvement(found: Mapping[str, Interval], labels: Mapping[str, str], a
 
 
 def draw_conditions(found: Mapping[str, np.ndarray], levels: Levels, out: Path) -> list[Path]:
-    """Returns under shorter range, delay and loss: each run, and the mean."""
+    """Draws returns over the range of links, the delay and the loss of messages: each run, and the mean."""
     kinds = {"range": "range of links (world units)", "delay": "delay (steps)", "drop": "share of messages lost"}
     figure, all_axes = new_figure((9, 3.4), 1, 3, sharey=True)
     for axes, (kind, label) in zip(all_axes, kinds.items(), strict=True):

@@ -1,4 +1,4 @@
-"""What a sweep tried and how it went, from the folders that Tune writes."""
+"""Reads what a sweep tried, and how its trials did, from the folders that Tune writes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from rllib_tag.results import (
 )
 
 Mode = Literal["max", "min"]
-LAST = 5  # iterations whose mean counts: one alone is as noisy as its episodes
+LAST = 5  # iterations to average: a single one is as noisy as its episodes
 
 
 class IncomparableError(ConfigError):
-    """Trials have nothing by which they could be compared, or not yet."""
+    """Trials have no metric to compare them by, at least not yet."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Sweep:
     Args:
         varied: The keys of the config in which trials differ, with `/` between levels.
         metric: The metric by which they are compared.
-        rows: One mapping a trial, best first: `trial`, the varied keys, `env_steps`, `seconds`, `finished`, and the
-            metric, its mean over the last 5 iterations that have it.
+        rows: One mapping per trial, best first: `trial`, the varied keys, `env_steps`, `seconds`, `finished`, and the
+            metric's mean over the last 5 iterations that have it.
     """
 
     varied: list[str]
@@ -60,10 +60,10 @@ def read_sweep(folder: str | os.PathLike[str], metric: str | None = None, mode: 
 
     Args:
         folder: An experiment's folder, with a folder for each trial.
-        metric: A metric of the trials' results, with `/` between levels; this project's own also without what stands
-            in front. Default: what the experiment said, or else return per adversary; where no trial has it, RLlib's
-            reward per episode.
-        mode: Whether `max` or `min` is best. Default: what the experiment said, or `max`.
+        metric: A metric of the trials' results, with `/` between levels; this project's own may be given without
+            prefix. Default: the experiment's metric, or else return per adversary; if no trial has it, RLlib's reward
+            per episode.
+        mode: Whether `max` or `min` is best. Default: the experiment's mode, or `max`.
 
     Raises:
         ConfigError: If there are no trials with results, no such metric, or a file that cannot be read.
@@ -78,12 +78,12 @@ def read_sweep(folder: str | os.PathLike[str], metric: str | None = None, mode: 
         except (OSError, ValueError, AttributeError) as error:
             raise ConfigError(f"sweep: expected a trial's config in {path}, got {error!r}.") from error
         results = [result for file in result_files(path.parent) for result in read_results(file)]
-        if results:  # a trial that has not come to its first has none
+        if results:  # none before the end of a trial's first iteration
             configs.append(config)
             trials[path.parent] = results
     if not trials:
         raise IncomparableError(
-            f"sweep: expected trials with results in {folder}, found none. Name an experiment's folder."
+            f"sweep: expected trials with results in {folder}, found none. Give an experiment's folder."
         )
     metric = _metric(metric, said.get("metric"), [result for results in trials.values() for result in results])
     rows = [_row(trial, results, metric) for trial, results in trials.items()]
@@ -103,7 +103,7 @@ def read_sweep(folder: str | os.PathLike[str], metric: str | None = None, mode: 
 
 
 def _experiment(folder: Path) -> dict[str, Any]:
-    """What `rllib train` noted of the experiment; nothing where something else ran it."""
+    """Returns what `rllib train` recorded of the experiment; empty if something else ran it."""
     records = sorted(folder.glob("run_*.json"))
     try:
         return json.loads(records[-1].read_text())["experiment"] if records else {}
@@ -112,7 +112,7 @@ def _experiment(folder: Path) -> dict[str, Any]:
 
 
 def _metric(asked: str | None, said: str | None, results: list[Result]) -> str:
-    """The metric to compare by, by its whole name, out of those that some result has."""
+    """Returns the full name of the metric to compare by, out of those that some result has."""
     known = {key for result in results for key in result}
     if asked is None and said is None:
         return next((metric for metric in (RETURN, TEAM_RETURN) if metric in known), EPISODE_REWARD)
@@ -120,10 +120,10 @@ def _metric(asked: str | None, said: str | None, results: list[Result]) -> str:
     metric = CUSTOM + metric if CUSTOM + metric in known else metric
     if asked is None and metric not in known:  # the name was checked before the run
         raise IncomparableError(
-            f"metric: expected results with {metric}, found none: no episode has ended, or callbacks put no "
-            "such metric there."
+            f"metric: expected results with {metric}, found none: no episode has ended, or the callbacks "
+            "report no such metric."
         )
-    check_keys("--metric", [metric], known, f"{JSON} in a trial's folder names all")
+    check_keys("--metric", [metric], known, f"{JSON} in a trial's folder lists all metrics")
     return metric
 
 
@@ -144,7 +144,7 @@ def _row(trial: Path, results: list[Result], metric: str) -> dict[str, Any]:
 
 
 def sweep_table(sweep: Sweep, most: int = 10) -> Table:
-    """The best trials, a row each, a column for each key in which trials differ."""
+    """Returns a table of the best trials, one per row, with a column for each key in which trials differ."""
     unfinished = sum(not row["finished"] for row in sweep.rows)
     count = len(sweep.rows)
     title = f"the best {most} of {count} trials" if count > most else f"{count} trial{'s' if count > 1 else ''}"
@@ -161,9 +161,9 @@ def sweep_table(sweep: Sweep, most: int = 10) -> Table:
 
 
 def draw_sweep(sweep: Sweep) -> Figure:
-    """Draws the metric over each varied key, a panel each and a dot a trial.
+    """Draws the metric over each varied key, with one panel per key and one dot per trial.
 
-    The best trial is filled. A dot's area grows with the trial's environment steps, since some end early.
+    The best trial is filled. A dot's area grows with the trial's environment steps, since some trials end early.
 
     Args:
         sweep: The sweep.
@@ -172,7 +172,9 @@ def draw_sweep(sweep: Sweep) -> Figure:
         ConfigError: If no key varies.
     """
     if not sweep.varied:
-        raise ConfigError("sweep: expected trials that differ in their config, got none that do. Nothing to draw.")
+        raise ConfigError(
+            "sweep: expected trials that differ in their config, got none that do. There is nothing to draw."
+        )
     columns = min(3, len(sweep.varied))
     lines = math.ceil(len(sweep.varied) / columns)
     figure, panels = new_figure((3.2 * columns, 2.8 * lines), lines, columns, sharey=True, squeeze=False)
@@ -194,7 +196,7 @@ def draw_sweep(sweep: Sweep) -> Figure:
 
 
 def _places(axes: Any, values: list[Any]) -> list[float]:
-    """Where a key's values stand on the axis: finite numbers by their size, anything else side by side."""
+    """Returns the places of a key's values on the axis: finite numbers by their size, anything else side by side."""
     if all(_is_number(value) and math.isfinite(value) for value in values):
         if min(values) > 0 and max(values) >= 10 * min(values):
             axes.set_xscale("log")

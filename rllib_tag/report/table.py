@@ -1,4 +1,4 @@
-"""An evaluation's summary as a table."""
+"""Tables of an evaluation's summary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
         path: The file, or the folder that holds it.
 
     Raises:
-        ConfigError: If it is missing or not one.
+        ConfigError: If it is missing or something else.
     """
     file = Path(path)
     file = file / "summary.json" if file.is_dir() else file
@@ -31,27 +31,27 @@ def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
         content["summary"], content["episodes"], content["conditions"], content["influence"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"evaluation: expected a summary.json of `rllib evaluate` in {file}, got {error!r}."
+            f"evaluation: expected a summary.json of `rllib evaluate` in {file}, got {error!r}. Evaluate again."
         ) from error
     return content
 
 
 def summary_table(content: dict[str, Any]) -> Table:
-    """One column a controller: mean and standard error of each figure over the episodes.
+    """Returns a table with one column per controller: mean and standard error of each metric over the episodes.
 
-    The team under conditions on messages stands in `conditions_table`.
+    The team under channel interventions is in `conditions_table`.
     """
-    summary = {name: figures for name, figures in content["summary"].items() if name not in content["conditions"]}
+    summary = {name: metrics for name, metrics in content["summary"].items() if name not in content["conditions"]}
     table = Table(title=f"{content['episodes']} episodes from seed {content['first_seed']}: mean ± standard error")
-    found = dict.fromkeys(key for figures in summary.values() for key in figures if key != RETURN_MINUS_TEAM)
+    found = dict.fromkeys(key for metrics in summary.values() for key in metrics if key != RETURN_MINUS_TEAM)
     own = {key: (key.replace("_", " "), "{:.2f}") for key in found}  # of other games than tag
     _fill(table, METRICS if RETURN_ADVERSARY in found else own, summary)
     return table
 
 
 def conditions_table(content: dict[str, Any]) -> Table:
-    """One row a condition on messages: the team's return under it, and the difference on the same seeds."""
-    table = Table("condition on messages", title="the team under conditions: mean ± standard error")
+    """Returns a table with one row per channel intervention: the team's return, and its change on the same seeds."""
+    table = Table("intervention", title="the team under channel interventions: mean ± standard error")
     returns = team_return(content["summary"]["team"])
     forms = {returns: "{:.1f}", RETURN_MINUS_TEAM: "{:+.1f}"}
     labels = ["return per adversary" if returns == RETURN_ADVERSARY else "return per agent", "difference from the team"]
@@ -61,31 +61,31 @@ def conditions_table(content: dict[str, Any]) -> Table:
     for label in labels:
         table.add_column(label, justify="right")
     for name in ("team", *content["conditions"]):
-        figures = content["summary"][name]
-        table.add_row(name, *(_cell(figures, key, form) for key, form in forms.items()))
+        metrics = content["summary"][name]
+        table.add_row(name, *(_cell(metrics, key, form) for key, form in forms.items()))
     return table
 
 
 def influence_table(content: dict[str, Any]) -> Table:
-    """One column a class: how its actions move with the other class's messages, where its attention goes."""
-    table = Table(title="what each class makes of the other's messages: mean ± standard error over the episodes")
+    """Returns a table with one column per class: influence of the other class's messages, entropy of attention."""
+    table = Table(title="influence of the other class's messages: mean ± standard error over the episodes")
     _fill(table, INFLUENCE, content["influence"])
     return table
 
 
 def _fill(table: Table, lines: dict[str, tuple[str, str]], columns: dict[str, dict[str, Any]]) -> None:
-    """One line a figure that any column has."""
+    """Adds one row for each metric that any column has."""
     table.add_column("", overflow="fold")
     for name in columns:
         table.add_column(name, justify="right", no_wrap=len(columns) <= 4, overflow="fold")
     for key, (label, form) in lines.items():
-        cells = [_cell(figures, key, form) for figures in columns.values()]
+        cells = [_cell(metrics, key, form) for metrics in columns.values()]
         if any(cells):
             table.add_row(label, *cells)
 
 
-def _cell(figures: dict[str, Any], key: str, form: str) -> str:
-    if key not in figures:
+def _cell(metrics: dict[str, Any], key: str, form: str) -> str:
+    if key not in metrics:
         return ""
-    mean, error = form.format(figures[key]["mean"]), figures[key]["standard_error"]
+    mean, error = form.format(metrics[key]["mean"]), metrics[key]["standard_error"]
     return mean if error is None else f"{mean} ± {form.replace('+', '').format(error)}"

@@ -1,4 +1,4 @@
-"""A recorded episode as a video, with the communication graph drawn in."""
+"""Draws a recorded episode as a video, with the communication graph."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def read_episode(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Reads an episode that `rllib rollout` recorded.
 
     Raises:
-        ConfigError: If it is missing or not one.
+        ConfigError: If it is missing or something else.
     """
     try:
         episode = json.loads(Path(path).read_text())
@@ -42,14 +42,14 @@ def read_episode(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def video(episode: dict[str, Any], form: str) -> bytes:
-    """Every step drawn: agents in class colours, links as lines as thick as the attention on them, returns.
+    """Draws every step of an episode: agents in class colours, links as thick as the attention on them, the return.
 
     Args:
-        episode: What `read_episode` gives.
+        episode: What `read_episode` returns.
         form: One of `FORMATS`.
 
     Raises:
-        ConfigError: If the form is another.
+        ConfigError: If the form is unknown.
     """
     check_choice("video", form, FORMATS)
     extra = (
@@ -92,7 +92,7 @@ class _Canvas:
         self.title = self.axes.set_title("", fontsize=10)
 
     def frame(self, step: int) -> np.ndarray:
-        """The picture at a step, (height, width, 3) uint8."""
+        """Returns the picture of a step: (height, width, 3) uint8."""
         positions = self.positions[step]
         for patch, place in zip(self.bodies, positions, strict=True):
             patch.center = place

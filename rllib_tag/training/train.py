@@ -171,7 +171,7 @@ def _start_ray(options: TrainOptions, address: str | None) -> None:
             object_store_memory=options.ray_object_store_memory,
             include_dashboard=False if address == "local" else None,
             log_to_driver=options.verbose > 0,
-            logging_level=logging.INFO if options.verbose else logging.ERROR,
+            logging_level=(logging.ERROR, logging.INFO, logging.DEBUG)[options.verbose],
         )
     except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
         said = " ".join(str(error).split())

@@ -163,7 +163,7 @@ def test_more_arms_than_colours_are_all_drawn(study: Study, tmp_path: Path, monk
 def test_what_is_missing_is_named(study: Study, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected runs as ARM/seed_N/"):
         Study(tmp_path / "comm")
-    with pytest.raises(ConfigError, match="expected an arm among comm, full_observation, no_comm, got 'gcn'"):
+    with pytest.raises(ConfigError, match="expected one of the arms comm, full_observation, no_comm, got 'gcn'"):
         study.returns("gcn")
     (tmp_path / "comm" / "seed_2" / "summary.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"expected a summary.json of `rllib evaluate` in .*seed_2"):

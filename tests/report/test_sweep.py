@@ -120,5 +120,5 @@ def test_what_cannot_be_reported_is_said(folder: Path) -> None:
 
 def test_a_sweep_of_one_has_nothing_to_draw(tmp_path: Path) -> None:
     write_trial(tmp_path, "t", {"lr": 0.1}, [1.0])
-    with pytest.raises(ConfigError, match="Nothing to draw"):
+    with pytest.raises(ConfigError, match="There is nothing to draw"):
         draw_sweep(read_sweep(tmp_path))
