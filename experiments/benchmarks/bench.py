@@ -1,4 +1,4 @@
-"""All speed figures side by side: each measurement in a process of its own, the two sides of a pair in turn.
+"""Measures all speeds: each measurement in a process of its own, the two sides of a pair in turn.
 
 make bench
 """
@@ -28,7 +28,7 @@ from rllib_tag.report.figures import new_figure, save_figure
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = Path(".bench")
-# torch first and pinned, so that no CUDA build comes down.
+# torch first and pinned, so that no CUDA build is downloaded.
 PACKAGES = {
     "jaxmarl": [["jaxmarl==0.2.0", "jax==0.10.2"]],
     "benchmarl": [
@@ -37,21 +37,21 @@ PACKAGES = {
     ],
 }
 BENCHMARL = {"batch": 6400, "minibatch": 800, "epochs": 5, "hidden_dim": 128}
-# The same for ours: one minibatch of 800 environment steps is 1,600 agent steps of each of two policies.
+# The same for ours: a minibatch of 800 environment steps is 1,600 agent steps of each of two policies.
 OURS = {"num_envs_per_env_runner": 32, "train_batch_size": 6400, "minibatch_size": 1600, "num_epochs": 5}
 FULL_GRAPH = {"history_length": 1, "comm_range": "inf"}  # as BenchMARL's
 GATV2 = {"gnn": "gatv2", "gnn_layers": 1, "temporal": "none", "hidden_dim": 128}
 DEFAULT_MODEL = {"hidden_dim": 128, "num_layers": 2}
-ITERATIONS = 9  # of 12,800 steps: far enough that the team has learned to hunt
+ITERATIONS = 9  # of 12,800 steps: enough for the team to learn to hunt
 console = Console(soft_wrap=True)
-Figures = dict[str, float]
-Sides = dict[str, Callable[[], Figures]]
+Metrics = dict[str, float]
+Sides = dict[str, Callable[[], Metrics]]
 Row = dict[str, Any]
 TRAINING = "training tag_ppo.yaml, against plain RLlib"
 
 
-def run(python: str, script: str, *arguments: str, threads: int | None = None) -> Figures:
-    """What a script prints as its last line."""
+def run(python: str, script: str, *arguments: str, threads: int | None = None) -> Metrics:
+    """Runs a script, and returns what it prints as its last line."""
     environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
     command = [python, str(HERE / script), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -60,19 +60,19 @@ def run(python: str, script: str, *arguments: str, threads: int | None = None) -
     return json.loads(done.stdout.strip().splitlines()[-1])
 
 
-def ours(what: str, threads: int = 1, **settings: Any) -> Callable[[], Figures]:
-    """A measurement of `measure.py`."""
+def ours(what: str, threads: int = 1, **settings: Any) -> Callable[[], Metrics]:
+    """Returns a measurement by `measure.py`."""
     return lambda: run(sys.executable, "measure.py", what, json.dumps(settings), threads=threads)
 
 
-def other(name: str, **settings: Any) -> Callable[[], Figures]:
-    """A measurement of another library in its own environment."""
+def other(name: str, **settings: Any) -> Callable[[], Metrics]:
+    """Returns a measurement of another library in a virtual environment of its own."""
     python = str(ENVIRONMENTS / name / "bin" / "python")
     return lambda: run(python, f"{name}_tag.py", json.dumps(settings))
 
 
 def install(name: str) -> bool:
-    """Makes the other library's environment if it is not there; says so where that cannot be done."""
+    """Makes another library's virtual environment if there is none. Returns whether that worked; if not, says so."""
     folder = ENVIRONMENTS / name
     if (folder / "whole").exists():
         return True
@@ -89,26 +89,26 @@ def install(name: str) -> bool:
 
 
 class Ledger:
-    """Every measurement, written as it comes; what stands there already is not measured again.
+    """All measurements, written as they come. What is in the file already is not measured again.
 
     Args:
-        path: A CSV file with one figure a line.
+        path: A CSV file with one value per line.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._rows: list[dict[str, Any]] = []
-        self._found: dict[tuple[str, str, int], Figures] = {}
+        self._found: dict[tuple[str, str, int], Metrics] = {}
         if path.exists():
             with path.open(newline="") as file:
                 self._rows += csv.DictReader(file)
             for row in self._rows:
                 key = row["measurement"], row["side"], int(row["repeat"])
                 self._found.setdefault(key, {})[row["figure"]] = float(row["value"])
-            console.print(f"goes on with {path}; delete it to measure anew", highlight=False)
+            console.print(f"continuing {path}; delete it to measure everything again", highlight=False)
 
-    def figures(self, measurement: str, side: str, repeat: int, measure: Callable[[], Figures]) -> Figures:
-        """What was measured, now or before."""
+    def metrics(self, measurement: str, side: str, repeat: int, measure: Callable[[], Metrics]) -> Metrics:
+        """Returns what was measured, now or before."""
         key = measurement, side, repeat
         if key not in self._found:
             self._found[key] = measure()
@@ -120,26 +120,26 @@ class Ledger:
             console.print(f"{measurement} | {side} | {said}", highlight=False)
         return self._found[key]
 
-    def medians(self, measurement: str, sides: Sides, repeats: int) -> dict[str, Figures]:
-        """Measures the sides in turn: the median of each figure of each side."""
-        found: dict[str, list[Figures]] = {side: [] for side in sides}
+    def medians(self, measurement: str, sides: Sides, repeats: int) -> dict[str, Metrics]:
+        """Measures the sides in turn, and returns each side's medians."""
+        found: dict[str, list[Metrics]] = {side: [] for side in sides}
         for i in range(1, repeats + 1):
             for side, measure in sides.items():
-                found[side].append(self.figures(measurement, side, i, measure))
+                found[side].append(self.metrics(measurement, side, i, measure))
         return {
-            side: {name: statistics.median(figures[name] for figures in many) for name in many[0]}
+            side: {name: statistics.median(metrics[name] for metrics in many) for name in many[0]}
             for side, many in found.items()
         }
 
 
 def compare(ledger: Ledger, repeats: int, seeds: int) -> list[Row]:
-    """Every pair with its goal: a row of the summary each."""
+    """Measures every pair, and returns a row of the summary for each, with its goal."""
     summary: list[Row] = []
 
     def note(name: str, goal: float, a: float, b: float) -> None:
         summary.append({"figure": name, "ours": a, "other": b, "ratio": a / b, "goal": goal})
 
-    def pair(name: str, goal: float, mine: Callable[[], Figures], theirs: Callable[[], Figures]) -> None:
+    def pair(name: str, goal: float, mine: Callable[[], Metrics], theirs: Callable[[], Metrics]) -> None:
         medians = ledger.medians(name, {"ours": mine, "other": theirs}, repeats)
         note(name, goal, *(medians[side]["env_steps_per_s"] for side in ("ours", "other")))
 
@@ -177,23 +177,23 @@ def compare(ledger: Ledger, repeats: int, seeds: int) -> list[Row]:
             "other": ours("training", threads, batched=False, iterations=ITERATIONS, env={}, model={}, seed=seed),
         }
         for side, measure in sides.items():
-            rates[side].append(ledger.figures(TRAINING, side, seed, measure)["env_steps_per_s"])
+            rates[side].append(ledger.metrics(TRAINING, side, seed, measure)["env_steps_per_s"])
     note(TRAINING, 8, statistics.median(rates["ours"]), statistics.median(rates["other"]))
     return summary
 
 
 def returns(ledger: Ledger, seeds: int) -> list[Row]:
-    """The return after the same steps, of the training runs: the mean over seeds and half its 95 % interval."""
+    """Returns the training runs' return after the same steps: the mean over seeds, and half its 95 % interval."""
     out = []
     for side in ("ours", "other"):
-        found = [ledger.figures(TRAINING, side, seed, dict)["return"] for seed in range(1, seeds + 1)]
+        found = [ledger.metrics(TRAINING, side, seed, dict)["return"] for seed in range(1, seeds + 1)]
         half = stats.t.ppf(0.975, seeds - 1) * stats.sem(found)
         out.append({"side": side, "seeds": seeds, "return": float(np.mean(found)), "interval": float(half)})
     return out
 
 
 def growth(ledger: Ledger, repeats: int) -> list[Row]:
-    """Cost of an agent step in microseconds, bytes of it in a batch, and links of an adversary, by team size."""
+    """Returns, by team size, links per adversary, and microseconds and bytes of a train batch per agent step."""
     summary = []
     for n in (4, 8, 16, 32):
         env = {"num_class_a": n // 2, "num_class_b": n // 2}
@@ -227,7 +227,7 @@ def show(title: str, rows: list[Row]) -> None:
 
 
 def plot(summary: list[Row], path: Path) -> None:
-    """Ratios against their goals, as bars on a logarithmic axis."""
+    """Draws ratios next to their goals, as bars on a logarithmic axis."""
     figure, axes = new_figure((9, 0.55 * len(summary) + 1.2))
     places = np.arange(len(summary))[::-1]
     reached = [row["ratio"] >= row["goal"] for row in summary]
@@ -246,7 +246,7 @@ def plot(summary: list[Row], path: Path) -> None:
 
 
 def machine() -> str:
-    """What this was measured on."""
+    """Returns the day, and the machine that this is measured on."""
     names = {
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     }
@@ -256,9 +256,9 @@ def machine() -> str:
 def main(
     out: Annotated[Path, typer.Option(help="Folder for CSV and plot.")] = Path("out/benchmarks"),
     repeats: Annotated[int, typer.Option(help="Measurements of each side of a pair.", min=1)] = 5,
-    seeds: Annotated[int, typer.Option(help="Training runs of each side, a seed each.", min=2)] = 5,
+    seeds: Annotated[int, typer.Option(help="Training runs of each side, one per seed.", min=2)] = 5,
 ) -> None:
-    """Measures everything, prints the tables, writes CSV and a plot; goes on where it was interrupted."""
+    """Measures everything, prints the tables, writes CSV and a plot; continues where it was interrupted."""
     out.mkdir(parents=True, exist_ok=True)
     ledger = Ledger(out / "measurements.csv")
     grown = growth(ledger, min(3, repeats))
@@ -268,9 +268,9 @@ def main(
         write_csv(out / f"{name}.csv", [{**row, "machine": machine()} for row in table])
         console.print(f"wrote {out / name}.csv")
     plot(summary, out / "ratios.png")
-    show(f"{machine()}: environment steps a second", summary)
+    show(f"{machine()}: environment steps per second", summary)
     show("return per adversary after the same steps: mean over seeds and half its 95 % interval", learned)
-    show("an agent step: links of an adversary, microseconds, bytes of a train batch", grown)
+    show("links per adversary; microseconds and bytes of a train batch per agent step", grown)
 
 
 if __name__ == "__main__":

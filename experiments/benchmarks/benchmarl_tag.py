@@ -1,4 +1,4 @@
-"""BenchMARL's MAPPO with GATv2 on VMAS `simple_tag`, in its own environment: environment steps a second as JSON."""
+"""Prints environment steps per second, as JSON, of BenchMARL's MAPPO with GATv2 on VMAS `simple_tag`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import nn
 
 
 class Clock(Callback):
-    """Notes when each iteration begins to collect; the first one warms up."""
+    """Notes when each batch has been collected; the first iteration is a warm-up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ def main(batch: int, num_envs: int, minibatch: int, epochs: int, hidden_dim: int
     )  # fmt: skip
     experiment.train_group_map = {"adversary": experiment.group_map["adversary"]}
     experiment.run()
-    # From one batch collected to the next: one round of learning and one of collecting.
+    # From one collected batch to the next, there is one round of learning and one of collecting.
     seconds = clock.times[-1] - clock.times[0]
     print(json.dumps({"env_steps_per_s": batch * (len(clock.times) - 1) / seconds}))
 

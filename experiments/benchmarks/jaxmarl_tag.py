@@ -1,4 +1,4 @@
-"""JaxMARL's `MPE_simple_tag_v3` under random actions, in its own environment: environment steps a second as JSON."""
+"""Prints environment steps per second, as JSON, of JaxMARL's `MPE_simple_tag_v3` under random actions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def main(num_envs: int, num_adversaries: int, num_good: int) -> None:
         key, for_steps = jax.random.split(key)
         actions = dict(zip(env.agents, moves, strict=True))
         observations, state, rewards, _, _ = jax.vmap(env.step)(jax.random.split(for_steps, num_envs), state, actions)
-        # Sums, so that the compiler may drop neither.
+        # Sums, so that the compiler can drop neither.
         return (key, state), (sum(o.sum() for o in observations.values()), sum(r.sum() for r in rewards.values()))
 
     play = jax.jit(lambda key, state, moves: jax.lax.scan(step, (key, state), moves))

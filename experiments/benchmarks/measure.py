@@ -1,4 +1,4 @@
-"""One measurement in a process of its own: prints what it found as one line of JSON.
+"""Makes one measurement in a process of its own, and prints it as one line of JSON.
 
 python experiments/benchmarks/measure.py simulator '{"num_envs": 1024, "num_adversaries": 4, "num_good": 1}'
 """
@@ -24,11 +24,11 @@ warnings.filterwarnings("ignore")
 import numpy as np  # noqa: E402
 
 TAG_PPO = Path(__file__).parents[1] / "tag_ppo.yaml"
-Figures = dict[str, float]
+Metrics = dict[str, float]
 
 
 def rate(play: Callable[[], None], units: int, seconds: float = 3.0) -> float:
-    """Units a second of something played over and over for some seconds, after one round that does not count."""
+    """Returns the units per second of a function that is called for some seconds, after a warm-up call."""
     play()
     rounds, start = 0, time.perf_counter()
     while time.perf_counter() - start < seconds:
@@ -37,8 +37,8 @@ def rate(play: Callable[[], None], units: int, seconds: float = 3.0) -> float:
     return rounds * units / (time.perf_counter() - start)
 
 
-def simulator(num_envs: int, num_adversaries: int, num_good: int) -> Figures:
-    """Environment steps a second of `SimpleTagVec` under random actions, resets included."""
+def simulator(num_envs: int, num_adversaries: int, num_good: int) -> Metrics:
+    """Returns environment steps per second of `SimpleTagVec` under random actions, resets included."""
     from rllib_tag import SimpleTagVec
 
     games = SimpleTagVec(num_envs, num_good, num_adversaries, num_obstacles=2, max_cycles=100)
@@ -52,8 +52,8 @@ def simulator(num_envs: int, num_adversaries: int, num_good: int) -> Figures:
     return {"env_steps_per_s": rate(episode, 100 * num_envs)}
 
 
-def mpe2(num_adversaries: int, num_good: int) -> Figures:
-    """Environment steps a second of mpe2's parallel env under random actions, resets included."""
+def mpe2(num_adversaries: int, num_good: int) -> Metrics:
+    """Returns environment steps per second of mpe2's parallel env under random actions, resets included."""
     from mpe2 import simple_tag_v3
 
     env = simple_tag_v3.parallel_env(
@@ -70,7 +70,7 @@ def mpe2(num_adversaries: int, num_good: int) -> Figures:
 
 
 def start_ray(cpus: int) -> None:
-    """A quiet Ray."""
+    """Starts a quiet Ray."""
     import ray
 
     ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -78,7 +78,7 @@ def start_ray(cpus: int) -> None:
 
 @contextlib.contextmanager
 def two_nodes(cpus: int) -> Iterator[None]:
-    """A quiet Ray of two nodes; all CPUs are on the one where this process is not."""
+    """Starts a quiet Ray of two nodes; all CPUs are on the one without this process."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -93,7 +93,7 @@ def two_nodes(cpus: int) -> Iterator[None]:
 
 
 def algorithm(batched: bool, env: dict[str, Any], model: dict[str, Any], **options: Any) -> Any:
-    """RLlib's PPO or `TeamPPO` from `tag_ppo.yaml`, with some of its values replaced."""
+    """Builds RLlib's PPO or `TeamPPO` from `tag_ppo.yaml`, with some of its values replaced."""
     import ray
     import yaml
     from ray.rllib.algorithms.ppo import PPOConfig
@@ -101,7 +101,7 @@ def algorithm(batched: bool, env: dict[str, Any], model: dict[str, Any], **optio
 
     from rllib_tag.plugin.team_ppo import TeamPPOConfig
 
-    # RLlib's seed would have torch fill fresh memory with NaN, which costs both sides alike; ours switches it off.
+    # With RLlib's seed, torch would fill new memory with NaN. Ours switches that off, so it is off for both sides here.
     deterministic.fill_uninitialized_memory = False
     if not ray.is_initialized():
         start_ray(2)
@@ -114,8 +114,8 @@ def algorithm(batched: bool, env: dict[str, Any], model: dict[str, Any], **optio
     return kind().update_from_dict({**config, **options, "env": "rllib_tag.TagEnv"}).build_algo()
 
 
-def sampling(batched: bool, num_envs: int, model: dict[str, Any]) -> Figures:
-    """Environment steps a second that one env runner samples."""
+def sampling(batched: bool, num_envs: int, model: dict[str, Any]) -> Metrics:
+    """Returns the environment steps per second that one env runner samples."""
     steps = 100 * num_envs
     worker = algorithm(
         batched, {}, model, num_env_runners=0, num_envs_per_env_runner=num_envs, rollout_fragment_length=100,
@@ -124,8 +124,8 @@ def sampling(batched: bool, num_envs: int, model: dict[str, Any]) -> Figures:
     return {"env_steps_per_s": rate(lambda: worker.sample(), steps, seconds=6.0)}
 
 
-def training(batched: bool, iterations: int, env: dict[str, Any], model: dict[str, Any], **options: Any) -> Figures:
-    """Environment steps a second of whole training iterations after the first, and the return at the end."""
+def training(batched: bool, iterations: int, env: dict[str, Any], model: dict[str, Any], **options: Any) -> Metrics:
+    """Returns environment steps per second of complete iterations after the first, and the return at the end."""
     trained = algorithm(batched, env, model, **options)
     trained.train()
     trained._timers.clear()
@@ -145,10 +145,10 @@ def training(batched: bool, iterations: int, env: dict[str, Any], model: dict[st
     }
 
 
-def scaling(runners: int, nodes: int) -> Figures:
-    """Seconds of an iteration of `tag_ppo.yaml` and of its parts, and the bytes that its batches and weights pickle to.
+def scaling(runners: int, nodes: int) -> Metrics:
+    """Returns the seconds of an iteration of `tag_ppo.yaml` and its parts, and the pickled bytes of batch and weights.
 
-    With two nodes the learner is on one and all runners on the other.
+    With two nodes, the learner is on one and all runners are on the other.
     """
     import ray
     from ray import cloudpickle
@@ -178,8 +178,8 @@ def scaling(runners: int, nodes: int) -> Figures:
     }
 
 
-def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Figures:
-    """Cost of learning and memory of a batch: GFLOP/s in matrix products, against what this machine does at best."""
+def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Metrics:
+    """Returns the speed of learning, a batch's memory, and GFLOP/s in matrix products against this machine's best."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -211,4 +211,4 @@ def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Figu
 if __name__ == "__main__":
     measured = {f.__name__: f for f in (simulator, mpe2, sampling, training, scaling, learning)}[sys.argv[1]]
     print(json.dumps(measured(**json.loads(sys.argv[2]))), flush=True)
-    os._exit(0)  # without Ray's farewell
+    os._exit(0)  # without Ray's messages at exit

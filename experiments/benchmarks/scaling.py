@@ -1,4 +1,4 @@
-"""Training with more env runners, on one node and on two, and what a model of it says of machines that are not here.
+"""Measures training with more env runners on one and two nodes, and models it with more machines.
 
 make scaling
 """
@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from bench import Figures, Ledger, Row, console, machine, ours, show
+from bench import Ledger, Metrics, Row, console, machine, ours, show
 
 from rllib_tag.files import write_csv
 
 RUNNERS, NODES = (1, 2, 4), (1, 2)
 ALONE = "runners 1, nodes 1"
 BEYOND = (1, 2, 4, 8, 16, 32)
-NETWORKS = {"1 Gbit/s": 1.25e8, "10 Gbit/s": 1.25e9}  # bytes a second
+NETWORKS = {"1 Gbit/s": 1.25e8, "10 Gbit/s": 1.25e9}  # bytes per second
 
 
-def modelled(alone: Figures, runners: int, bytes_per_s: float) -> float:
-    """Environment steps a second with a core for each runner, on machines of their own.
+def modelled(alone: Metrics, runners: int, bytes_per_s: float) -> float:
+    """Returns modelled environment steps per second, with a core for each runner on machines of their own.
 
-    Runners share the sampling, S / n seconds, as if fewer games each were no slower a game; the learner's L seconds
-    come after it, as PPO has it; each runner's part of the batch, and the weights to each of n runners, pass the
-    learner's network one after the other.
+    Runners share the sampling, S / n seconds, as if games were no slower where a runner has fewer of them. The
+    learner's L seconds follow, as in PPO. Each runner's part of the batch, and the weights to each of n runners, pass
+    the learner's network one after the other.
     """
     moved = alone["batch_bytes"] + runners * alone["weights_bytes"]
     return alone["env_steps"] / (alone["sample"] / runners + alone["learn"] + moved / bytes_per_s)
@@ -32,7 +32,7 @@ def modelled(alone: Figures, runners: int, bytes_per_s: float) -> float:
 
 def main(
     out: Annotated[Path, typer.Option(help="Folder for the CSVs.")] = Path("out/benchmarks"),
-    repeats: Annotated[int, typer.Option(help="Measurements of each.", min=1)] = 3,
+    repeats: Annotated[int, typer.Option(help="Measurements of each setting.", min=1)] = 3,
 ) -> None:
     """Measures with 1, 2 and 4 env runners on 1 and 2 nodes, prints the tables and writes CSV."""
     out.mkdir(parents=True, exist_ok=True)
@@ -44,8 +44,8 @@ def main(
     }
     medians = ledger.medians("scaling", sides, repeats)
     measured: list[Row] = [
-        {"what": side, "env_steps_per_s": figures["env_steps"] / figures["seconds"], **figures}
-        for side, figures in medians.items()
+        {"what": side, "env_steps_per_s": metrics["env_steps"] / metrics["seconds"], **metrics}
+        for side, metrics in medians.items()
     ]
     beyond: list[Row] = [
         {"runners": n, **{name: modelled(medians[ALONE], n, rate) for name, rate in NETWORKS.items()}} for n in BEYOND
@@ -55,7 +55,7 @@ def main(
         console.print(f"wrote {out / name}.csv")
     shown = ("what", "env_steps_per_s", "seconds", "sample", "learn")
     show(f"{machine()}: medians; seconds of an iteration", [{key: row[key] for key in shown} for row in measured])
-    show("modelled, not measured: environment steps a second with a core for each runner", beyond)
+    show("modelled, not measured: environment steps per second with a core for each runner", beyond)
 
 
 if __name__ == "__main__":

@@ -55,13 +55,13 @@ console = Console(soft_wrap=True, highlight=False)
 
 
 def rllib_train(folder: Path, *options: str) -> subprocess.Popen[str]:
-    """The small experiment's run as a user starts it."""
+    """Starts the small experiment as a user would."""
     command = [*RLLIB, "train", "file", str(HERE / "small.yaml"), "--storage-path", str(folder), "--ray-num-cpus", "1"]
     return subprocess.Popen([*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def curve(folder: Path) -> Curve:
-    """What a trial's results say of each iteration; nothing if they are lost."""
+    """Returns the compared metrics of a trial's iterations; empty if its results are lost."""
     files = result_files(folder)
     if len(files) != 1:
         return {}
@@ -69,35 +69,35 @@ def curve(folder: Path) -> Curve:
 
 
 def differing(expected: Curve, folder: Path) -> int:
-    """How many iterations of a trial are missing, too many or unlike those expected."""
+    """Returns how many iterations of a trial are missing, too many, or different from those expected."""
     got = curve(folder)
     return sum(expected.get(step) != got.get(step) for step in expected.keys() | got.keys())
 
 
-def begun(folder: Path) -> bool:
-    """Whether Tune has noted the experiment, so that it can be resumed."""
+def is_begun(folder: Path) -> bool:
+    """Returns whether Tune has saved the experiment's state, so that it can be resumed."""
     return any(folder.glob("*/experiment_state-*.json"))
 
 
 def unchanged(work: Path) -> tuple[Curve, float]:
-    """The curve of an uninterrupted run, and the seconds that it took."""
+    """Returns the curve of an uninterrupted run, and the seconds that it took."""
     began = time.monotonic()
     process = rllib_train(work / "unchanged")
     said, _ = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"the unchanged run ended with {process.returncode}: {said}")
+        raise RuntimeError(f"the uninterrupted run ended with {process.returncode}: {said}")
     return curve(work / "unchanged"), time.monotonic() - began
 
 
 def killed_drivers(count: int, work: Path, rng: random.Random) -> Row:
-    """`kill -9` of `rllib train` at random moments, then `--resume`; each run must end as an unchanged one does."""
+    """Kills `rllib train` with `kill -9` at random moments and resumes it; runs must end like an uninterrupted one."""
     expected, seconds = unchanged(work)
     killed = survived = again = runs = unlike = early = 0
     while killed < count:
         runs += 1
         folder, before, trained = work / f"killed_{runs}", killed, []
         while True:
-            process = rllib_train(folder, *(["--resume"] if begun(folder) else []))
+            process = rllib_train(folder, *(["--resume"] if is_begun(folder) else []))
             try:
                 said, _ = process.communicate(timeout=rng.uniform(0, seconds) if killed < count else None)
             except subprocess.TimeoutExpired:
@@ -107,7 +107,7 @@ def killed_drivers(count: int, work: Path, rng: random.Random) -> Row:
             if process.returncode != -signal.SIGKILL:
                 break
             killed += 1
-            early += not begun(folder)
+            early += not is_begun(folder)
         if process.returncode:
             console.print(said)
         lost = differing(expected, folder)
@@ -121,13 +121,13 @@ def killed_drivers(count: int, work: Path, rng: random.Random) -> Row:
 
 
 def small_config(**changes: Any) -> dict[str, Any]:
-    """The small experiment's config."""
+    """Returns the small experiment's config."""
     (spec,) = load_experiments(HERE / "small.yaml").values()
     return {**spec["config"], "env": spec["env"], **changes}
 
 
 def build(batched: bool, **changes: Any) -> PPO:
-    """The small experiment's algorithm, sampled on arrays or by RLlib's default sampler."""
+    """Builds the small experiment's algorithm, with the batched sampler or RLlib's default sampler."""
     kind = TeamPPOConfig if batched else PPOConfig
     runner = BatchedSampler if batched else TagRunner
     config = kind().update_from_dict(small_config(env_runner_cls=runner, **changes))
@@ -135,7 +135,7 @@ def build(batched: bool, **changes: Any) -> PPO:
 
 
 def killed_runners(count: int, work: Path, rng: random.Random) -> Row:
-    """`kill -9` of one of two env runners at random moments of training; every iteration still has its whole batch."""
+    """Kills one of two env runners with `kill -9` at random moments; every iteration must still have a full batch."""
     del work
     steps = 2 * 8 * 15
     with one_ray(3):
@@ -166,14 +166,14 @@ def killed_runners(count: int, work: Path, rng: random.Random) -> Row:
 
 
 def alive(algo: PPO) -> list[int]:
-    """The processes of the env runners that answer."""
+    """Returns the processes of the env runners that answer."""
     return on_each_runner(algo, lambda _: os.getpid(), local_env_runner=False)
 
 
 def not_finite(count: int, work: Path, rng: random.Random) -> Row:
-    """NaN in a position of a game that is under way: in turn on arrays and by RLlib's default sampler, here and afar.
+    """Puts NaN into a position of a game under way, with either sampler, on local and remote env runners in turn.
 
-    The run must end, name the place and leave the weights as they were.
+    The run must end, name the place and leave the weights unchanged.
     """
     del work
     named = spoilt = 0
@@ -206,18 +206,18 @@ def not_finite(count: int, work: Path, rng: random.Random) -> Row:
 
 
 def weights(algo: PPO) -> list[np.ndarray]:
-    """All weights of all policies."""
+    """Returns all weights of all policies."""
     return [array for name in ("class_a", "class_b") for array in algo.get_policy(name).get_weights().values()]
 
 
 def full_disk(count: int, work: Path, rng: random.Random) -> Row:
-    """The disk with the results is filled at a random moment; the run ends and says so; with room again it goes on."""
+    """Fills the disk of the results at a random moment; the run must end and say so, and resume once there is room."""
     expected, seconds = unchanged(work)
     ended = unlike = 0
     for number in range(count):
         with small_disk(work / f"disk_{number}") as disk:
             process = rllib_train(disk / "results")
-            while process.poll() is None and not begun(disk / "results"):
+            while process.poll() is None and not is_begun(disk / "results"):
                 time.sleep(0.1)
             time.sleep(rng.uniform(0, seconds / 3))
             had = has_checkpoint(disk)
@@ -225,10 +225,10 @@ def full_disk(count: int, work: Path, rng: random.Random) -> Row:
             said, _ = process.communicate()
             kept = has_checkpoint(disk)
             if kept:
-                restore(disk / "results")  # raises where what looks whole is not
+                restore(disk / "results")  # raises if a checkpoint only looks complete
             ended += process.returncode == 1 and "No space left on device" in said and kept >= had
             (disk / "filler").unlink()
-            process = rllib_train(disk / "results", *(["--resume"] if begun(disk / "results") else []))
+            process = rllib_train(disk / "results", *(["--resume"] if is_begun(disk / "results") else []))
             process.communicate()
             unlike += differing(expected, disk / "results")
     return {
@@ -238,13 +238,13 @@ def full_disk(count: int, work: Path, rng: random.Random) -> Row:
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a whole checkpoint lies below."""
+    """Returns whether there is a complete checkpoint below a folder."""
     return any(map(is_complete, folder.glob("**/checkpoint_*")))
 
 
 @contextlib.contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A disk of 16 MB in memory; only root may make one."""
+    """Mounts a disk of 16 MB in memory, which only root may do."""
     folder.mkdir(parents=True)
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", str(folder)], check=True)
     try:
@@ -254,14 +254,14 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def fill(file: Path) -> None:
-    """Writes until nothing more fits."""
+    """Writes until the disk is full."""
     with contextlib.suppress(OSError), file.open("wb", buffering=0) as opened:
         while opened.write(b"\0" * 4096):
             pass
 
 
 def removed_nodes(count: int, work: Path, rng: random.Random) -> Row:
-    """A node of a cluster of three goes away under running trials; the others finish them all."""
+    """Removes a node of a cluster of three under running trials; the others must finish them all."""
     expected, seconds = unchanged(work)
     removed = survived = lost = trials = moved = runs = 0
     while removed < count:
@@ -304,20 +304,20 @@ def removed_nodes(count: int, work: Path, rng: random.Random) -> Row:
 
 @contextlib.contextmanager
 def one_ray(cpus: int) -> Iterator[None]:
-    """A quiet local Ray, unless one is there."""
-    own = not ray.is_initialized()
-    if own:
+    """Starts a quiet local Ray, unless one is running."""
+    owns_ray = not ray.is_initialized()
+    if owns_ray:
         ray.init("local", num_cpus=cpus, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     try:
         yield
     finally:
-        if own:
+        if owns_ray:
             ray.shutdown()
 
 
 @contextlib.contextmanager
 def output_to(log: Path) -> Iterator[None]:
-    """What this process and Ray's write on either stream goes to a file."""
+    """Redirects both output streams of this process and of Ray's processes to a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     sys.stdout.flush()
     kept = {stream: os.dup(stream) for stream in (1, 2)}
@@ -346,10 +346,10 @@ COUNTS = {"driver": 20, "runner": 10, "nan": 12, "disk": 3, "node": 3}
 def main(
     only: Annotated[list[str] | None, typer.Option(help=f"One of {', '.join(FAULTS)}; may be repeated.")] = None,
     out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("experiments/results/faults/faults.csv"),
-    log: Annotated[Path, typer.Option(help="Where to keep what Ray says of the faults.")] = Path("out/faults.log"),
-    seed: Annotated[int, typer.Option(help="Of the random moments.")] = 0,
+    log: Annotated[Path, typer.Option(help="File for Ray's output about the faults.")] = Path("out/faults.log"),
+    seed: Annotated[int, typer.Option(help="Seed of the random moments.")] = 0,
 ) -> None:
-    """Injects every kind of fault, prints a table and writes it; kinds measured before stay in it."""
+    """Injects every kind of fault, prints a table and writes it. Rows of other kinds stay in it."""
     check_keys("--only", only or [], FAULTS)
     rows = {}
     if out.exists():
@@ -358,9 +358,9 @@ def main(
     for kind in only or FAULTS:
         began = time.monotonic()
         if kind == "disk" and os.geteuid() != 0:
-            console.print("disk: skipped; a small disk to fill is made by root only")
+            console.print("disk: skipped; only root may mount a small disk to fill")
             continue
-        console.print(f"{kind}: {COUNTS[kind]} to inject; what Ray says of them goes to {log}")
+        console.print(f"{kind}: injecting {COUNTS[kind]}; Ray's output about them goes to {log}")
         with tempfile.TemporaryDirectory(prefix="faults_") as work, output_to(log):
             row = FAULTS[kind](COUNTS[kind], Path(work), random.Random(seed))
         rows[kind] = {"kind": kind, **row, "seconds": round(time.monotonic() - began)}

@@ -1,4 +1,4 @@
-"""Figures and tables of the study, from the files of its runs alone.
+"""Draws the study's figures and prints its tables, from the files of its runs alone.
 
 make report
 """
@@ -52,7 +52,7 @@ LABELS = {
     "shared_critic": "one critic for both classes",
     "local_critic": "critics that see what actors see",
 }
-GAMES = {  # by the figures' suffix: the game, arms that talk, and the arms below and above them
+GAMES = {  # by the figures' suffix: the game, arms with communication, the one without, the one with full observation
     "random": ("random prey", ["comm"], "no_comm", "full_observation"),
     "evasive": (
         "evasive prey", ["comm_evasive", "comm_relational_evasive"], "no_comm_evasive", "full_observation_evasive",
@@ -68,7 +68,7 @@ console = Console(soft_wrap=True, highlight=False)
 
 
 def tell(name: str, interval: tuple[float, float, float], form: str = "{:.1f}") -> None:
-    """One line of the table."""
+    """Prints one line of a table."""
     middle, low, high = map(form.format, interval)
     console.print(f"{name:<62} {middle:>7}  [{low}, {high}]")
 
@@ -76,10 +76,10 @@ def tell(name: str, interval: tuple[float, float, float], form: str = "{:.1f}") 
 def main(
     results: Annotated[Path, typer.Argument(help="Folder of the runs.")] = Path("experiments/results/study"),
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the figures. [default: figures, beside the runs]")
+        Path | None, typer.Option(help="Folder for the figures; without it, figures next to the runs.")
     ] = None,
 ) -> None:
-    """Draws what there are runs for, and prints interquartile means with 95 % bootstrap intervals."""
+    """Draws figures of the runs that are there, and prints interquartile means with 95 % bootstrap intervals."""
     study, out = Study(results), out or results / "figures"
     drawn: list[Path] = []
     for suffix, (title, talking, low, high) in GAMES.items():
@@ -97,7 +97,7 @@ def main(
         for arm, interval in interquartile_means(scores).items():
             tell(f"{LABELS[arm]} ({len(scores[arm])} seeds)", interval)
         for arm in there if study.curves(first)[0].size >= 10 else ():
-            tell(f"  {LABELS[arm]}: last fifth less the fifth before", late_gain(study.curves(arm)[1]), "{:+.1f}")
+            tell(f"  {LABELS[arm]}: last fifth minus the fifth before", late_gain(study.curves(arm)[1]), "{:+.1f}")
         for name, level in levels.items():
             console.print(f"{name:<62} {level:>7.1f}")
         if {low, high} <= there.keys():
@@ -112,23 +112,23 @@ def main(
         for arm in talking:
             conditions = study.conditions(arm)
             drawn += draw_conditions(conditions, levels, out / f"conditions_{arm}")
-            console.print(f"{LABELS[arm]}, under a condition on messages: difference from the same run unchanged")
+            console.print(f"{LABELS[arm]}, under channel interventions: difference from the same runs without")
             changes = {
                 name: (runs - conditions["team"])[:, None] for name, runs in conditions.items() if name != "team"
             }
             for name, interval in interquartile_means(changes).items():
                 tell(f"  {name}", interval, "{:+.1f}")
-            console.print("without the other class's messages, and attention over those heard (nats)")
+            console.print("influence of the other class's messages, and entropy of attention (nats)")
             for name, interval in interquartile_means(study.influence(arm)).items():
                 tell(f"  {name}", interval, "{:.3f}")
             if low in there:
                 without = difference(conditions["cut"][:, None], scores[low])
-                tell("links cut, less a team that never heard anybody", without, "{:+.1f}")
+                tell("links cut, minus teams without communication", without, "{:+.1f}")
     parts = {arm: LABELS[arm] for arm in PARTS if arm in study.arms}
     if len(parts) > 1:
         scores = study.scores(list(parts))
         drawn += draw_bars(scores, parts, {}, out / "bars_parts")
-        console.print("\nparts of the network, random prey: return per adversary, and less the first")
+        console.print("\nparts of the network, random prey: return per adversary, and difference from the first")
         for arm, interval in interquartile_means(scores).items():
             tell(f"{parts[arm]} ({len(scores[arm])} seeds)", interval)
             if arm != PARTS[0]:
@@ -136,7 +136,7 @@ def main(
     if "comm" in study.arms:
         grid = study.transfers("comm")
         drawn += save_figure(draw_heat_map(grid), out / "transfer")
-        console.print("\nzero-shot return on other teams over that of teams trained on them")
+        console.print("\nzero-shot return on other teams, over that of teams trained on them")
         for arm, team in NATIVES.items():
             if arm in study.arms:
                 game = dict(zip(GAME, map(str, (*team, 1, 2)), strict=True)) | {"controller": "team"}

@@ -1,4 +1,4 @@
-"""Trains and evaluates the arms of a study, one run for each seed, and keeps each run's results as it ends.
+"""Trains and evaluates the arms of a study, one run per seed, and keeps each run's results as it ends.
 
 make study
 make games
@@ -34,7 +34,7 @@ from rllib_tag.training.train import TrainOptions, train
 
 HERE = Path(__file__).parent
 BASELINES_ON = ("comm", "comm_evasive", "lone_class_a", "comm_long")  # where report.py draws or prints them
-TAGS_OWN = ("captured", "steps_to_first_contact")  # metrics
+TAGS_OWN = ("captured", "steps_to_first_contact")  # metrics that only tag has
 TRANSFERRED = "comm"
 WITHOUT_CLASS_A = ("comm_evasive", "no_comm_evasive", "comm_relational_evasive")  # what is class B worth by itself?
 interrupted = threading.Event()  # so that Ctrl-C, which every process gets, ends the whole study
@@ -42,26 +42,26 @@ console = Console(soft_wrap=True, highlight=False)
 
 
 def seeds_of(spec: Mapping[str, Any]) -> list[int]:
-    """The seeds that an arm's file lists."""
+    """Returns the seeds of an arm."""
     return spec["config"]["seed"]["grid_search"]
 
 
 def is_done(folder: Path) -> bool:
-    """Whether a run's figures are there; the summary is written last."""
+    """Returns whether a run's results are there; the summary is written last."""
     return (folder / "summary.json").exists()
 
 
 def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, episodes: int) -> bool:
-    """Trains one seed of an arm and writes its figures; False if it was interrupted.
+    """Trains one seed of an arm and writes its results. Returns False if it was interrupted.
 
-    Writes `curve.csv`, `episodes.csv`, `summary.json` and, for a team that talks, `conditions.csv`; for the arm
-    `TRANSFERRED` also `transfer.csv`, and for those of `WITHOUT_CLASS_A` `class_b_alone.csv`.
+    Writes `curve.csv`, `episodes.csv`, `summary.json` and, for a team that communicates, `conditions.csv`; for the arm
+    `TRANSFERRED` also `transfer.csv`, and for those of `WITHOUT_CLASS_A` also `class_b_alone.csv`.
     """
     name = f"{arm}_{seed}"
     spec = copy.deepcopy(dict(spec))
     spec["config"]["seed"] = seed
-    begun = any((work / name).glob("experiment_state-*.json"))
-    options = TrainOptions(storage_path=str(work), resume=begun, ray_num_cpus=1)
+    is_begun = any((work / name).glob("experiment_state-*.json"))
+    options = TrainOptions(storage_path=str(work), resume=is_begun, ray_num_cpus=1)
     (end,) = train({name: spec}, options, partial(_progress, name), lambda note: None)
     if end.status != "TERMINATED":
         console.print(f"{name}: {end.status} {end.error or ''}")
@@ -69,9 +69,9 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     folder = out / arm / f"seed_{seed}"
     team = restore(end.folder)
     is_tag = isinstance(team.env_config_for(), TagEnvConfig)
-    talks = all(net.config.gnn != "none" for net in team.nets.values() if isinstance(net, AdversaryNet))
+    communicates = all(net.config.gnn != "none" for net in team.nets.values() if isinstance(net, AdversaryNet))
     baselines = (tuple(BASELINES) if arm in BASELINES_ON else ()) if is_tag else (RANDOM,)
-    conditions = ("all" if is_tag else "cut",) if talks else ()
+    conditions = ("all" if is_tag else "cut",) if communicates else ()
     result = evaluate(team, episodes=episodes, baselines=baselines, messages=conditions)
     summary = result.summary()
     returned = team_return(summary["team"])
@@ -91,7 +91,7 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
 
 
 def read_columns(path: Path, returned: str = RETURN_ADVERSARY) -> list[dict[str, float]]:
-    """Steps, seconds and return of each iteration in a trial's file of results."""
+    """Returns steps, seconds and return of each iteration in a trial's file of results."""
     metric = f"{CUSTOM}{returned}_mean"
     return [
         {"env_steps": env_steps(row), "seconds": round(row[SECONDS], 1), returned: row[metric]}
@@ -117,7 +117,7 @@ def _progress(name: str, trial: str, result: Mapping[str, Any], stop: Mapping[st
 
 
 def _begin(deadline: float, job: tuple[Any, ...]) -> bool:
-    """`run` on one core, unless it is too late to begin; False if it or one before it in this process did not end."""
+    """Calls `run` on one core, unless it is too late. Returns False if it, or one before it here, was interrupted."""
     torch.set_num_threads(1)
     if not interrupted.is_set() and time.time() <= deadline and not run(*job):
         interrupted.set()
@@ -125,15 +125,15 @@ def _begin(deadline: float, job: tuple[Any, ...]) -> bool:
 
 
 def main(
-    file: Annotated[Path, typer.Argument(help="The arms.")] = HERE / "study.yaml",
-    out: Annotated[Path, typer.Option(help="Folder for the figures.")] = Path("experiments/results/study"),
+    file: Annotated[Path, typer.Argument(help="File of the arms.")] = HERE / "study.yaml",
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("experiments/results/study"),
     work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("out/study"),
-    minutes: Annotated[float, typer.Option(help="Begin no run after this time.")] = 1e9,
+    minutes: Annotated[float, typer.Option(help="Start no run after this many minutes.")] = 1e9,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; may be repeated.")] = None,
-    episodes: Annotated[int, typer.Option(help="Episodes to evaluate on, from seed 1,000,000.")] = 128,
+    episodes: Annotated[int, typer.Option(help="Evaluation episodes, with seeds from 1,000,000.")] = 128,
     jobs: Annotated[int, typer.Option(help="Runs at once; each takes one core.")] = 2,
 ) -> None:
-    """Runs what is not there yet, in the file's order; goes on where it was interrupted."""
+    """Runs what has no results yet, in the file's order; continues where it was interrupted."""
     arms, deadline = load_experiments(file), time.time() + 60 * minutes
     check_keys("--arm", arm or [], arms)
     left = [
@@ -147,7 +147,7 @@ def main(
         try:
             done = all(map(begin, left) if jobs == 1 else pool.map(begin, left))
         finally:
-            pool.shutdown(cancel_futures=True)  # what runs may end; nothing else begins
+            pool.shutdown(cancel_futures=True)  # running ones may end; no others start
     if not done:
         raise typer.Exit(1)
 
