@@ -12,8 +12,8 @@ help:
 	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 5 minutes on 2 cores)"
 	@echo "make test   run all tests"
 	@echo "make test-matrix  run all tests with the oldest, the newest and a middle set of versions that setup.cfg allows, in .matrix"
-	@echo "make nightly  read 18,000 changed and made-up files, inject faults into real runs, count what they cost (half an hour)"
-	@echo "make bench  measure all speeds beside other libraries' (about 85 minutes on 2 cores)"
+	@echo "make nightly  read 18,000 changed and generated files, inject faults into real runs, count what they cost (half an hour)"
+	@echo "make bench  measure all speeds next to other libraries' (about 85 minutes on 2 cores)"
 	@echo "make scaling  measure training with 1, 2 and 4 env runners on 1 and 2 nodes (a quarter of an hour)"
 	@echo "make study  train and evaluate all arms of the study that have no results yet (hours)"
 	@echo "make games  the same for the games beside tag, and print their table"
@@ -44,8 +44,8 @@ demo: install
 test: install
 	$(BIN)/pytest
 
-# Each row has an environment of its own: the oldest of everything that setup.cfg names, a Ray between, and the newest of
-# everything that pip finds. Warnings of other versions' libraries are no errors.
+# Each row has a virtual environment of its own: the oldest version of everything that setup.cfg names, a Ray in between,
+# and the newest version of everything that pip finds. Warnings of libraries in other versions are not errors.
 test-matrix: matrix-oldest matrix-between matrix-newest
 
 matrix-oldest:
@@ -68,7 +68,7 @@ endef
 nightly: install faults
 	$(BIN)/pytest tests/experiment/test_fuzz.py --hypothesis-profile nightly
 
-# Filling a disk needs root, for a small one is made in memory.
+# Filling a disk needs root, since a small disk is mounted in memory.
 faults: install
 	$(BIN)/python experiments/faults/faults.py
 
@@ -79,7 +79,7 @@ check: install
 	$(BIN)/mypy --python-version 3.13
 	$(BIN)/pytest tests/test_structure.py tests/world tests/nn tests/plugin tests/report
 
-# The other libraries get environments of their own in .bench.
+# The other libraries get virtual environments of their own in .bench.
 bench: install
 	$(BIN)/python experiments/benchmarks/bench.py --out out/benchmarks
 
