@@ -12,7 +12,7 @@ _LAZY = {
     "CommEnv": "rllib_tag.plugin.env",
     "Game": "rllib_tag.world.game",
     "ClassView": "rllib_tag.world.layout",
-    "CommModel": "rllib_tag.plugin.model",
+    "CommModel": "rllib_tag.plugin.old_api_stack.model",
     "CommConfig": "rllib_tag.nn.config",
     "SimpleTagVec": "rllib_tag.world.simulator",
     "ClassPolicyMapping": "rllib_tag.plugin.mapping",

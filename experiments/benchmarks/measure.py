@@ -99,7 +99,7 @@ def algorithm(batched: bool, env: dict[str, Any], model: dict[str, Any], **optio
     from ray.rllib.algorithms.ppo import PPOConfig
     from torch.utils import deterministic
 
-    from rllib_tag.plugin.team_ppo import TeamPPOConfig
+    from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPOConfig
 
     # With RLlib's seed, torch would fill new memory with NaN. Ours switches that off, so it is off for both sides here.
     deterministic.fill_uninitialized_memory = False

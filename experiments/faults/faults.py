@@ -35,10 +35,10 @@ from rllib_tag.errors import check_keys
 from rllib_tag.experiment.checkpoints import is_complete
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv
+from rllib_tag.plugin.old_api_stack.runner import RunnerError, TagRunner
+from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
+from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPOConfig
 from rllib_tag.plugin.ray_internals import on_each_runner
-from rllib_tag.plugin.runner import RunnerError, TagRunner
-from rllib_tag.plugin.sampler import BatchedSampler
-from rllib_tag.plugin.team_ppo import TeamPPOConfig
 from rllib_tag.results import ITERATION, RETURN, read_results, result_files
 from rllib_tag.training.train import TrainOptions, train
 

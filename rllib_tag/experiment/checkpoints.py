@@ -18,7 +18,7 @@ from rllib_tag.files import folders
 from rllib_tag.nn.weights import MANIFEST, Exported, load_exported
 from rllib_tag.plugin.env_config import TagEnvConfig, read_env_config
 from rllib_tag.plugin.mapping import acting_policies
-from rllib_tag.plugin.model import CommModel
+from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.ray_internals import (
     ALGORITHM_STATE,
     POLICY_STATE,

@@ -13,7 +13,7 @@ from rllib_tag.plugin.callbacks import TagCallbacks
 from rllib_tag.plugin.env import CommEnv, TagEnv
 from rllib_tag.plugin.env_config import read_env_config
 from rllib_tag.plugin.mapping import ClassPolicyMapping
-from rllib_tag.plugin.model import CommModel
+from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.ray_internals import algorithm_defaults
 
 # RLlib's keys of which the batched sampler supports only the default values.

@@ -12,7 +12,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.class_paths import env_class
 from rllib_tag.plugin.env import CommEnv
-from rllib_tag.plugin.model import CommModel
+from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.ray_internals import (
     evaluation_config,
     merged_config,

@@ -30,7 +30,9 @@ from rllib_tag.experiment.sweeps import scheduler_of, search_of
 from rllib_tag.files import as_json, provenance
 from rllib_tag.nn.weights import MANIFEST
 from rllib_tag.places import Place
-from rllib_tag.plugin.from_exported import ALGORITHMS as FROM_EXPORTED
+from rllib_tag.plugin.old_api_stack.from_exported import ALGORITHMS as FROM_EXPORTED
+from rllib_tag.plugin.old_api_stack.runner import TagRunner
+from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPO
 from rllib_tag.plugin.ray_internals import (
     PBT_WARNING,
     CheckpointConfig,
@@ -39,8 +41,6 @@ from rllib_tag.plugin.ray_internals import (
     trial_folder,
     without_decisions,
 )
-from rllib_tag.plugin.runner import TagRunner
-from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.results import ITERATION, JSON, env_steps, parse_results
 from rllib_tag.training.lock import locked
 from rllib_tag.training.preflight import (

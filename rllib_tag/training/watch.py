@@ -10,8 +10,8 @@ import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
+from rllib_tag.plugin.old_api_stack.team_ppo import NOTE
 from rllib_tag.plugin.ray_internals import is_waiting, requested_resources
-from rllib_tag.plugin.team_ppo import NOTE
 
 OnResult = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]
 PATIENCE_S = 10.0  # without a running trial, after which a note says so

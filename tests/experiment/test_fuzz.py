@@ -33,7 +33,7 @@ from rllib_tag.experiment.variant import View
 from rllib_tag.nn.weights import MANIFEST, load_exported
 from rllib_tag.playing.restore import PRETRAINED
 from rllib_tag.plugin.mapping import acting_policies
-from rllib_tag.plugin.team_ppo import TeamPPO
+from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPO
 
 from .grammar import experiments
 

@@ -23,8 +23,8 @@ from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.metrics import COUNTERS, RLLIB_METRICS, full_name, needs_callbacks
 from rllib_tag.experiment.sampled import corners, with_samplers
 from rllib_tag.experiment.sweeps import TIMES, metric_of, scheduler_of, search_of
+from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPO
 from rllib_tag.plugin.ray_internals import on_each_runner
-from rllib_tag.plugin.team_ppo import TeamPPO
 from rllib_tag.report.sweep import read_sweep
 from rllib_tag.results import CUSTOM, EPISODE_REWARD, read_results
 from rllib_tag.training import train as training

@@ -20,10 +20,10 @@ from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.playing.restore import export
 from rllib_tag.plugin.env_config import CommEnvConfig
-from rllib_tag.plugin.runner import RunnerError, TagRunner
-from rllib_tag.plugin.sampler import BatchedSampler
-from rllib_tag.plugin.team_policy import unpack
-from rllib_tag.plugin.team_ppo import NOTE, TeamPPOConfig
+from rllib_tag.plugin.old_api_stack.runner import RunnerError, TagRunner
+from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
+from rllib_tag.plugin.old_api_stack.team_policy import unpack
+from rllib_tag.plugin.old_api_stack.team_ppo import NOTE, TeamPPOConfig
 from rllib_tag.world.layout import Senses
 
 RESCUE = "labs_games.Rescue"

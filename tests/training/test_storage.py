@@ -20,7 +20,7 @@ from rllib_tag import restore
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.checkpoints import find_checkpoint, is_complete
 from rllib_tag.places import Place, WholeFileSystem
-from rllib_tag.plugin.team_ppo import TeamPPO
+from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPO
 from rllib_tag.training import train as training
 from rllib_tag.training.storage import LateDeletion
 from rllib_tag.training.train import TrainOptions, train

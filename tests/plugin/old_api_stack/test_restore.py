@@ -17,7 +17,7 @@ from ray.rllib.policy.policy import Policy
 from rllib_tag import ClassPolicyMapping
 from rllib_tag.nn.weights import Exported, save_exported
 from rllib_tag.playing.restore import restore
-from rllib_tag.plugin.from_exported import ALGORITHMS
+from rllib_tag.plugin.old_api_stack.from_exported import ALGORITHMS
 from rllib_tag.plugin.ray_internals import on_each_runner
 
 from .conftest import FRAGMENT, NUM_ENVS, RUNNERS, build

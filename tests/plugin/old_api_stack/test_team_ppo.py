@@ -17,10 +17,16 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import SampleBatch, concat_samples
 
 from rllib_tag.nn.team import receiver_rows
+from rllib_tag.plugin.old_api_stack.sampler import (
+    STRETCH,
+    BatchedSampler,
+    generalized_advantages,
+    random_states,
+    set_random_states,
+)
+from rllib_tag.plugin.old_api_stack.team_policy import unpack
+from rllib_tag.plugin.old_api_stack.team_ppo import NOTE, SAMPLING, TeamPPO
 from rllib_tag.plugin.ray_internals import on_each_runner
-from rllib_tag.plugin.sampler import STRETCH, BatchedSampler, generalized_advantages, random_states, set_random_states
-from rllib_tag.plugin.team_policy import unpack
-from rllib_tag.plugin.team_ppo import NOTE, SAMPLING, TeamPPO
 
 from .conftest import CYCLES, FRAGMENT, NUM_ENVS, build
 

@@ -14,9 +14,9 @@ from ray.rllib.algorithms import Algorithm, AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 from torch.utils import deterministic
 
-from rllib_tag.plugin.runner import TagRunner
-from rllib_tag.plugin.sampler import BatchedSampler
-from rllib_tag.plugin.team_ppo import TeamPPOConfig
+from rllib_tag.plugin.old_api_stack.runner import TagRunner
+from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
+from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPOConfig
 
 NUM_ENVS, CYCLES, FRAGMENT = 3, 7, 5
 RUNNERS = {True: BatchedSampler, False: TagRunner}

@@ -1,0 +1,1 @@
+"""What only RLlib's old API stack needs: the model, the sampler and the algorithm."""

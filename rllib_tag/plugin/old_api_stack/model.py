@@ -1,0 +1,123 @@
+"""The networks as an RLlib model."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import gymnasium as gym
+import torch
+from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
+from torch import Tensor, nn
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
+from rllib_tag.plugin.ray_internals import worker_being_built
+from rllib_tag.plugin.spaces import message_layout
+from rllib_tag.world.finite import first_not_finite
+from rllib_tag.world.layout import MessageLayout, Senses
+
+# The critics of `critic: shared`, by worker and by model name.
+_shared_critics: weakref.WeakKeyDictionary[Any, dict[str, SharedCritic]] = weakref.WeakKeyDictionary()
+
+
+class CommModel(TorchModelV2, nn.Module):
+    """Adapter between RLlib and `AdversaryNet`, or `GoodNet` if the observation is a good agent's.
+
+    Args:
+        obs_space: The preprocessed space; its `original_space` is one of `CommEnv`'s.
+        action_space: Discrete, or a Box with one axis.
+        num_outputs: The number of inputs of the action distribution.
+        model_config: RLlib's model config.
+        name: The name of the model.
+        **custom_model_config: The keys of `CommConfig`.
+
+    Raises:
+        ConfigError: If the configuration or the observation space is invalid.
+
+    Example:
+        >>> from ray.rllib.algorithms.ppo import PPOConfig
+        >>> model = {"custom_model": "rllib_tag.CommModel", "custom_model_config": {"gnn": "gatv2"}}
+        >>> PPOConfig().environment("rllib_tag.TagEnv").training(model=model).model["custom_model_config"]
+        {'gnn': 'gatv2'}
+    """
+
+    def __init__(
+        self,
+        obs_space: gym.Space,
+        action_space: gym.Space,
+        num_outputs: int,
+        model_config: dict[str, Any],
+        name: str,
+        **custom_model_config: Any,
+    ) -> None:
+        TorchModelV2.__init__(self, obs_space, action_space, num_outputs, model_config, name)
+        nn.Module.__init__(self)
+        config = CommConfig.from_mapping(custom_model_config)
+        original = getattr(obs_space, "original_space", obs_space)
+        if not isinstance(original, gym.spaces.Dict) or not {"messages", "own"} & set(original.spaces):
+            raise ConfigError(f"CommModel: expected an observation space of TagEnv or CommEnv, got {original}.")
+        continuous = isinstance(action_space, gym.spaces.Box)
+        self.net: AdversaryNet | GoodNet
+        self.layout: MessageLayout | None = None
+        if "messages" in original.spaces:
+            self.layout = message_layout(original)
+            senses = self.layout.senses
+            shared = {"critic": _shared_critic(config, senses, name)} if config.critic == "shared" else {}
+            self.net = AdversaryNet(num_outputs, config, continuous, senses, **shared)
+        else:
+            self.net = GoodNet(num_outputs, config, continuous)
+
+    def forward(self, input_dict: dict[str, Any], state: list[Tensor], seq_lens: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Returns the action-distribution inputs (B, num_outputs) for `input_dict["obs"]`, and the unused state."""
+        self._obs = input_dict["obs"]
+        outputs, self._features = self.net(self._obs, self.layout)
+        return outputs, state
+
+    def value_function(self) -> Tensor:
+        """Returns values (B,) of the observations of the last forward pass."""
+        return self.net.value(self._obs, self._features)
+
+    def custom_loss(self, policy_loss: list[Tensor], loss_inputs: Any) -> list[Tensor]:
+        """Returns the losses unchanged; a loss that is not finite raises before it reaches the weights.
+
+        Args:
+            policy_loss: The policy's losses.
+            loss_inputs: The minibatch.
+
+        Raises:
+            FloatingPointError: If a loss is not finite; the message names the first such number in the minibatch.
+        """
+        if not all(torch.isfinite(loss).all() for loss in policy_loss):
+            found = first_not_finite(dict(loss_inputs))
+            cause = f"The minibatch contains {found}" if found else "The minibatch is finite; lower lr"
+            raise FloatingPointError(
+                f"loss: expected a finite number, got {[loss.item() for loss in policy_loss]}. {cause}."
+            )
+        return policy_loss
+
+
+class SharedCritic(CentralCritic):
+    """A critic that all class policies of one worker share.
+
+    RLlib copies a model before it moves it to a GPU; the copies still share this critic.
+    """
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedCritic:
+        return self
+
+
+def _shared_critic(config: CommConfig, senses: Senses, name: str) -> SharedCritic:
+    """Returns the critic of the worker under construction; without one, as in `restore`, a policy gets its own critic.
+
+    Algorithms such as APPO give each policy a second model, whose weights lag behind. These models share another
+    critic, because writing to it must not change the critic that is being trained.
+    """
+    worker = worker_being_built()
+    if worker is None:
+        return SharedCritic(config, senses)
+    critics = _shared_critics.setdefault(worker, {})
+    if name not in critics:
+        critics[name] = SharedCritic(config, senses)
+    return critics[name]

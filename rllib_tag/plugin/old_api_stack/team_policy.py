@@ -1,0 +1,151 @@
+"""PPO's policy for batches whose rows are team states."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.algorithms.ppo.ppo_torch_policy import PPOTorchPolicy
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
+from ray.rllib.policy.sample_batch import SampleBatch
+from torch import Tensor
+
+from rllib_tag.nn.network import AdversaryNet, GoodNet
+from rllib_tag.nn.team import receiver_rows
+from rllib_tag.plugin.env_config import EnvConfig
+
+Arrays = Mapping[str, np.ndarray]
+# The columns that have a number or a vector for each agent of a row.
+PER_AGENT = (
+    SampleBatch.ACTIONS, SampleBatch.ACTION_LOGP, SampleBatch.ACTION_DIST_INPUTS, SampleBatch.VF_PREDS,
+    Postprocessing.ADVANTAGES, Postprocessing.VALUE_TARGETS,
+)  # fmt: skip
+
+
+class TeamPolicy(PPOTorchPolicy):
+    """RLlib's PPO policy, which also accepts rows that contain a stretch of C steps of one game for its n agents.
+
+    The `obs` of such a row is a mapping. For adversaries, it is the input of `CommEncoder.team`, with `links` packed by
+    `numpy.packbits`, and `receivers` (n,), the indices of the policy's agents in the team. For good agents, it has
+    `TagEnv`'s keys with leading axes (C, n). All other columns have leading axes (C, n). The loss is PPO's own over all
+    R * C * n agent steps; a team state is encoded only once for all of them. Ordinary RLlib batches work as usual.
+    """
+
+    config: dict[str, Any]
+
+    def loss(self, model: TorchModelV2, dist_class: type, train_batch: SampleBatch) -> Tensor | list[Tensor]:
+        """Returns PPO's loss, computed by RLlib from the precomputed outputs."""
+        obs = train_batch[SampleBatch.OBS]
+        if not isinstance(obs, Mapping):
+            return super().loss(model, dist_class, train_batch)
+        outputs, features = self._encode(obs)
+        encoded = _Encoded(model, outputs, self._critic_values(model.net, obs, features))
+        rows = {key: train_batch[key].flatten(0, 2) for key in PER_AGENT}
+        return super().loss(encoded, dist_class, SampleBatch(rows))
+
+    def optimizer(self) -> list[torch.optim.Optimizer]:
+        """Returns RLlib's Adam, but fused: the same updates in one pass over all weights."""
+        optimizers = [torch.optim.Adam(self.model.parameters(), lr=self.config["lr"], fused=True)]
+        return self.exploration.get_exploration_optimizer(optimizers)
+
+    def extra_grad_process(self, local_optimizer: torch.optim.Optimizer, loss: Tensor) -> dict[str, Tensor]:
+        """Clips gradients as RLlib does; a gradient that is not finite raises before it reaches the weights.
+
+        Raises:
+            FloatingPointError: If a gradient is not finite.
+        """
+        info = super().extra_grad_process(local_optimizer, loss)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        if not torch.isfinite(norm):
+            raise FloatingPointError(
+                f"gradient: expected a finite norm, got {float(norm)} from a loss of {loss.item()}. Lower lr."
+            )
+        return info
+
+    def act(self, obs: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Chooses actions in B games by RLlib's own exploration.
+
+        Args:
+            obs: As described for the class, with R = B rows and C = 1.
+
+        Returns:
+            Actions (B, n, ...) before they are unsquashed or clipped, their log-probabilities (B, n) and the
+            action-distribution inputs (B, n, num_outputs).
+        """
+        self._set_eval()
+        explore, timestep = self.config["explore"], self.global_timestep
+        with torch.no_grad():
+            outputs, _ = self._encode(self._tensors(obs))
+            self.exploration.before_compute_actions(explore=explore, timestep=timestep)
+            actions, logp = self.exploration.get_exploration_action(
+                action_distribution=self.dist_class(outputs, self.model), timestep=timestep, explore=explore
+            )
+        self.global_timestep += len(outputs)
+        B = len(next(iter(obs.values())))
+        actions, logp, outputs = (value.unflatten(0, (B, -1)).cpu() for value in (actions, logp, outputs))
+        return actions.numpy(), logp.numpy(), outputs.numpy()
+
+    def values(self, obs: Arrays) -> np.ndarray:
+        """Returns values (R, C, n)."""
+        self._set_eval()
+        net, lead = self.model.net, obs["team" if "team" in obs else "own"].shape[:2]
+        with torch.no_grad():
+            tensors = self._tensors(obs)
+            # A centralised critic does not need the actor's features.
+            central = isinstance(net, AdversaryNet) and net.config.critic != "local"
+            features = None if central else self._encode(tensors)[1]
+            return self._critic_values(net, tensors, features).cpu().numpy().reshape(*lead, -1)
+
+    def _set_eval(self) -> None:
+        if self.model.training:  # visiting all modules costs more than a small layer
+            self.model.eval()
+
+    def _tensors(self, obs: Arrays) -> dict[str, Tensor]:
+        return {key: torch.from_numpy(value).to(self.device) for key, value in obs.items()}
+
+    def _encode(self, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Returns action-distribution inputs (M, num_outputs) and features (M, H) of all M = R * C * n agent steps."""
+        net, layout = self.model.net, self.model.layout
+        if isinstance(net, GoodNet):
+            return net({key: value.flatten(0, 2) for key, value in obs.items()})
+        receivers = obs["receivers"][0].tolist()
+        obs = {**obs, "links": unpack(obs["links"], obs["messages"].shape[2])}
+        if net.encoder.shares_states(self._comm_hops):
+            outputs, features = net.team(obs, layout, receivers)
+            return outputs.flatten(0, 2), features.flatten(0, 2)
+        return net(receiver_rows(obs, receivers, self._comm_hops), layout)
+
+    @staticmethod
+    def _critic_values(net: AdversaryNet | GoodNet, obs: Mapping[str, Tensor], features: Tensor | None) -> Tensor:
+        """Returns values (M,) of all agent steps."""
+        if isinstance(net, GoodNet):
+            return net.value(obs, features)
+        return net.team_value(obs, obs["receivers"][0].tolist(), features).flatten()
+
+    @functools.cached_property
+    def _comm_hops(self) -> int:
+        return self.config["env_config"].get("comm_hops", EnvConfig.comm_hops)
+
+
+def unpack(packed: Tensor, length: int) -> Tensor:
+    """Unpacks what `numpy.packbits` packed along the last axis: booleans (..., length)."""
+    places = torch.arange(7, -1, -1, device=packed.device, dtype=packed.dtype)
+    return ((packed.unsqueeze(-1) >> places) & 1).flatten(-2)[..., :length] > 0
+
+
+class _Encoded:
+    """Stands in for a model in RLlib's loss, with precomputed outputs and values."""
+
+    def __init__(self, model: TorchModelV2, outputs: Tensor, values: Tensor) -> None:
+        self.tower_stats: dict[str, Any] = model.tower_stats
+        self._outputs, self._values = outputs, values
+
+    def __call__(self, batch: SampleBatch) -> tuple[Tensor, list[Tensor]]:
+        return self._outputs, []
+
+    def value_function(self) -> Tensor:
+        return self._values

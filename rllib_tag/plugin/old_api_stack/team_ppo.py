@@ -1,0 +1,167 @@
+"""PPO that samples on arrays and encodes each team state only once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tree
+from ray import cloudpickle as pickle
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.ppo.ppo import PPO, PPOConfig
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.policy.policy import Policy
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import (
+    LEARN_ON_BATCH_TIMER,
+    NUM_AGENT_STEPS_SAMPLED,
+    NUM_AGENT_STEPS_TRAINED,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_TRAINED,
+    SAMPLE_TIMER,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+)
+
+from rllib_tag.plugin.old_api_stack.from_exported import FromExported
+from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler, TeamBatch
+from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy
+from rllib_tag.plugin.ray_internals import (
+    LEARNER_STATS_KEY,
+    LearnerInfoBuilder,
+    episode_history,
+    on_each_runner,
+    standardize_fields,
+    synchronous_parallel_sample,
+)
+
+NOTE = "note"  # key of a result's message to the user
+SAMPLING = "sampling_state.pkl"  # beside RLlib's own files in a checkpoint
+
+
+class TeamPPOConfig(PPOConfig):
+    """PPO's config with `BatchedSampler` as the env runner.
+
+    Every key means the same as in PPO, except for those for which `default_sampler_reason` gives a reason: `rllib
+    train` samples such configs with RLlib's default sampler, and a config built by hand must not use these keys.
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or TeamPPO)
+        self.env_runner_cls = BatchedSampler
+
+
+class TeamPPO(FromExported, PPO):
+    """RLlib's PPO on rows that hold team states (`TeamPolicy`), sampled by `BatchedSampler`.
+
+    Objective, hyperparameters, counters and checkpoints are the same; PPO's warnings about badly scaled losses are
+    omitted. Each epoch splits the shuffled rows into equal minibatches of about `minibatch_size` agent steps. Policies
+    that share no weights learn in parallel, with one thread each.
+    """
+
+    _notes: Sequence[str] = ()
+
+    @classmethod
+    def get_default_config(cls) -> AlgorithmConfig:
+        """Returns PPO's config with the batched sampler."""
+        return TeamPPOConfig()
+
+    @classmethod
+    def get_default_policy_class(cls, config: AlgorithmConfig) -> type[Policy]:
+        """Returns `TeamPolicy`."""
+        return TeamPolicy
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Writes RLlib's checkpoint, and beside it what the runners' next samples depend on."""
+        super().save_checkpoint(checkpoint_dir)
+        states = dict(on_each_runner(self, lambda w: (w.worker_index, w.sampling_state())))
+        kept = {"trial": self.trial_id, "episodes": episode_history(self), "runners": states}
+        (Path(checkpoint_dir) / SAMPLING).write_bytes(pickle.dumps(kept))
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """Restores a checkpoint; one of the same trial continues the same games with the same random numbers.
+
+        A checkpoint of another trial, as in population-based training, only provides weights, optimizer and counters.
+        """
+        super().load_checkpoint(checkpoint_dir)
+        file = Path(checkpoint_dir) / SAMPLING
+        kept = pickle.loads(file.read_bytes()) if file.exists() else {}
+        if kept.get("trial") != self.trial_id:
+            return
+        episode_history(self)[:] = kept["episodes"]
+        states = kept["runners"]
+        found = dict(on_each_runner(self, lambda w: (w.worker_index, w.set_sampling_state(states.get(w.worker_index)))))
+        expected = {*states, *range(self.config.num_env_runners + 1)}
+        reasons = {index: found.get(index, "does not respond; its games start over") for index in sorted(expected)}
+        self._notes = [f"env runner {index} {reason}" for index, reason in reasons.items() if reason is not None]
+
+    def step(self) -> dict[str, Any]:
+        """Runs one iteration; the first result after a checkpoint has a `note` if the run did not continue exactly."""
+        result = super().step()
+        if self._notes:
+            result[NOTE], self._notes = "; ".join(self._notes), []
+        return result
+
+    def training_step(self) -> dict[str, Any]:
+        """Samples a train batch, learns from it, and sends the weights to the workers."""
+        with self._timers[SAMPLE_TIMER]:
+            batch = synchronous_parallel_sample(
+                worker_set=self.env_runner_group,
+                max_env_steps=self.config.total_train_batch_size,
+                sample_timeout_s=self.config.sample_timeout_s,
+            )
+        if not batch:  # all workers failed and are being restarted
+            return {}
+        agent_steps = TeamBatch(batch.policy_batches, batch.count).agent_steps()
+        self._counters[NUM_ENV_STEPS_SAMPLED] += batch.env_steps()
+        self._counters[NUM_AGENT_STEPS_SAMPLED] += agent_steps
+        with self._timers[LEARN_ON_BATCH_TIMER]:
+            results = self._learn(standardize_fields(batch, [Postprocessing.ADVANTAGES]))
+        self._timers[LEARN_ON_BATCH_TIMER].push_units_processed(batch.env_steps())
+        self._counters[NUM_ENV_STEPS_TRAINED] += batch.env_steps()
+        self._counters[NUM_AGENT_STEPS_TRAINED] += agent_steps
+        policies = {name: self.get_policy(name) for name in results}
+        global_vars = {
+            "timestep": self._counters[NUM_AGENT_STEPS_SAMPLED],
+            "num_grad_updates_per_policy": {name: policy.num_grad_updates for name, policy in policies.items()},
+        }
+        with self._timers[SYNCH_WORKER_WEIGHTS_TIMER]:
+            if self.env_runner_group.num_remote_workers() > 0:
+                self.env_runner_group.sync_weights(policies=list(policies), global_vars=global_vars)
+        for name, policy in policies.items():
+            policy.update_kl(results[name][LEARNER_STATS_KEY]["kl"])
+        self.env_runner.set_global_vars(global_vars)
+        return results
+
+    def _learn(self, batch: MultiAgentBatch) -> dict[str, Any]:
+        """Trains all policies to be trained for all epochs, and returns RLlib's statistics by policy."""
+        names = self.env_runner.get_policies_to_train(batch) & batch.policy_batches.keys()
+        jobs = [
+            (self.get_policy(name), batch.policy_batches[name], np.random.default_rng(np.random.randint(2**31)))
+            for name in sorted(names)
+        ]
+        weights = [id(p) for policy, *_ in jobs for p in policy.model.parameters()]
+        share_weights = len(weights) > len(set(weights))
+        with ThreadPoolExecutor(1 if share_weights else max(1, len(jobs))) as pool:
+            learned = list(pool.map(lambda job: self._epochs(*job), jobs))
+        builder = LearnerInfoBuilder()
+        for name, results in zip(sorted(names), learned, strict=True):
+            for result in results:
+                builder.add_learn_on_batch_results(result, name)
+        return builder.finalize()
+
+    def _epochs(self, policy: TeamPolicy, batch: SampleBatch, rng: np.random.Generator) -> list[dict[str, Any]]:
+        """Learns from all minibatches of all epochs, and returns the statistics of each minibatch."""
+        rows, per_row = len(batch), batch[SampleBatch.ACTION_LOGP][0].size
+        parts = max(1, round(rows * per_row / (self.config.minibatch_size or rows * per_row)))
+        updates_before, results = policy.num_grad_updates, []
+        for _ in range(self.config.num_epochs):
+            for chosen in np.array_split(rng.permutation(rows), min(parts, rows)):
+                taken = tree.map_structure(lambda column: column[chosen], dict(batch))  # noqa: B023
+                minibatch = SampleBatch(taken)
+                minibatch.num_grad_updates = updates_before
+                learned = policy.learn_on_batch(minibatch)
+                results.append({**learned, NUM_AGENT_STEPS_TRAINED: len(chosen) * per_row})
+        return results
