@@ -113,9 +113,10 @@ def _build_team(view: View) -> CommEnv | None:
         except ConfigError:
             raise
         except Exception as error:  # a wrapper or a custom game may raise anything
+            reason = str(error).rstrip(".")
             what = "wrappers" if view.config.env_config.get("wrappers") else "game"
             raise ConfigError(
-                f"{what}: expected a game that can be played, got {type(error).__name__}: {error}. Correct it."
+                f"{what}: expected a game that can be played, got {type(error).__name__}: {reason}. Correct it."
             ) from error
     env.close()
     return env

@@ -1,4 +1,4 @@
-"""MPE's `simple_speaker_listener_v4`: who knows the goal cannot move, and who moves does not know it."""
+"""MPE's `simple_speaker_listener_v4`: one agent knows the goal, the other one can move."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from rllib_tag.world.layout import ClassView
 
 
 class SpeakerListener(Game):
-    """A speaker sees the colour of the goal; a listener, who can move, sees three landmarks and their colours.
+    """A speaker sees the colour of the goal; a listener, which can move, sees three landmarks and their colours.
 
-    They talk over links alone: MPE's own channel of three symbols is left out of the listener's view, so that what the
-    speaker does, by Discrete(3), has no effect. Both are paid minus the squared distance from the listener to the
-    landmark of the goal's colour.
+    They communicate only over links. The listener's view leaves out MPE's own channel of three symbols, so the
+    speaker's actions, Discrete(3), have no effect. Each step rewards both with minus the squared distance from the
+    listener to the landmark of the goal's colour.
 
     Args:
-        max_cycles: Steps of an episode. Default: 25.
-        full_observation: Whether the listener sees the colour of the goal, too. Default: False.
+        max_cycles: Steps in an episode. Default: 25.
+        full_observation: Whether the listener also sees the colour of the goal. Default: False.
 
     Source: mpe2 `simple_speaker_listener.Scenario`.
     """
@@ -31,11 +31,11 @@ class SpeakerListener(Game):
         self.max_cycles, self.full_observation = max_cycles, full_observation
 
     def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:
-        """A new env of mpe2's."""
+        """Returns a new mpe2 env."""
         return simple_speaker_listener_v4.parallel_env(max_cycles=self.max_cycles, render_mode=render_mode)
 
     def facts(self, env: ParallelEnv) -> Arrays:
-        """`team` (2, 4): position and velocity; `landmarks` (3, 5): position and colour; `goal` (3,): its colour."""
+        """Returns `team` (2, 4): position, velocity; `landmarks` (3, 5): position, colour; `goal` (3,): its colour."""
         world = env.world
         return {
             "team": np.array([[*agent.state.p_pos, *agent.state.p_vel] for agent in world.agents]),
@@ -44,7 +44,7 @@ class SpeakerListener(Game):
         }
 
     def see(self, name: str, observation: np.ndarray, facts: Arrays) -> ClassView:
-        """The speaker: its position and the goal's colour. The listener: its own movement and the landmarks."""
+        """The speaker sees its position and the goal's colour, the listener its movement and the landmarks."""
         goal = facts["goal"][..., None, :]
         if name == "speaker":
             return ClassView(np.concatenate([facts["team"][..., :1, :2], goal], axis=-1), {})
@@ -54,15 +54,15 @@ class SpeakerListener(Game):
         return ClassView(own, {"landmarks": facts["landmarks"][..., None, :, :]})
 
     def positions(self, facts: Arrays) -> np.ndarray:
-        """Where the two are: (..., 2, 2)."""
+        """Returns the position of both agents, (..., 2, 2)."""
         return facts["team"][..., :2]
 
     def state(self, facts: Arrays) -> Arrays:
-        """Movement and goal for both, and the landmarks."""
+        """Returns position, velocity and goal for each agent, and the landmarks."""
         goal = np.broadcast_to(facts["goal"][..., None, :], (*facts["team"].shape[:-1], 3))
         return {"team": np.concatenate([facts["team"], goal], axis=-1), "landmarks": facts["landmarks"]}
 
 
 def _hue(landmark: Any) -> np.ndarray:
-    """A landmark's colour one-hot: (3,). mpe2 paints with 0.65 and 0.15, which networks tell apart more slowly."""
+    """Returns the colour of a landmark as one-hot, (3,). mpe2's 0.65 and 0.15 slow learning down."""
     return (landmark.color - 0.15) / 0.5

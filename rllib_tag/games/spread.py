@@ -1,4 +1,4 @@
-"""MPE's `simple_spread_v3` with unlike agents: scouts see the landmarks that all are to cover, workers do not."""
+"""MPE's `simple_spread_v3` with unlike agents: scouts see the landmarks that the team must cover, workers do not."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rllib_tag.world.layout import ClassView
 
 
 class Spread(Game):
-    """As many landmarks as agents are to be covered, without collisions.
+    """N agents must cover N landmarks without colliding.
 
-    Everybody sees its own position and velocity; scouts, and with `full_observation` workers, see the landmarks. Nobody
-    sees teammates: where they are is heard.
+    All agents see their own position and velocity. Scouts see the landmarks, and so do workers with
+    `full_observation`. No agent sees its teammates; their positions arrive as messages.
 
     Args:
-        num_scouts: Agents that see the landmarks. Default: 1.
-        num_workers: Agents that do not. Default: 2.
-        max_cycles: Steps of an episode. Default: 25.
-        full_observation: Whether workers see the landmarks, too. Default: False.
+        num_scouts: The number of agents that see the landmarks. Default: 1.
+        num_workers: The number of agents that do not. Default: 2.
+        max_cycles: Steps in an episode. Default: 25.
+        full_observation: Whether workers also see the landmarks. Default: False.
 
     Source: mpe2 `simple_spread.Scenario`.
     """
@@ -33,18 +33,18 @@ class Spread(Game):
         self.max_cycles, self.full_observation = max_cycles, full_observation
 
     def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:
-        """A new env of mpe2's."""
+        """Returns a new mpe2 env."""
         return simple_spread_v3.parallel_env(N=len(self.team), max_cycles=self.max_cycles, render_mode=render_mode)
 
     def facts(self, env: ParallelEnv) -> Arrays:
-        """`team` (N, 4): position and velocity; `landmarks` (N, 2): position."""
+        """Returns `team` (N, 4), position and velocity, and `landmarks` (N, 2), position."""
         return {
             "team": np.array([[*agent.state.p_pos, *agent.state.p_vel] for agent in env.world.agents]),
             "landmarks": np.array([mark.state.p_pos for mark in env.world.landmarks]),
         }
 
     def see(self, name: str, observation: np.ndarray, facts: Arrays) -> ClassView:
-        """Own movement, and the landmarks, which are the same for all who see them."""
+        """An agent sees its own position and velocity, and the landmarks if its class does."""
         first = self.team.index(self.classes[name][0])
         own = facts["team"][..., first : first + len(self.classes[name]), :]
         if name == "worker" and not self.full_observation:
@@ -53,9 +53,9 @@ class Spread(Game):
         return ClassView(own, {"landmarks": np.repeat(landmarks, own.shape[-2], axis=-3)})
 
     def positions(self, facts: Arrays) -> np.ndarray:
-        """Where everybody is: (..., N, 2)."""
+        """Returns the position of every agent, (..., N, 2)."""
         return facts["team"][..., :2]
 
     def state(self, facts: Arrays) -> Arrays:
-        """Movement of everybody, and the landmarks."""
+        """Returns position and velocity of every agent, and the landmarks."""
         return facts

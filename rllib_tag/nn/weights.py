@@ -56,6 +56,8 @@ class Exported:
 
     def prey(self) -> set[str]:
         """Returns the policies that control good agents."""
+        if "game" in self.env_config:
+            return set()
         if self.acting is None:
             return {GOOD_POLICY} & self.nets.keys()
         return {policy for agent, policy in self.acting.items() if agent.startswith("agent_")}

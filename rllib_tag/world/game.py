@@ -287,8 +287,11 @@ class World(Protocol):
     num_games: int
     can_be_saved: bool
 
-    def reset(self, games: Sequence[int], seeds: Sequence[int | None]) -> None:
-        """Starts new episodes in some games, each with its seed; with None, a game continues its random stream."""
+    def reset(self, games: Sequence[int], seeds: Sequence[int | None], options: dict[str, Any] | None = None) -> None:
+        """Starts new episodes in some games, each with its seed; with None, a game continues its random stream.
+
+        `options` are those of PettingZoo's `reset`; a world without PettingZoo envs has none to take.
+        """
         ...
 
     def step(self, actions: Arrays, running: np.ndarray) -> Played:
