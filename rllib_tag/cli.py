@@ -62,7 +62,7 @@ def train_options(
         return
     if not algo or not env:
         raise ConfigError(
-            "train: expected --algo and --env, or `train file F.yaml`, got neither. Give both options or a file."
+            "train: expected --algo and --env, or `train file F.yaml`, got at most one of them. Give both, or a file."
         )
     spec = {"run": algo, "env": env, "config": opt.json_object("--config", config)}
     _train({options.experiment_name or "default": spec}, options)

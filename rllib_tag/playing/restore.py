@@ -101,7 +101,7 @@ class TrainedTeam:
                 if isinstance(config, TagEnvConfig) and net.continuous != config.continuous_actions:
                     raise ConfigError(
                         f"continuous_actions: expected {str(net.continuous).lower()} as trained, "
-                        f"got {str(config.continuous_actions).lower()}."
+                        f"got {str(config.continuous_actions).lower()}. Leave it out."
                     )
                 if isinstance(net, AdversaryNet) and net.encoder.senses != config.game.layout.senses:
                     raise ConfigError(

@@ -78,7 +78,9 @@ def transfer(
         name = NATIVE if native.seed is None else f"{NATIVE}_{native.seed}"
         beside = at_home.setdefault(tuple(home.values()), {})
         if name in beside:
-            raise ConfigError(f"native: expected one team per game and training seed, got a second {name}: {home}.")
+            raise ConfigError(
+                f"native: expected one team per game and training seed, got a second {name}: {home}. Leave it out."
+            )
         beside[name] = native
     rows = []
     for game in games:

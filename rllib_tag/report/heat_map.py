@@ -36,9 +36,11 @@ def read_transfer(path: str | os.PathLike[str]) -> list[Row]:
         for row in rows:
             float(row[VALUE]), row["controller"], [int(row[key]) for key in GAME]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
-        raise ConfigError(f"transfer: expected a transfer.csv of `rllib transfer` in {file}, got {error!r}.") from error
+        raise ConfigError(
+            f"transfer: expected a transfer.csv of `rllib transfer` in {file}, got {error!r}. Transfer again."
+        ) from error
     if not rows:
-        raise ConfigError(f"transfer: expected games in {file}, found none.")
+        raise ConfigError(f"transfer: expected games in {file}, found none. Transfer again.")
     return rows
 
 

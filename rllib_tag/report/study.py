@@ -78,7 +78,9 @@ class Study:
         files = [_read(folder / "curve.csv", "env_steps", RETURN_ADVERSARY) for folder in self.runs(arm)]
         steps = [[int(row["env_steps"]) for row in rows] for rows in files]
         if any(other != steps[0] for other in steps):
-            raise ConfigError(f"report: expected the same steps in all curves of {arm}, got different ones.")
+            raise ConfigError(
+                f"report: expected the same steps in all curves of {arm}, got different ones. Train alike."
+            )
         return np.array(steps[0]), np.array([[float(row[RETURN_ADVERSARY]) for row in rows] for rows in files])
 
     def conditions(self, arm: str) -> dict[str, np.ndarray]:
@@ -139,7 +141,7 @@ def _read(path: Path, *columns: str) -> list[dict[str, str]]:
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
     except (OSError, csv.Error) as error:
-        raise ConfigError(f"report: expected a readable {path}, got {error}.") from error
+        raise ConfigError(f"report: expected a readable {path}, got {error}. Run it again.") from error
     if not rows or not {*columns} <= rows[0].keys():
         raise ConfigError(f"report: expected rows with {' and '.join(columns)} in {path}, found none. Write it again.")
     return rows

@@ -76,7 +76,9 @@ def read_sweep(folder: str | os.PathLike[str], metric: str | None = None, mode: 
         try:
             config = flat(json.loads(path.read_text()))
         except (OSError, ValueError, AttributeError) as error:
-            raise ConfigError(f"sweep: expected a trial's config in {path}, got {error!r}.") from error
+            raise ConfigError(
+                f"sweep: expected a trial's config in {path}, got {error!r}. Remove this trial."
+            ) from error
         results = [result for file in result_files(path.parent) for result in read_results(file)]
         if results:  # none before the end of a trial's first iteration
             configs.append(config)
@@ -89,7 +91,7 @@ def read_sweep(folder: str | os.PathLike[str], metric: str | None = None, mode: 
     rows = [_row(trial, results, metric) for trial, results in trials.items()]
     if all(math.isnan(row[metric]) for row in rows):
         raise IncomparableError(
-            f"sweep: expected numbers under {metric} in {folder}, found none: no episode has ended."
+            f"sweep: expected numbers under {metric} in {folder}, found none: no episode has ended. Train for longer."
         )
     keys = dict.fromkeys(key for config in configs for key in config)
     varied = [key for key in keys if len({repr(config.get(key)) for config in configs}) > 1]
@@ -108,7 +110,9 @@ def _experiment(folder: Path) -> dict[str, Any]:
     try:
         return json.loads(records[-1].read_text())["experiment"] if records else {}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"sweep: expected a record of `rllib train` in {records[-1]}, got {error!r}.") from error
+        raise ConfigError(
+            f"sweep: expected a record of `rllib train` in {records[-1]}, got {error!r}. Remove it."
+        ) from error
 
 
 def _metric(asked: str | None, said: str | None, results: list[Result]) -> str:
@@ -121,7 +125,7 @@ def _metric(asked: str | None, said: str | None, results: list[Result]) -> str:
     if asked is None and metric not in known:  # the name was checked before the run
         raise IncomparableError(
             f"metric: expected results with {metric}, found none: no episode has ended, or the callbacks "
-            "report no such metric."
+            "report no such metric. Choose another with --metric."
         )
     check_keys("--metric", [metric], known, f"{JSON} in a trial's folder lists all metrics")
     return metric
@@ -133,7 +137,9 @@ def _row(trial: Path, results: list[Result], metric: str) -> dict[str, Any]:
         values = [result[metric] for result in with_number(results, metric)[-LAST:]]
         steps, seconds = env_steps(end), float(end[SECONDS])
     except (ValueError, KeyError) as error:
-        raise ConfigError(f"sweep: expected a metric of numbers, got {metric} in {trial} ({error!r}).") from error
+        raise ConfigError(
+            f"sweep: expected a metric of numbers, got {metric} in {trial} ({error!r}). Choose another."
+        ) from error
     return {
         "trial": trial.name,
         "env_steps": steps,

@@ -37,7 +37,9 @@ def read_episode(path: str | os.PathLike[str]) -> dict[str, Any]:
         episode = json.loads(Path(path).read_text())
         [episode[key] for key in SHOWN]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"episode: expected a file of `rllib rollout` at {path}, got {error!r}.") from error
+        raise ConfigError(
+            f"episode: expected a file of `rllib rollout` at {path}, got {error!r}. Record it again."
+        ) from error
     return episode
 
 
