@@ -71,6 +71,18 @@ def test_opening_reports_loads_neither_ray_nor_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_exported_weights_are_played_without_ray(tmp_path: Path) -> None:
+    commands = [
+        ["evaluate", "--episodes", "2", "--baseline", "random", "--messages", "cut"],
+        ["rollout", "--video", "gif"],
+        ["transfer", "--episodes", "1", "--largest", "1"],
+    ]
+    code = f"import sys\nfrom rllib_tag.cli import app\nfor command in {commands}: app(command, standalone_mode=False)\n"
+    code += "found = [name for name in sys.modules if name.split('.')[0] == 'ray']\nassert not found, found"
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"evaluation", "rollout", "transfer"}
+
+
 def test_public_names_resolve() -> None:
     for name in rllib_tag.__all__:
         assert getattr(rllib_tag, name) is not None

@@ -10,10 +10,8 @@ import sys
 from typing import Any
 
 import gymnasium as gym
-import ray
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.plugin.ray_internals import env_is_registered
 
 
 def resolve(what: str, path: Any) -> Any:
@@ -74,6 +72,8 @@ def env_class(what: str, env: Any) -> type[gym.Env] | None:
     Raises:
         ConfigError: If a path does not name an environment class.
     """
+    from rllib_tag.plugin.ray_internals import env_is_registered
+
     if isinstance(env, type):
         return env
     is_path = isinstance(env, str) and "." in env and not env_is_registered(env)
@@ -82,7 +82,8 @@ def env_class(what: str, env: Any) -> type[gym.Env] | None:
 
 def _in_actor() -> bool:
     """Whether this process is a Ray actor, which only gets paths that were checked before Ray started."""
-    return ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
+    ray = sys.modules.get("ray")  # which exported weights are played without
+    return ray is not None and ray.is_initialized() and ray.get_runtime_context().get_actor_id() is not None
 
 
 def _is_only_here(package: str) -> bool:

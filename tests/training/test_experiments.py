@@ -20,8 +20,8 @@ from small_runs import run, small
 
 from rllib_tag import TagEnv, evaluate
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.checkpoints import load_policies
 from rllib_tag.experiment.experiment import parse_experiments
+from rllib_tag.experiment.rllib_checkpoints import load_policies
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.names import METRICS
 from rllib_tag.playing.restore import TrainedTeam, export, restore
