@@ -77,7 +77,9 @@ def test_exported_weights_are_played_without_ray(tmp_path: Path) -> None:
         ["rollout", "--video", "gif"],
         ["transfer", "--episodes", "1", "--largest", "1"],
     ]
-    code = f"import sys\nfrom rllib_tag.cli import app\nfor command in {commands}: app(command, standalone_mode=False)\n"
+    code = (
+        f"import sys\nfrom rllib_tag.cli import app\nfor command in {commands}: app(command, standalone_mode=False)\n"
+    )
     code += "found = [name for name in sys.modules if name.split('.')[0] == 'ray']\nassert not found, found"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     assert {path.name for path in tmp_path.iterdir()} == {"evaluation", "rollout", "transfer"}

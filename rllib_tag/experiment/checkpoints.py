@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.files import folders
 from rllib_tag.nn.weights import MANIFEST, Exported, load_exported
-from rllib_tag.plugin.env_config import TagEnvConfig, read_env_config
-from rllib_tag.world.roster import Roster
-
-COUNTS = [field.name for field in dataclasses.fields(Roster)]
 
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
@@ -83,14 +76,3 @@ def read_checkpoint(folder: Path) -> Exported:
     from rllib_tag.experiment.rllib_checkpoints import read_rllib_checkpoint
 
     return read_rllib_checkpoint(folder)
-
-
-def groups_of(env_config: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the class of each agent that a policy controls. For tag, only the counts have to be valid."""
-    if "game" in env_config:
-        game = read_env_config(env_config).game
-        return {agent: game.group_of[agent] for agent in game.acting}
-    counts = {field.name: field.default for field in dataclasses.fields(TagEnvConfig) if field.name in COUNTS}
-    roster = Roster(**{name: env_config.get(name, default) for name, default in counts.items()})
-    acting = (*roster.adversaries, *(roster.good_agents if env_config.get("good_policy") == "learned" else ()))
-    return {agent: roster.group_of[agent] for agent in acting}

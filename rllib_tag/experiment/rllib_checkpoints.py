@@ -11,9 +11,8 @@ import gymnasium as gym
 from ray.rllib.policy.policy import Policy
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.checkpoints import groups_of
 from rllib_tag.nn.weights import Exported
-from rllib_tag.plugin.env_config import read_env_config
+from rllib_tag.plugin.env_config import groups_of, read_env_config
 from rllib_tag.plugin.mapping import acting_policies
 from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.ray_internals import checkpoint_env_steps, checkpoint_policies

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.experiment.checkpoints import find_checkpoint, groups_of, is_complete, read_checkpoint
+from rllib_tag.experiment.checkpoints import find_checkpoint, is_complete, read_checkpoint
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.nn.weights import (
     MANIFEST,
@@ -27,7 +27,7 @@ from rllib_tag.nn.weights import (
     save_exported,
 )
 from rllib_tag.places import is_uri, local_copy
-from rllib_tag.plugin.env_config import EnvConfig, TagEnvConfig, read_env_config
+from rllib_tag.plugin.env_config import EnvConfig, TagEnvConfig, groups_of, read_env_config
 from rllib_tag.plugin.prey import greedy_actions
 from rllib_tag.world.game import Game
 from rllib_tag.world.layout import MessageLayout

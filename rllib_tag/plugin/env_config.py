@@ -287,3 +287,15 @@ class TagEnvConfig(EnvConfig):
 def read_env_config(mapping: Mapping[str, Any]) -> EnvConfig:
     """Reads an `env_config`: that of the game that it names, or else that of tag."""
     return (CommEnvConfig if "game" in mapping else TagEnvConfig).from_mapping(mapping)
+
+
+def groups_of(env_config: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the class of each agent that a policy controls. For tag, only the counts have to be valid."""
+    if "game" in env_config:
+        game = read_env_config(env_config).game
+        return {agent: game.group_of[agent] for agent in game.acting}
+    given = [field.name for field in dataclasses.fields(Roster)]
+    counts = {field.name: field.default for field in dataclasses.fields(TagEnvConfig) if field.name in given}
+    roster = Roster(**{name: env_config.get(name, default) for name, default in counts.items()})
+    acting = (*roster.adversaries, *(roster.good_agents if env_config.get("good_policy") == "learned" else ()))
+    return {agent: roster.group_of[agent] for agent in acting}
