@@ -4,6 +4,8 @@ BIN := .venv/bin
 DEMO := out/demo
 OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= python3.13
+# Most tests wait for processes that they have started. A file's tests share what it has trained.
+SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 BETWEEN := "ray[rllib,tune]==2.50.1" torch==2.13.0
 
 .PHONY: help install demo test test-matrix matrix-oldest matrix-between matrix-newest nightly faults check bench scaling study games report format clean
@@ -16,7 +18,7 @@ help:
 	@echo "make bench  measure all speeds next to other libraries' (about 85 minutes on 2 cores)"
 	@echo "make scaling  measure training with 1, 2 and 4 env runners on 1 and 2 nodes (a quarter of an hour)"
 	@echo "make study  train and evaluate all arms of the study that have no results yet (hours)"
-	@echo "make games  the same for the games beside tag, and print their table"
+	@echo "make games  the same for the games besides tag, and print their table"
 	@echo "make report draw the study's figures and print its tables, from the results alone"
 	@echo "make check  format, lint, types, fast tests"
 
@@ -33,7 +35,7 @@ install: .venv/installed
 demo: install
 	@rm -rf $(DEMO)
 	$(BIN)/rllib train file experiments/tag_quick.yaml --storage-path $(DEMO)
-	$(BIN)/rllib evaluate $(DEMO)/tag_quick --yardstick random --yardstick class_b_chases --yardstick all_chase --out $(DEMO)/evaluation
+	$(BIN)/rllib evaluate $(DEMO)/tag_quick --baseline random --baseline class_b_chases --baseline all_chase --out $(DEMO)/evaluation
 	$(BIN)/rllib plot $(DEMO)/tag_quick --levels $(DEMO)/evaluation --label tag_quick --out $(DEMO)/curve.png
 	$(BIN)/rllib rollout $(DEMO)/tag_quick --out $(DEMO)/rollout
 	@echo
@@ -42,7 +44,7 @@ demo: install
 	@echo "video:  $(DEMO)/rollout/episode_1000000.gif"
 
 test: install
-	$(BIN)/pytest
+	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 # Each row has a virtual environment of its own: the oldest version of everything that setup.cfg names, a Ray in between,
 # and the newest version of everything that pip finds. Warnings of libraries in other versions are not errors.
@@ -62,11 +64,12 @@ matrix-newest:
 define matrix
 $(2) -m venv .matrix/$(1)
 .matrix/$(1)/bin/pip install --quiet $(3) --editable ".[dev]"
-.matrix/$(1)/bin/pytest -W default
+.matrix/$(1)/bin/pytest -W default $(SIDE_BY_SIDE)
 endef
 
 nightly: install faults
-	$(BIN)/pytest tests/experiment/test_fuzz.py --hypothesis-profile nightly
+	$(BIN)/pytest -m "nightly or not nightly" tests/experiment/test_fuzz.py --hypothesis-profile nightly
+	$(BIN)/pytest -m nightly
 
 # Filling a disk needs root, since a small disk is mounted in memory.
 faults: install

@@ -29,9 +29,9 @@ COPIES = {
 }  # fmt: skip
 
 
-def script(name: str) -> ModuleType:
-    """A script of the study as a module."""
-    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / "study" / f"{name}.py")
+def script(name: str, folder: str = "study") -> ModuleType:
+    """A script of the study, or of another folder of experiments, as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / folder / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -59,6 +59,14 @@ def test_arms_of_other_games_differ_from_the_example_only_in_what_they_are_named
     deaf = copy.deepcopy(example)
     deaf["config"]["model"]["custom_model_config"] |= {"gnn": "none", "relational": False}
     assert arms[f"{game}_no_comm"] == deaf
+
+
+def test_the_readme_has_the_table_of_other_games() -> None:
+    readme = (EXPERIMENTS.parent / "README.md").read_text()
+    found = script("report", "games").rows(EXPERIMENTS / "results" / "games")
+    assert len(found) == 6
+    for row in found:
+        assert f"| {' | '.join(row)} |" in readme
 
 
 def test_a_run_of_another_game_keeps_its_figures(ray_session: None, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What communication is worth in the games beside tag, from the results that `make games` has written.
+"""Prints what communication is worth in the games besides tag, from the results of `make games`.
 
 python experiments/games/report.py
 """
@@ -23,7 +23,7 @@ ARMS = {"comm": "with communication", "no_comm": "without", "full_observation": 
 
 
 def returns(out: Path, arm: str, controller: str = "team") -> np.ndarray:
-    """The mean return of each training seed of an arm, on the evaluation's episodes.
+    """Returns the mean return of each training seed of an arm on the evaluation episodes.
 
     Raises:
         ConfigError: If there are no results of this arm.
@@ -36,9 +36,20 @@ def returns(out: Path, arm: str, controller: str = "team") -> np.ndarray:
 
 
 def share_recovered(out: Path, game: str) -> float:
-    """How much of the gap between no communication and full observation communication recovers, by means over seeds."""
+    """Returns the share of the gap from no communication to full observation that communication recovers."""
     comm, no_comm, full = (returns(out, f"{game}_{arm}").mean() for arm in ARMS)
     return float((comm - no_comm) / (full - no_comm))
+
+
+def rows(out: Path) -> list[tuple[str, str, str]]:
+    """Returns the rows of the table: a label, and a cell for each game."""
+    table = [(label, *(_cell(returns(out, f"{game}_{arm}")) for game in GAMES)) for arm, label in ARMS.items()]
+    table.append(
+        ("trained with communication, then cut", *(_cell(returns(out, f"{game}_comm", "cut")) for game in GAMES))
+    )
+    table.append(("random actions", *(_cell(returns(out, f"{game}_comm", RANDOM)) for game in GAMES)))
+    table.append(("share of the gap recovered", *(f"{share_recovered(out, game):.2f}" for game in GAMES)))
+    return table
 
 
 def main(
@@ -46,11 +57,8 @@ def main(
 ) -> None:
     """Prints, for each game, the mean over seeds, the lowest and the highest, and the share of the gap recovered."""
     table = Table("return of an agent: mean over seeds [lowest, highest]", *GAMES)
-    for arm, label in ARMS.items():
-        table.add_row(label, *(_cell(returns(out, f"{game}_{arm}")) for game in GAMES))
-    table.add_row("trained with, links cut", *(_cell(returns(out, f"{game}_comm", "cut")) for game in GAMES))
-    table.add_row("random", *(_cell(returns(out, f"{game}_comm", RANDOM)) for game in GAMES))
-    table.add_row("share of the gap recovered", *(f"{share_recovered(out, game):.2f}" for game in GAMES))
+    for row in rows(out):
+        table.add_row(*row)
     Console(width=110).print(table)
 
 
