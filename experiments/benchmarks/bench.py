@@ -19,10 +19,10 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
+from rllib_tag.cli_output import console
 from rllib_tag.files import write_csv
 from rllib_tag.report.figures import new_figure, save_figure
 
@@ -43,7 +43,6 @@ FULL_GRAPH = {"history_length": 1, "comm_range": "inf"}  # as BenchMARL's
 GATV2 = {"gnn": "gatv2", "gnn_layers": 1, "temporal": "none", "hidden_dim": 128}
 DEFAULT_MODEL = {"hidden_dim": 128, "num_layers": 2}
 ITERATIONS = 9  # of 12,800 steps: enough for the team to learn to hunt
-console = Console(soft_wrap=True)
 Metrics = dict[str, float]
 Sides = dict[str, Callable[[], Metrics]]
 Row = dict[str, Any]
@@ -105,7 +104,7 @@ class Ledger:
             for row in self._rows:
                 key = row["measurement"], row["side"], int(row["repeat"])
                 self._found.setdefault(key, {})[row["figure"]] = float(row["value"])
-            console.print(f"continuing {path}; delete it to measure everything again", highlight=False)
+            console.print(f"continuing {path}; delete it to measure everything again")
 
     def metrics(self, measurement: str, side: str, repeat: int, measure: Callable[[], Metrics]) -> Metrics:
         """Returns what was measured, now or before."""
@@ -117,7 +116,7 @@ class Ledger:
             self._rows += [{**named, "figure": name, "value": value, "machine": machine()} for name, value in found]
             write_csv(self._path, self._rows)
             said = ", ".join(f"{figure} {value:,.4g}" for figure, value in self._found[key].items())
-            console.print(f"{measurement} | {side} | {said}", highlight=False)
+            console.print(f"{measurement} | {side} | {said}")
         return self._found[key]
 
     def medians(self, measurement: str, sides: Sides, repeats: int) -> dict[str, Metrics]:

@@ -26,11 +26,10 @@ import typer
 from ray.cluster_utils import Cluster
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.rllib.evaluation.rollout_worker import RolloutWorker
-from rich.console import Console
 from rich.table import Table
 
 from rllib_tag import restore
-from rllib_tag.cli_output import run_command
+from rllib_tag.cli_output import console, run_command
 from rllib_tag.errors import check_keys
 from rllib_tag.experiment.checkpoints import is_complete
 from rllib_tag.experiment.spec import load_experiments
@@ -51,7 +50,6 @@ COMPARED = (
 STEPS = re.compile(r"([\d,]+) steps")  # in what `rllib train` prints of an iteration
 Curve = dict[int, tuple[float | None, ...]]
 Row = dict[str, Any]
-console = Console(soft_wrap=True, highlight=False)
 
 
 def rllib_train(folder: Path, *options: str) -> subprocess.Popen[str]:

@@ -11,10 +11,9 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from rllib_tag.cli_output import run_command
+from rllib_tag.cli_output import console, run_command
 from rllib_tag.errors import ConfigError
 from rllib_tag.names import RANDOM, RETURN_TEAM
 
@@ -59,7 +58,7 @@ def main(
     table = Table("return of an agent: mean over seeds [lowest, highest]", *GAMES)
     for row in rows(out):
         table.add_row(*row)
-    Console(width=110).print(table)
+    console.print(table)
 
 
 def _cell(values: np.ndarray) -> str:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from rllib_tag.cli_output import run_command
+from rllib_tag.cli_output import console, run_command
 from rllib_tag.names import BASELINES, GAME
 from rllib_tag.report.figures import save_figure
 from rllib_tag.report.heat_map import VALUE, Row, draw_heat_map
@@ -64,7 +63,6 @@ GAMES = {  # by the figures' suffix: the game, arms with communication, the one 
 }  # fmt: skip
 PARTS = ("comm", "comm_relational", "gcn", "temporal_gru", "temporal_none", "shared_critic", "local_critic")
 NATIVES = {"native_3a1b": (3, 1), "native_1a3b": (1, 3), "native_4a4b": (4, 4)}
-console = Console(soft_wrap=True, highlight=False)
 
 
 def tell(name: str, interval: tuple[float, float, float], form: str = "{:.1f}") -> None:

@@ -18,10 +18,9 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
 from rllib_tag import evaluate, restore
-from rllib_tag.cli_output import run_command
+from rllib_tag.cli_output import console, run_command
 from rllib_tag.errors import check_keys
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv, write_json
@@ -38,7 +37,6 @@ TAGS_OWN = ("captured", "steps_to_first_contact")  # metrics that only tag has
 TRANSFERRED = "comm"
 WITHOUT_CLASS_A = ("comm_evasive", "no_comm_evasive", "comm_relational_evasive")  # what is class B worth by itself?
 interrupted = threading.Event()  # so that Ctrl-C, which every process gets, ends the whole study
-console = Console(soft_wrap=True, highlight=False)
 
 
 def seeds_of(spec: Mapping[str, Any]) -> list[int]:
