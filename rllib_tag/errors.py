@@ -65,11 +65,12 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
 
 
 def dataclass_from_mapping(cls: type, what: str, mapping: Mapping[str, Any]) -> Any:
-    """Builds the dataclass `cls` from a mapping; the error for an unknown key names the nearest known one."""
+    """Builds the dataclass `cls` from a mapping; errors begin with `what` and name the nearest known key."""
     if not isinstance(mapping, Mapping):
         raise ConfigError(f"{what}: expected a mapping of keys to values, got {mapping!r}.")
     check_keys(what, mapping, [field.name for field in dataclasses.fields(cls)])
-    return cls(**mapping)
+    with under(what):
+        return cls(**mapping)
 
 
 @contextlib.contextmanager

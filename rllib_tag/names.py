@@ -24,6 +24,7 @@ METRICS = {
 }
 RETURN_ADVERSARY = "return_adversary"  # the metric by which teams are compared
 RETURN_TEAM = "return_team"  # the same in games other than tag
+METRICS_OF_ALL_GAMES = (RETURN_TEAM, "mean_links")  # other than tag, without those of the game itself
 
 
 def team_return(metrics: Container[str]) -> str:
@@ -31,14 +32,14 @@ def team_return(metrics: Container[str]) -> str:
     return RETURN_ADVERSARY if RETURN_ADVERSARY in metrics else RETURN_TEAM
 
 
-# The same for how much a class's policy depends on the other class's messages.
+# Metrics of how much a class's policy depends on the other class's messages, with labels and number formats.
 INFLUENCE = {
     "kl": ("policy's divergence from itself without them (nats)", "{:.3f}"),
     "logit_shift": ("change of a logit, mean absolute", "{:.3f}"),
     "action_changes": ("likeliest action changes", "{:.0%}"),
     "heard": ("teammates heard", "{:.2f}"),
     "attention_entropy": ("entropy of attention (nats)", "{:.3f}"),
-    "attention_entropy_uniform": ("the same if it were even", "{:.3f}"),
+    "attention_entropy_uniform": ("entropy of even attention (nats)", "{:.3f}"),
 }
 
 # Baselines, and their labels in figures.

@@ -195,3 +195,69 @@ class ManyActions(Rescue):
 
     def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:
         return _ManyActions(self.max_cycles, 0.0)
+
+
+class _SaysNoTruncations(RescueEnv):
+    def step(self, actions: dict[str, int]) -> Any:
+        observations, rewards, ended, _, infos = super().step(actions)
+        return observations, rewards, ended, {}, infos
+
+
+class NoTruncations(Rescue):
+    """An env that says nothing of truncations."""
+
+    def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:
+        return _SaysNoTruncations(self.max_cycles, 0.0)
+
+
+class OneKindInTwoSizes(Rescue):
+    """Drivers see casualties, too, but fewer."""
+
+    def see(self, name: str, observation: np.ndarray, facts: dict[str, np.ndarray]) -> ClassView:
+        view = super().see(name, observation, facts)
+        if name == "driver":
+            return ClassView(view.own, {"casualty": facts["casualties"][..., None, :5, :]})
+        return view
+
+
+class OthersLearn(Rescue):
+    """Pilots learn without being part of the team."""
+
+    others_learn = True
+    others = {"pilot": ("pilot_0", "pilot_1")}  # noqa: RUF012
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.classes = {"medic": ["medic_0", "medic_1"], "driver": ["driver_0"]}
+
+    def positions(self, facts: dict[str, np.ndarray]) -> np.ndarray:
+        return facts["places"][..., :3, :]
+
+
+class _StartsOnce(RescueEnv):
+    starts = 0
+
+    def reset(self, seed: int | None = None, options: Any = None) -> Any:
+        self.starts += 1
+        if self.starts > 2:
+            raise OSError("the map is gone")
+        return super().reset(seed, options)
+
+
+class StartsOnce(Rescue):
+    """An env that fails when its first episode has ended."""
+
+    def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:
+        return _StartsOnce(self.max_cycles, 0.0)
+
+
+class FewerActions(Rescue):
+    """Nobody moves along the second axis."""
+
+    def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:
+        return _FewerActions(self.max_cycles, 0.0)
+
+
+class _FewerActions(RescueEnv):
+    def action_space(self, agent: str) -> gym.Space:
+        return gym.spaces.Discrete(3)

@@ -24,7 +24,7 @@ from rllib_tag.cli_output import console, run_command
 from rllib_tag.errors import check_keys
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv, write_json
-from rllib_tag.names import BASELINES, RANDOM, RETURN_ADVERSARY, team_return
+from rllib_tag.names import BASELINES, RANDOM, team_return
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing.transfer import transfer
 from rllib_tag.plugin.env_config import TagEnvConfig
@@ -50,7 +50,7 @@ def is_done(folder: Path) -> bool:
 
 
 def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, episodes: int) -> bool:
-    """Trains one seed of an arm and writes its results. Returns False if it was interrupted.
+    """Trains one seed of an arm and writes its results. Returns False if it did not end well.
 
     Writes `curve.csv`, `episodes.csv`, `summary.json` and, for a team that communicates, `conditions.csv`; for the arm
     `TRANSFERRED` also `transfer.csv`, and for those of `WITHOUT_CLASS_A` also `class_b_alone.csv`.
@@ -88,7 +88,7 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     return True
 
 
-def read_columns(path: Path, returned: str = RETURN_ADVERSARY) -> list[dict[str, float]]:
+def read_columns(path: Path, returned: str) -> list[dict[str, float]]:
     """Returns steps, seconds and return of each iteration in a trial's file of results."""
     metric = f"{CUSTOM}{returned}_mean"
     return [
@@ -115,7 +115,7 @@ def _progress(name: str, trial: str, result: Mapping[str, Any], stop: Mapping[st
 
 
 def _begin(deadline: float, job: tuple[Any, ...]) -> bool:
-    """Calls `run` on one core, unless it is too late. Returns False if it, or one before it here, was interrupted."""
+    """Calls `run` on one core, unless it is too late. Returns False if it, or one before it here, did not end well."""
     torch.set_num_threads(1)
     if not interrupted.is_set() and time.time() <= deadline and not run(*job):
         interrupted.set()

@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from rllib_tag.errors import check_keys
-from rllib_tag.names import METRICS
+from rllib_tag.names import METRICS, METRICS_OF_ALL_GAMES
 from rllib_tag.results import CUSTOM
 
 KINDS = ("mean", "min", "max")
-OWN_METRICS = {f"{name}_{kind}": f"{CUSTOM}{name}_{kind}" for name in METRICS for kind in KINDS}
 # RLlib's and Tune's own metrics, by their names.
 RLLIB_METRICS = (
     *(f"env_runners/episode_reward_{kind}" for kind in KINDS),
@@ -55,12 +54,14 @@ def _known(config: Mapping[str, Any]) -> dict[str, str]:
     """Returns the full names of all metrics, by the names that a file may use."""
     multiagent = config.get("multiagent")
     policies = multiagent.get("policies") if isinstance(multiagent, dict) else None
-    names = [*OWN_METRICS.values(), *RLLIB_METRICS, *COUNTERS]
+    of_game = METRICS_OF_ALL_GAMES if has_custom_game(config) else METRICS
+    ours = {f"{name}_{kind}": f"{CUSTOM}{name}_{kind}" for name in of_game for kind in KINDS}
+    names = [*ours.values(), *RLLIB_METRICS, *COUNTERS]
     if isinstance(policies, (list, dict)):
         names += [f"env_runners/policy_reward_{kind}/{policy}" for policy in policies for kind in KINDS]
     if config.get("evaluation_interval"):
         names += [f"evaluation/{name}" for name in names if name.startswith("env_runners/")]
-    return {**OWN_METRICS, **dict(zip(names, names, strict=True))}
+    return {**ours, **dict(zip(names, names, strict=True))}
 
 
 def _may_be_custom(metric: str, config: Mapping[str, Any]) -> bool:

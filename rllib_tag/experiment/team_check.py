@@ -102,21 +102,23 @@ def _build_team(view: View) -> CommEnv | None:
     """Builds a view's environment, and plays some steps of it if it runs custom code."""
     if view.comm is None:
         return None
-    with under(f"{view.what}: env_config"):
+    with under(view.what):
         try:
             env = view.comm(view.config.env_config)
             if env.config.wrappers or not isinstance(env, TagEnv):
                 env.reset(seed=0)
                 for _ in range(TRIAL_STEPS):
-                    if env.agents:
-                        env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
+                    if not env.agents:
+                        env.reset()
+                    env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
         except ConfigError:
             raise
         except Exception as error:  # a wrapper or a custom game may raise anything
             reason = str(error).rstrip(".")
             what = "wrappers" if view.config.env_config.get("wrappers") else "game"
             raise ConfigError(
-                f"{what}: expected a game that can be played, got {type(error).__name__}: {reason}. Correct it."
+                f"env_config: {what}: expected a game that can be played, got {type(error).__name__}: {reason}. "
+                "Correct it."
             ) from error
     env.close()
     return env
@@ -211,12 +213,15 @@ def _check_evaluation(training: View, team: CommEnv, view: View) -> None:
             f"{view.what}: env_config: expected a game whose classes observe the same as in training, got another. "
             "Change the game."
         )
-    trained, evaluated = (getattr(each.config, "continuous_actions", None) for each in (team, game))
-    if trained != evaluated:
-        raise ConfigError(
-            f"{view.what}: env_config: continuous_actions: expected {str(trained).lower()} as in training, "
-            f"got {str(evaluated).lower()}. Leave it out."
-        )
+    trained, evaluated = (
+        {each.group_of[agent]: space for agent, space in each.action_spaces.items()} for each in (team, game)
+    )
+    for group in trained:
+        if trained[group] != evaluated.get(group, trained[group]):
+            raise ConfigError(
+                f"{view.what}: env_config: expected actions of {group} in {trained[group]} as in training, got "
+                f"{evaluated[group]}. Change the game."
+            )
     for policy in sorted(set(_acting(view, game).values())):
         what = f"{view.what}: multiagent: policies: {policy}"
         before, now = training.policies[policy], view.policies[policy]

@@ -64,5 +64,5 @@ class SpeakerListener(Game):
 
 
 def _hue(landmark: Any) -> np.ndarray:
-    """Returns the colour of a landmark as one-hot, (3,). mpe2's 0.65 and 0.15 slow learning down."""
+    """Returns the colour of a landmark as one-hot, (3,)."""
     return (landmark.color - 0.15) / 0.5

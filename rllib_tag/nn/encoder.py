@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.entities import EntityEncoder
 from rllib_tag.nn.graph import GraphEncoder
+from rllib_tag.nn.team import Observation, between
 from rllib_tag.nn.temporal import GRUReader, TransformerReader, age_encoding, valid_steps, windows
 from rllib_tag.world.layout import MessageLayout, Senses
-
-Observation = Mapping[str, Tensor]
 
 
 class _Graph(NamedTuple):
@@ -134,7 +133,7 @@ class CommEncoder(nn.Module):
         now = torch.arange(T, device=messages.device) == T - 1
         valid = valid | (own.unsqueeze(-1) & now)
         heard = own if self.config.gnn == "none" else valid[:, :, -1]
-        links = links & heard.unsqueeze(1) & heard.unsqueeze(2) | torch.diag_embed(heard)
+        links = between(links, heard) | torch.diag_embed(heard)
         node_row, node_place = heard.nonzero(as_tuple=True)
         index = heard.flatten().cumsum(0).view(B, N) - 1
         row, receiver, sender = links.nonzero(as_tuple=True)

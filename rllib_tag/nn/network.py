@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from rllib_tag.nn.config import CommConfig
-from rllib_tag.nn.encoder import CommEncoder, Observation
+from rllib_tag.nn.encoder import CommEncoder
 from rllib_tag.nn.entities import EntityEncoder
+from rllib_tag.nn.team import Observation
 from rllib_tag.world.layout import MessageLayout, Senses
 from rllib_tag.world.observations import SENSES
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from rllib_tag.nn.encoder import Observation
 from rllib_tag.nn.temporal import valid_steps, windows
+
+Observation = Mapping[str, Tensor]
 
 
 def reach(links: Tensor, comm_hops: int) -> Tensor:

@@ -15,6 +15,7 @@ from rllib_tag.errors import ConfigError, check_choice, check_number
 from rllib_tag.nn.team import between, reach
 from rllib_tag.playing.games import Games, Rows
 from rllib_tag.plugin.env_config import EnvConfig
+from rllib_tag.world.streams import CHANNEL
 
 # What each kind does, with the name of its value after the colon.
 KINDS = {
@@ -119,7 +120,7 @@ class Channel:
     def _begin(self, games: Games) -> None:
         self._games = games
         self._past: dict[str, list[Rows]] = {}
-        self._rngs = [np.random.default_rng([seed, 3]) for seed in games.seeds]  # 1 is the prey's, 2 the actions'
+        self._rngs = [np.random.default_rng([seed, CHANNEL]) for seed in games.seeds]
         self._kept: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def apply(self, policy: str, rows: Rows, games: Games) -> Rows:

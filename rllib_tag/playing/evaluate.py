@@ -21,6 +21,7 @@ from rllib_tag.playing.influence import Influence
 from rllib_tag.playing.marl_eval import marl_eval_layout
 from rllib_tag.playing.restore import TrainedTeam, restore
 from rllib_tag.plugin.env_config import EnvConfig, read_env_config
+from rllib_tag.world.streams import ACTIONS
 
 # Episode i of an evaluation has the seed FIRST_SEED + i. No training run starts there.
 FIRST_SEED = 1_000_000
@@ -247,7 +248,7 @@ def play(
         watch: Called with the games before each step. Default: nothing.
     """
     games = Games(config, seeds)
-    rngs = [np.random.default_rng([seed, 2]) for seed in seeds]  # stream 1 is the prey's
+    rngs = [np.random.default_rng([seed, ACTIONS]) for seed in seeds]
     while not all(games.stats):
         if watch:
             watch(games)

@@ -96,13 +96,11 @@ class TrainedTeam:
             ConfigError: If a policy is missing, has another kind of actions, or was trained on other observations.
         """
         for name in classes:
-            for policy, _ in self.parts(config.game, name):
+            agents = config.game.members(name)
+            for policy, places in self.parts(config.game, name):
                 net = self.nets[policy]
-                if isinstance(config, TagEnvConfig) and net.continuous != config.continuous_actions:
-                    raise ConfigError(
-                        f"continuous_actions: expected {str(net.continuous).lower()} as trained, "
-                        f"got {str(config.continuous_actions).lower()}. Leave it out."
-                    )
+                moved = [agents[place] for place in places]
+                config.check_actions(f"{self.source}: {policy}", moved, net.num_outputs, net.continuous)
                 if isinstance(net, AdversaryNet) and net.encoder.senses != config.game.layout.senses:
                     raise ConfigError(
                         f"expected a game for {policy!r} in {self.source}, which was trained to see "

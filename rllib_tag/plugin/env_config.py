@@ -7,13 +7,21 @@ import dataclasses
 import inspect
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
 
-from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_number, dataclass_from_mapping
+from rllib_tag.errors import (
+    ConfigError,
+    check_bool,
+    check_choice,
+    check_int,
+    check_number,
+    dataclass_from_mapping,
+    under,
+)
 from rllib_tag.names import GOOD_POLICIES
 from rllib_tag.plugin.class_paths import resolve_subclass
 from rllib_tag.plugin.prey import load_frozen_prey
@@ -107,6 +115,28 @@ class EnvConfig(abc.ABC):
         present = tuple(name for name, agents in self.game.classes.items() if agents)
         return (*present, *self.game.others) if self.game.others_learn else present
 
+    def check_actions(self, what: str, agents: Sequence[str], num_outputs: int, continuous: bool) -> None:
+        """Checks that a network has the outputs that some agents' actions need.
+
+        Args:
+            what: Where the network comes from.
+            agents: The agents that it controls.
+            num_outputs: The number of its action-distribution inputs.
+            continuous: Whether they are means and log-stds.
+
+        Raises:
+            ConfigError: If it has others.
+        """
+        for agent in agents:
+            space = self.game.action_spaces[agent]
+            needed = 2 * space.shape[0] if isinstance(space, gym.spaces.Box) else int(space.n)
+            if (needed, isinstance(space, gym.spaces.Box)) != (num_outputs, continuous):
+                kind = "continuous" if continuous else "discrete"
+                raise ConfigError(
+                    f"{what}: expected a game whose actions are {kind} with {num_outputs} outputs, as trained, got "
+                    f"{space} for {agent}. Change the game."
+                )
+
     @property
     def unbatched_reason(self) -> str | None:
         """Why all games of a runner cannot be run at once; None if they can."""
@@ -128,7 +158,7 @@ class EnvConfig(abc.ABC):
         """
         if self.unbatched_reason is not None:
             raise ConfigError(
-                f"env_config: expected a game that can be played on arrays, got {self.unbatched_reason}. "
+                f"env_config: expected a game that can be batched, got {self.unbatched_reason}. "
                 "Remove it, or train with RLlib's default sampler."
             )
         return self.game.batched(num_games) or self.world(num_games)
@@ -158,30 +188,34 @@ class CommEnvConfig(EnvConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        kind = resolve_subclass("env_config: game", self.path, Game)
+        kind = resolve_subclass("game", self.path, Game)
         try:
             inspect.signature(kind).bind(**self.options)
         except TypeError as error:
             keys = [field.name for field in dataclasses.fields(EnvConfig)]
             taken = ", ".join(inspect.signature(kind).parameters) or "none"
             raise ConfigError(
-                f"env_config: expected {', '.join(keys)}, or the arguments of {self.path} ({taken}): {error}. "
-                "Use these keys."
+                f"expected {', '.join(keys)}, or the arguments of {self.path} ({taken}): {error}. Use these keys."
             ) from error
         try:
             _, spaces = self.game.layout, self.game.action_spaces
         except Exception as error:  # a lab's game may raise anything
             raise ConfigError(
-                f"env_config: game: expected one that can be played, got {type(error).__name__}: "
+                f"game: expected one that can be played, got {type(error).__name__}: "
                 f"{str(error).rstrip('.')}. Correct it."
             ) from error
+        if self.game.others_learn:
+            raise ConfigError(
+                "game: expected agents outside the team to act by act_others, got others_learn = True, which only tag "
+                "has. Make them a class of the team."
+            )
         for agent, space in spaces.items():
             is_unit_box = isinstance(space, gym.spaces.Box) and len(space.shape) == 1 and space.is_bounded()
             if not isinstance(space, gym.spaces.Discrete) and not (
                 is_unit_box and (space.low == 0).all() and (space.high == 1).all()
             ):
                 raise ConfigError(
-                    f"env_config: game: expected actions in Discrete(n) or Box(0, 1, (n,)), got {space} for {agent}. "
+                    f"game: expected actions in Discrete(n) or Box(0, 1, (n,)), got {space} for {agent}. "
                     "Convert them by a wrapper in the game's parallel_env."
                 )
 
@@ -193,7 +227,8 @@ class CommEnvConfig(EnvConfig):
         known = {field.name for field in dataclasses.fields(EnvConfig)}
         common = {key: value for key, value in mapping.items() if key in known}
         options = {key: value for key, value in mapping.items() if key not in known and key != "game"}
-        return cls(**common, path=mapping["game"], options=options)
+        with under("env_config"):
+            return cls(**common, path=mapping["game"], options=options)
 
     def as_mapping(self) -> dict[str, Any]:
         """Returns all keys that `from_mapping` takes, with their values."""
@@ -203,7 +238,7 @@ class CommEnvConfig(EnvConfig):
     @cached_property
     def game(self) -> Game:
         """The game."""
-        return resolve_subclass("env_config: game", self.path, Game)(**self.options)
+        return resolve_subclass("game", self.path, Game)(**self.options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -277,6 +312,15 @@ class TagEnvConfig(EnvConfig):
             self.good_policy, self.terminate_on_success,
             load_frozen_prey(self.good_policy, self.continuous_actions) if frozen else None,
         )  # fmt: skip
+
+    def check_actions(self, what: str, agents: Sequence[str], num_outputs: int, continuous: bool) -> None:
+        """Checks that a network has the outputs that some agents' actions need."""
+        del agents, num_outputs
+        if continuous != self.continuous_actions:
+            raise ConfigError(
+                f"{what}: continuous_actions: expected {str(continuous).lower()} as trained, got "
+                f"{str(self.continuous_actions).lower()}. Leave it out, or use another checkpoint."
+            )
 
     @property
     def unbatched_reason(self) -> str | None:

@@ -1,5 +1,5 @@
 """Where checkpoints of version 0.1 look for what is now in `old_api_stack`."""
 
-from rllib_tag.plugin.old_api_stack.model import CommModel, SharedCritic
+from rllib_tag.plugin.old_api_stack.model import CommModel
 
-__all__ = ["CommModel", "SharedCritic"]
+__all__ = ["CommModel"]

@@ -65,5 +65,5 @@ def message_layout(space: gym.spaces.Dict) -> MessageLayout:
     found = getattr(space["messages"], "layout", None)
     if found is not None:
         return found
-    # Spaces in checkpoints of version 0.1, which only had tag, do not contain the layout.
+    # RLlib saves spaces without it. Checkpoints of other games get it back when they are read, tag's shapes imply it.
     return tag_layout(space.spaces)

@@ -20,6 +20,7 @@ from rllib_tag.experiment.variant import Variant, View
 from rllib_tag.files import as_json
 from rllib_tag.nn.weights import Net
 from rllib_tag.places import Place
+from rllib_tag.plugin.env_config import read_env_config
 from rllib_tag.plugin.ray_internals import check_state, is_cluster, running_cluster
 from rllib_tag.training.storage import newest_state
 
@@ -196,6 +197,7 @@ def _check_architecture(view: View, nets: Mapping[str, Net], source: str) -> Non
         raise ConfigError(
             f"{source}: expected policies {sorted(view.policies)}, got {sorted(nets)}. Use another checkpoint."
         )
+    env_config = read_env_config(view.config.env_config)
     for name, net in nets.items():
         comm = comm_config(f"config: multiagent: policies: {name}", view.policies[name])
         for field in dataclasses.fields(comm):
@@ -210,11 +212,5 @@ def _check_architecture(view: View, nets: Mapping[str, Net], source: str) -> Non
                 f"{source}: expected critics, which training needs, got only the acting weights of {name}. Add "
                 f"{name}.critic.safetensors."
             )
-        if "game" in view.config.env_config:
-            continue
-        continuous = bool(view.config.env_config.get("continuous_actions", False))
-        if net.continuous != continuous:
-            raise ConfigError(
-                f"{source}: expected a team for continuous_actions: {str(continuous).lower()}, got one for "
-                f"{str(net.continuous).lower()}. Use another checkpoint."
-            )
+        agents = env_config.game.classes.get(name, ())
+        env_config.check_actions(f"{source}: {name}", agents, net.num_outputs, net.continuous)

@@ -204,8 +204,13 @@ class Game(abc.ABC):
                 f"{type(self).__name__}.state: expected the kind 'team', got {', '.join(state) or 'none'}."
             )
         kinds: dict[str, tuple[int, int]] = {}
-        for view in views.values():
-            kinds |= {kind: entities.shape[-2:] for kind, entities in view.entities.items()}
+        for name, view in views.items():
+            for kind, entities in view.entities.items():
+                if kinds.setdefault(kind, entities.shape[-2:]) != entities.shape[-2:]:
+                    raise ValueError(
+                        f"{type(self).__name__}.see, {name}: expected {kind} (entities, numbers) of shape "
+                        f"{kinds[kind]} as another class sees them, got {entities.shape[-2:]}. Use another kind."
+                    )
         senses = Senses(
             tuple(self.classes),
             tuple(view.own.shape[-1] for view in views.values()),
@@ -264,8 +269,8 @@ class Played:
         rewards: (B, agents) in the order of `Game.everyone`.
         terminated: (B,) which games have terminated.
         truncated: (B,) which games have been truncated.
-        ticks: The steps of the env itself, inside its wrappers, in order; None if there are no wrappers, so that this
-            step is also the env's own step in all games.
+        ticks: The steps of the env itself, inside its wrappers, in order; None if this step is also the env's own step
+            in all games.
         numbers: All numbers that went in and came out, under the names that an error message should use.
     """
 

@@ -7,6 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 
+def num_valid(ages: np.ndarray, length: int) -> np.ndarray:
+    """Returns how many of the last `length` messages belong to the running episodes, given steps since the reset."""
+    return np.minimum(ages + 1, length)
+
+
 class History:
     """The last T messages of all agents of B games, stored once for all receivers.
 
@@ -45,7 +50,7 @@ class History:
     @property
     def num_valid(self) -> np.ndarray:
         """How many of the last T messages belong to the current episode: (B,) integers, at least 1."""
-        return np.minimum(self.ages + 1, self.length)
+        return num_valid(self.ages, self.length)
 
     @property
     def valid(self) -> np.ndarray:

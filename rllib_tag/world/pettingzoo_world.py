@@ -109,7 +109,13 @@ class PettingZooWorld:
             env.close()
 
     def _common_flag(self, by_agent: dict[str, bool], game: int) -> bool:
-        flags = {agent: bool(by_agent.get(agent, True)) for agent in self._game.team}
+        missing = [agent for agent in self._game.team if agent not in by_agent]
+        if missing:
+            raise RuntimeError(
+                f"{type(self._game).__name__}, game {game}: expected terminations and truncations of all team members, "
+                f"got none for {', '.join(missing)}. Return both for every agent that acted."
+            )
+        flags = {agent: bool(by_agent[agent]) for agent in self._game.team}
         if len(set(flags.values())) > 1:
             left = ", ".join(agent for agent, flag in flags.items() if flag)
             raise RuntimeError(

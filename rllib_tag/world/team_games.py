@@ -14,9 +14,7 @@ from rllib_tag.world.finite import check_finite
 from rllib_tag.world.game import Arrays, Game, World
 from rllib_tag.world.history import History
 from rllib_tag.world.layout import ClassView
-from rllib_tag.world.streams import Streams
-
-OTHERS_STREAM = 1  # stream of an episode's seed; 2 is for sampled actions, 3 for channel interventions
+from rllib_tag.world.streams import OTHERS, Streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,7 +141,7 @@ class TeamGames:
 
     def _restart(self, games: Sequence[int], seeds: Sequence[int | None], **options: Any) -> None:
         games = list(games)
-        self._streams.restart(games, seeds, OTHERS_STREAM)
+        self._streams.restart(games, seeds, OTHERS)
         self.world.reset(games, seeds, **options)
         self._running[games] = True
         self.stats.restart(games)

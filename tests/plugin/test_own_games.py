@@ -172,6 +172,13 @@ def test_games_that_cannot_be_saved_start_over_which_is_said(ray_session: None, 
         ),
         ("labs_games.NotANumber", "NotANumber.step: expected finite numbers, got rewards/driver_0 = nan"),
         ("labs_games.ManyActions", r"expected actions in Discrete\(n\) or Box\(0, 1, \(n,\)\), got MultiDiscrete"),
+        ("labs_games.NoTruncations", "expected terminations and truncations of all team members, got none for medic_0"),
+        (
+            "labs_games.OneKindInTwoSizes",
+            r"see, driver: expected casualty \(entities, numbers\) of shape \(7, 2\) .* got \(5, 2\)",
+        ),
+        ("labs_games.OthersLearn", "config: env_config: game: expected agents outside the team to act by act_others"),
+        ("labs_games.StartsOnce", "env_config: game: expected a game that can be played, got OSError: the map is gone"),
     ],
 )
 def test_a_bad_game_is_named_before_any_worker_starts(game: str, message: str) -> None:
@@ -181,6 +188,39 @@ def test_a_bad_game_is_named_before_any_worker_starts(game: str, message: str) -
     spec["config"]["multiagent"]["policies"] = POLICIES
     with pytest.raises(ConfigError, match=message):
         parse_experiments(experiments)
+
+
+def test_own_games_stop_at_metrics_that_they_have() -> None:
+    experiments = load_experiments(EXPERIMENTS / "games" / "spread.yaml")
+    experiments["spread"]["stop"] = {"return_team_mean": -10, "mean_links_max": 2}
+    parse_experiments(experiments)
+    experiments["spread"]["stop"] = {"return_adversary_mean": -10}
+    with pytest.raises(ConfigError, match="stop: unknown key 'return_adversary_mean'"):
+        parse_experiments(experiments)
+
+
+def test_the_key_of_an_error_is_named_once() -> None:
+    experiments = load_experiments(EXPERIMENTS / "games" / "spread.yaml")
+    for key, message in (
+        ("comm_hops", "config: env_config: comm_hops: expected"),
+        ("hops", "config: env_config: expe"),
+    ):
+        env_config = {**experiments["spread"]["config"]["env_config"], key: -1}
+        changed = {"spread": {**experiments["spread"], "config": {**experiments["spread"]["config"]}}}
+        changed["spread"]["config"]["env_config"] = env_config
+        with pytest.raises(ConfigError, match=f"^spread: {message}"):
+            parse_experiments(changed)
+
+
+def test_a_team_is_not_played_where_actions_are_others(ray_session: None, tmp_path: Path) -> None:
+    algorithm = build(True)
+    team = restore(algorithm.save(str(tmp_path)).checkpoint.path)
+    algorithm.stop()
+    assert team.env_config_for().game.action_spaces["medic_0"].n == 5
+    with pytest.raises(
+        ConfigError, match=r"medic: .* discrete with 5 outputs, as trained, got Discrete\(3\) for medic_0"
+    ):
+        team.env_config_for(game="labs_games.FewerActions")
 
 
 def test_what_the_game_does_not_take_is_named() -> None:

@@ -103,7 +103,7 @@ def test_the_layout_is_what_a_first_step_shows() -> None:
 def test_what_needs_mpe2_is_not_played_on_arrays(changes: dict[str, Any]) -> None:
     config = TagEnvConfig.from_mapping(changes)
     assert config.unbatched_reason in (*changes, "backend: mpe2", "render_mode: rgb_array")
-    with pytest.raises(ConfigError, match="expected a game that can be played on arrays, got"):
+    with pytest.raises(ConfigError, match="expected a game that can be batched, got"):
         config.batched_world(2)
     config.world(1).close()
 

@@ -21,6 +21,7 @@ from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.old_api_stack.runner import TagRunner
 from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy
 from rllib_tag.plugin.ray_internals import RolloutMetrics, sub_environment_seed
+from rllib_tag.world.history import num_valid
 from rllib_tag.world.team_games import TeamView
 
 # Consecutive steps of one game per row of a batch. A message that is in several of their histories is encoded only
@@ -230,7 +231,7 @@ class BatchedSampler(TagRunner):
         starts = np.arange(0, len(views), stretch)
         messages = said[:, starts[:, None] + np.arange(stretch + T - 1)]  # (B, rows, stretch + T - 1, N, F)
         out["messages"] = messages.reshape(-1, *messages.shape[2:])
-        out["history"] = _rows([np.minimum(view.ages[games] + 1, T) for view in views], stretch)
+        out["history"] = _rows([num_valid(view.ages[games], T) for view in views], stretch)
         out["receivers"] = np.tile(np.array(self._places[name]), (len(out["messages"]), 1))
         return out
 
