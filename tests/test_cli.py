@@ -259,4 +259,4 @@ def test_help_and_version(folder: Path) -> None:
     assert "the team that ships with rllib_tag: 2A + 2B, random prey, trained for" in said
     assert "evaluate" in rllib("--help", cwd=folder)
     assert "--checkpoint-freq" in rllib("train", "file", "--help", cwd=folder)
-    assert rllib("--version", cwd=folder).strip() == "0.1.0"
+    assert rllib("--version", cwd=folder).strip() == "0.2.0"
