@@ -68,8 +68,7 @@ $(2) -m venv .matrix/$(1)
 endef
 
 nightly: install faults
-	$(BIN)/pytest -m "nightly or not nightly" tests/experiment/test_fuzz.py --hypothesis-profile nightly
-	$(BIN)/pytest -m nightly
+	$(BIN)/pytest tests/experiment/test_fuzz.py --hypothesis-profile nightly
 
 # Filling a disk needs root, since a small disk is mounted in memory.
 faults: install
