@@ -69,6 +69,7 @@ endef
 
 nightly: install faults
 	$(BIN)/pytest tests/experiment/test_fuzz.py --hypothesis-profile nightly
+	$(BIN)/pytest -m nightly
 
 # Filling a disk needs root, since a small disk is mounted in memory.
 faults: install

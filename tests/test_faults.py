@@ -22,6 +22,7 @@ def faults() -> ModuleType:
     return module
 
 
+@pytest.mark.nightly  # five minutes of runs that are killed and resumed
 def test_a_killed_driver_goes_on_as_if_nothing_had_been(faults: ModuleType, tmp_path: Path) -> None:
     row = faults.killed_drivers(2, tmp_path, random.Random(0))
     assert (row["injected"], row["as_expected"], row["lost"]) == (2, 2, 0)
