@@ -161,13 +161,13 @@ def check_output(out: str, is_file: bool = False) -> None:
 
 
 @contextlib.contextmanager
-def local_copy(location: str | os.PathLike[str], is_whole: Callable[[Path], bool] | None = None) -> Iterator[Path]:
+def local_copy(location: str | os.PathLike[str], is_complete: Callable[[Path], bool] | None = None) -> Iterator[Path]:
     """Yields the path of a location's files on this machine: local files as they are, others as a temporary copy.
 
     Args:
         location: A local path or a URI.
-        is_whole: Whether a folder contains a whole checkpoint. If given, and if there are checkpoints, only the newest
-            whole one of each trial is copied; otherwise, everything except checkpoints is. Default: None.
+        is_complete: Whether a folder contains a complete checkpoint. If given, and if there are checkpoints, only the
+            newest complete one of each trial is copied; otherwise, everything except checkpoints is. Default: None.
 
     Raises:
         ConfigError: If there is nothing at a URI, or if reading the copy raises one, which then names the URI.
@@ -178,14 +178,14 @@ def local_copy(location: str | os.PathLike[str], is_whole: Callable[[Path], bool
     place = Place.at(location)
     with tempfile.TemporaryDirectory() as temporary:
         target = Path(temporary, posixpath.basename(place.path))
-        _fetch(place, target, is_whole)
+        _fetch(place, target, is_complete)
         try:
             yield target
         except ConfigError as error:
             raise ConfigError(str(error).replace(str(target), place.location)) from error
 
 
-def _fetch(place: Place, target: Path, is_whole: Callable[[Path], bool] | None) -> None:
+def _fetch(place: Place, target: Path, is_complete: Callable[[Path], bool] | None) -> None:
     if place.filesystem.get_file_info(place.path).is_file:
         place.copy_to(target)
         return
@@ -195,14 +195,14 @@ def _fetch(place: Place, target: Path, is_whole: Callable[[Path], bool] | None) 
         names.setdefault(found[0] if found else "", []).append(name)
     if not names:
         raise ConfigError(f"storage: expected files at {place.location}, found none. Correct the URI.")
-    wanted = [""] if is_whole is None or names.keys() == {""} else sorted(names.keys() - {""}, reverse=True)
+    wanted = [""] if is_complete is None or names.keys() == {""} else sorted(names.keys() - {""}, reverse=True)
     whole = set()  # trials whose newest whole checkpoint has been copied
     for folder in wanted:
         trial = posixpath.dirname(folder.rstrip("/"))
         if trial not in whole:
             for name in names.get(folder, []):
                 (place / name).copy_to(target / name)
-            if is_whole is not None and is_whole(target / folder):
+            if is_complete is not None and is_complete(target / folder):
                 whole.add(trial)
 
 

@@ -45,9 +45,8 @@ def read_rllib_checkpoint(folder: Path) -> Exported:
             f"checkpoint {folder}: expected a policy for each of {', '.join(groups)} from its policy_mapping_fn, got "
             f"{type(error).__name__}: {error}. Correct the mapping."
         ) from error
-    nets = {
-        name: net for name, net in nets.items() if name in acting.values()
-    }  # drops unused ones, such as old opponents
+    # Policies that no agent acts by, such as old opponents, are left out.
+    nets = {name: net for name, net in nets.items() if name in acting.values()}
     return Exported(nets, env_config, seed, _env_steps(folder), None if acting == groups else acting)
 
 
