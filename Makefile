@@ -13,7 +13,7 @@ BETWEEN := "ray[rllib,tune]==2.50.1" torch==2.13.0
 help:
 	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 5 minutes on 2 cores)"
 	@echo "make test   run all tests"
-	@echo "make test-matrix  run all tests with the oldest, the newest and a middle set of versions that setup.cfg allows, in .matrix"
+	@echo "make test-matrix  run all tests, the slow ones too, with the oldest, the newest and a middle set of versions that setup.cfg allows, in .matrix"
 	@echo "make nightly  read 18,000 changed and generated files, inject faults into real runs, count what they cost (half an hour)"
 	@echo "make bench  measure all speeds next to other libraries' (about 85 minutes on 2 cores)"
 	@echo "make scaling  measure training with 1, 2 and 4 env runners on 1 and 2 nodes (a quarter of an hour)"
@@ -47,7 +47,8 @@ test: install
 	$(BIN)/pytest $(SIDE_BY_SIDE)
 
 # Each row has a virtual environment of its own: the oldest version of everything that setup.cfg names, a Ray in between,
-# and the newest version of everything that pip finds. Warnings of libraries in other versions are not errors.
+# and the newest version of everything that pip finds. Warnings of libraries in other versions are not errors. What
+# `make nightly` runs is included.
 test-matrix: matrix-oldest matrix-between matrix-newest
 
 matrix-oldest:
@@ -64,7 +65,7 @@ matrix-newest:
 define matrix
 $(2) -m venv .matrix/$(1)
 .matrix/$(1)/bin/pip install --quiet $(3) --editable ".[dev]"
-.matrix/$(1)/bin/pytest -W default $(SIDE_BY_SIDE)
+.matrix/$(1)/bin/pytest -W default -m "" $(SIDE_BY_SIDE)
 endef
 
 nightly: install faults

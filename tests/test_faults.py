@@ -28,6 +28,7 @@ def test_a_killed_driver_goes_on_as_if_nothing_had_been(faults: ModuleType, tmp_
     assert (row["injected"], row["as_expected"], row["lost"]) == (2, 2, 0)
 
 
+@pytest.mark.nightly
 def test_a_killed_runner_comes_back(faults: ModuleType, ray_session: None, tmp_path: Path) -> None:
     row = faults.killed_runners(1, tmp_path, random.Random(0))
     assert (row["injected"], row["as_expected"], row["lost"]) == (1, 1, 0)

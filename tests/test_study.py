@@ -145,6 +145,7 @@ def test_runs_are_kept_as_they_end_and_reported(
     ]
 
 
+@pytest.mark.nightly
 def test_runs_take_a_core_each(tmp_path: Path) -> None:
     command = [EXPERIMENTS / "study" / "study.py", quick_arms(tmp_path), "--out", "results", "--work", "work"]
     options = ["--arm", "no_comm", "--episodes", "2", "--jobs", "2"]

@@ -17,6 +17,7 @@ from rllib_tag.experiment.options import TrainOptions
 from rllib_tag.experiment.sampled import corners
 from rllib_tag.experiment.spec import Specs, check_shape
 from rllib_tag.experiment.sweeps import check_sweep
+from rllib_tag.experiment.team_check import try_game
 from rllib_tag.experiment.variant import Variant
 from rllib_tag.places import Place
 
@@ -58,9 +59,8 @@ class Experiment:
         population = check_sweep(spec)
         check_loggers(spec.get("loggers", {}))
         variants = tuple(resolve_config(spec["run"], spec["env"], corner) for corner in corners(config))
-        if population is not None:
-            for corner in corners(population.changed(config)):
-                resolve_config(spec["run"], spec["env"], corner)
+        changed = () if population is None else corners(population.changed(config))
+        _try_games((*variants, *(resolve_config(spec["run"], spec["env"], corner) for corner in changed)))
         return cls(name, spec, variants, stop, checkpoint_config, _default_sampler_reason(variants))
 
     @property
@@ -97,6 +97,16 @@ def parse_experiments(specs: Specs, options: TrainOptions | None = None) -> list
         with under(name):
             out.append(Experiment.of(name, spec))
     return out
+
+
+def _try_games(variants: tuple[Variant, ...]) -> None:
+    """Plays some steps of each game that runs custom code, once however many variants have it."""
+    tried: list[Any] = []
+    for view in (view for variant in variants for view in (variant.training, variant.evaluation)):
+        game = view.comm, view.config.env_config
+        if game not in tried:
+            tried.append(game)
+            try_game(view)
 
 
 def _default_sampler_reason(variants: tuple[Variant, ...]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -98,30 +99,47 @@ def _check_values(what: str, config: AlgorithmConfig) -> None:
             )
 
 
+def try_game(view: View) -> None:
+    """Plays some steps of a view's game if it runs custom code.
+
+    Raises:
+        ConfigError: If the game cannot be played.
+    """
+    env = _build_team(view)
+    if env is None or not (env.config.wrappers or not isinstance(env, TagEnv)):
+        return
+    with _as_refusal(view):
+        env.reset(seed=0)
+        for _ in range(TRIAL_STEPS):
+            if not env.agents:
+                env.reset()
+            env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
+    env.close()
+
+
 def _build_team(view: View) -> CommEnv | None:
-    """Builds a view's environment, and plays some steps of it if it runs custom code."""
+    """Builds a view's environment."""
     if view.comm is None:
         return None
+    with _as_refusal(view):
+        return view.comm(view.config.env_config)
+
+
+@contextlib.contextmanager
+def _as_refusal(view: View) -> Iterator[None]:
+    """Turns whatever a wrapper or a custom game raises into a `ConfigError`."""
     with under(view.what):
         try:
-            env = view.comm(view.config.env_config)
-            if env.config.wrappers or not isinstance(env, TagEnv):
-                env.reset(seed=0)
-                for _ in range(TRIAL_STEPS):
-                    if not env.agents:
-                        env.reset()
-                    env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
+            yield
         except ConfigError:
             raise
-        except Exception as error:  # a wrapper or a custom game may raise anything
+        except Exception as error:
             reason = str(error).rstrip(".")
             what = "wrappers" if view.config.env_config.get("wrappers") else "game"
             raise ConfigError(
                 f"env_config: {what}: expected a game that can be played, got {type(error).__name__}: {reason}. "
                 "Correct it."
             ) from error
-    env.close()
-    return env
 
 
 def _check_model(what: str, config: AlgorithmConfig) -> None:

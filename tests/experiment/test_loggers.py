@@ -22,6 +22,7 @@ def test_tensorboard_files_hold_the_figures(trained: TrialEnd) -> None:
     assert f"ray/tune/{METRIC}".encode() in events.read_bytes()
 
 
+@pytest.mark.nightly
 def test_offline_loggers_hold_the_figures(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import mlflow
 

@@ -17,6 +17,7 @@ from rllib_tag import ClassPolicyMapping, TagEnv
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.config_check import resolve_config
 from rllib_tag.experiment.experiment import parse_experiments
+from rllib_tag.experiment.team_check import TRIAL_STEPS
 from rllib_tag.experiment.variant import views
 from rllib_tag.playing.restore import restore
 from rllib_tag.training.preflight import check_architecture
@@ -199,3 +200,20 @@ def test_another_game_is_evaluated_by_those_who_play_it(ray_session: None, tmp_p
 def test_a_trained_run_fits_its_own_file(trained: TrialEnd) -> None:
     (experiment,) = parse_experiments(small("tag_quick"))
     check_architecture(Path(restore(trained.folder).source), experiment.variants)
+
+
+def test_a_wrapped_game_is_tried_once_however_many_variants_play_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    step = TagEnv.step
+    monkeypatch.setattr(
+        TagEnv, "step", lambda self, actions: (steps.append(self.config.max_cycles), step(self, actions))[1]
+    )
+    spec = copy.deepcopy(SPECS["tag_quick"])
+    wrapped = {"backend": "auto", "wrappers": [{"type": "supersuit.frame_skip_v0", "num_frames": 2}]}
+    spec["config"] |= {
+        "lr_schedule": None, "lr": {"grid_search": [0.1, 0.01, 0.001]},
+        "env_config": spec["config"]["env_config"] | wrapped | {"max_cycles": {"grid_search": [100, 200]}},
+    }  # fmt: skip
+    (experiment,) = parse_experiments({"tag_quick": spec})
+    assert len(experiment.variants) == 6
+    assert sorted(steps) == [100] * TRIAL_STEPS + [200] * TRIAL_STEPS

@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 
 import yaml
+import pytest
 from conftest import EXPERIMENTS
 
 from rllib_tag.experiment.spec import load_experiments
@@ -22,6 +23,7 @@ COUNTED = {
 SAID = re.compile(r"/ray/.*DeprecationWarning: .*|DeprecationWarning: `.*` has been deprecated.*")
 
 
+@pytest.mark.nightly
 def test_what_ray_deprecates_of_what_is_used(tmp_path: Path) -> None:
     (spec,) = load_experiments(EXPERIMENTS / "faults" / "small.yaml").values()
     spec["stop"] = {"training_iteration": 1}

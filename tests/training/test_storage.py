@@ -81,6 +81,7 @@ def test_what_a_killed_run_had_deleted_goes(native: bool, tmp_path: Path) -> Non
     assert [path for path in paths if path.exists()] == [*named, paths[4], *paths[5:]]
 
 
+@pytest.mark.nightly
 def test_a_run_whose_checkpoint_could_not_be_written_goes_on_to_its_end(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_run_whose_checkpoint_could_not_be_written_goes_on_to_its_end(
     assert (end.status, end.result["training_iteration"]) == ("TERMINATED", 4)
 
 
+@pytest.mark.nightly
 def test_results_that_were_not_written_are_an_error(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

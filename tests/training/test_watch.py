@@ -13,6 +13,7 @@ from rllib_tag.training import watch
 from rllib_tag.training.train import TrainOptions, train
 
 
+@pytest.mark.nightly
 def test_a_run_that_waits_for_others_says_so(
     ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
