@@ -10,8 +10,8 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import yaml
 import pytest
+import yaml
 from conftest import EXPERIMENTS
 
 from rllib_tag.experiment.spec import load_experiments
