@@ -278,12 +278,16 @@ def test_searches() -> None:
             search_of(spec)
 
 
-def sweep(tmp_path: Path, lr: Any, iterations: int, **more: Any) -> tuple[list[TrialEnd], Path]:
+def sweep(
+    tmp_path: Path, lr: Any, iterations: int, num_env_runners: int = 1, **more: Any
+) -> tuple[list[TrialEnd], Path]:
     """A sweep over the learning rate of the demo's experiment, one core a trial."""
     experiments = small("tag_quick")
     spec = experiments["tag_quick"]
     del spec["config"]["lr_schedule"]
-    spec["config"] |= {"lr": lr, "num_cpus_for_main_process": 0.5, "num_cpus_per_env_runner": 0.5}
+    spec["config"] |= {
+        "lr": lr, "num_env_runners": num_env_runners, "num_cpus_for_main_process": 0.5, "num_cpus_per_env_runner": 0.5,
+    }  # fmt: skip
     spec |= {"stop": {"training_iteration": iterations}, **more}
     ends = train(experiments, TrainOptions(storage_path=str(tmp_path)), lambda *_: None, lambda note: None)
     return ends, tmp_path / "tag_quick"
@@ -291,7 +295,7 @@ def sweep(tmp_path: Path, lr: Any, iterations: int, **more: Any) -> tuple[list[T
 
 def test_asha_stops_the_worst(ray_session: None, tmp_path: Path) -> None:
     scheduler = {"type": "asha", "max_t": 4, "grace_period": 1, "reduction_factor": 2}
-    ends, folder = sweep(tmp_path, {"grid_search": [0.001, 0.002, 0.004, 0.008]}, 4, scheduler=scheduler)
+    ends, folder = sweep(tmp_path, {"grid_search": [0.001, 0.002, 0.004, 0.008]}, 4, 0, scheduler=scheduler)
     iterations = [end.result["training_iteration"] for end in ends]
     assert all(end.status == "TERMINATED" for end in ends)
     assert max(iterations) == 4
@@ -305,7 +309,7 @@ def test_optuna_suggests_within_the_range_and_the_command_names_the_best(ray_ses
     pytest.importorskip("optuna")
     (spec,) = small("tag_quick").values()
     del spec["config"]["lr_schedule"]
-    spec["config"] |= {"lr": {"loguniform": [0.0001, 0.01]}, "num_cpus_for_main_process": 0.5}
+    spec["config"] |= {"lr": {"loguniform": [0.0001, 0.01]}, "num_env_runners": 0}
     spec |= {"stop": {"training_iteration": 1}, "search": {"type": "optuna", "seed": 3}, "num_samples": 3}
     file, folder = tmp_path / "sweep.yaml", tmp_path / "sweep"
     file.write_text(yaml.safe_dump({"sweep": spec}))
