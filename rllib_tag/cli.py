@@ -17,7 +17,6 @@ from rllib_tag.cli_output import Progress, Results, console, errors, print_best,
 from rllib_tag.errors import ConfigError, check_choice
 from rllib_tag.experiment.options import TrainOptions
 from rllib_tag.files import check_files, write_files
-from rllib_tag.names import BASELINES, RETURN_ADVERSARY
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Train, evaluate and roll out heterogeneous agents that learn to communicate.")  # fmt: skip
@@ -220,11 +219,10 @@ def plot(
         list[str] | None, typer.Option("--label", help="A label for each run. [default: the folder's name]")
     ] = None,
 ) -> None:
-    """Draw learning curves: return per adversary over environment steps."""
+    """Draw learning curves: return of an agent of the team over environment steps, of runs of one game."""
     from rllib_tag.places import local_copy
-    from rllib_tag.report.curve import draw_curves, read_curve
+    from rllib_tag.report.curve import draw_curves, read_curve, read_levels
     from rllib_tag.report.figures import image_paths
-    from rllib_tag.report.table import read_summary
 
     _check_output(out, [path.name for path in image_paths(out)], is_file=True)
     if label and len(label) != len(runs):
@@ -232,16 +230,14 @@ def plot(
     names = label or [Path(run).name for run in runs]
     if len(set(names)) < len(names):
         raise ConfigError(f"--label: expected different labels, got {', '.join(names)}. Give each run its own.")
-    means = {}
-    if levels is not None:
-        with local_copy(levels) as folder:
-            summary = read_summary(folder)["summary"]
-        means = {name: summary[name][RETURN_ADVERSARY]["mean"] for name in BASELINES if name in summary}
-    curves = {}
+    curves, drawn = {}, None
     for name, run in zip(names, runs, strict=True):
         with local_copy(run) as folder:
             curves[name] = read_curve(folder)
-    console.print(f"wrote {_join(draw_curves(curves, means, out))}")
+    if levels is not None:
+        with local_copy(levels) as folder:
+            drawn = read_levels(folder)
+    console.print(f"wrote {_join(draw_curves(curves, drawn, out))}")
 
 
 @sweep_app.command("report")
@@ -249,7 +245,7 @@ def sweep_report(
     experiment: Annotated[str, typer.Argument(help="Folder of a finished or interrupted experiment.")],
     metric: Annotated[
         str | None,
-        typer.Option("--metric", help="Metric to compare by. [default: the experiment's, or return per adversary]"),
+        typer.Option("--metric", help="Metric to compare by. [default: the experiment's, or the team's return]"),
     ] = None,
     mode: Annotated[
         Literal["max", "min"] | None,

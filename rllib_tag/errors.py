@@ -73,6 +73,15 @@ def dataclass_from_mapping(cls: type, what: str, mapping: Mapping[str, Any]) -> 
         return cls(**mapping)
 
 
+def reason_of(error: BaseException) -> str:
+    """Returns why an exception was raised, in words: not the number of a system error or the bare name of a key."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if isinstance(error, KeyError):
+        return f"no {error}"
+    return str(error).rstrip(".") or type(error).__name__
+
+
 @contextlib.contextmanager
 def under(what: str) -> Iterator[None]:
     """Prefixes the message of a `ConfigError` with the part of the input that it is about."""

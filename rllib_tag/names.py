@@ -23,6 +23,7 @@ METRICS = {
     "mean_links": ("links per adversary", "{:.2f}"),
 }
 RETURN_ADVERSARY = "return_adversary"  # the metric by which teams are compared
+TAG = "tag"  # what messages call the game that `env_config: {game: …}` does not name
 RETURN_TEAM = "return_team"  # the same in games other than tag
 METRICS_OF_ALL_GAMES = (RETURN_TEAM, "mean_links")  # other than tag, without those of the game itself
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rllib_tag.errors import ConfigError
+from rllib_tag.errors import ConfigError, reason_of
 from rllib_tag.files import folders
 from rllib_tag.names import RETURN_ADVERSARY, RETURN_TEAM
 
@@ -56,7 +56,9 @@ def read_results(file: Path) -> list[Result]:
         with file.open(newline="") as opened:
             return _in_order({key: _number(text) for key, text in row.items()} for row in csv.DictReader(opened))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        raise ConfigError(f"results: expected a readable {JSON} or {CSV}, got {file} ({error!r}).") from error
+        raise ConfigError(
+            f"results: expected a readable {JSON} or {CSV}, got {file} ({reason_of(error)}). Give another file."
+        ) from error
 
 
 def parse_results(text: str) -> list[Result]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.report.curve import read_curve
+from rllib_tag.report.curve import Curve, read_curve
 from rllib_tag.results import RETURN, env_steps, parse_results, read_results, result_files, with_number
 
 
@@ -27,7 +27,7 @@ def test_what_is_missing_in_the_first_result_is_read_in_later_ones(tmp_path: Pat
     (tmp_path / "result.json").write_text(line(1, None) + line(2, float("nan")) + line(3, 11.0) + line(4, 13.0))
     (tmp_path / "progress.csv").write_text("training_iteration,timesteps_total\n1,7\n2,14\n")
     assert result_files(tmp_path) == [tmp_path / "result.json"]
-    assert read_curve(tmp_path) == ([21, 28], [11.0, 13.0])  # environment steps, not agents'
+    assert read_curve(tmp_path) == Curve([21, 28], [11.0, 13.0])  # environment steps, not agents'
     assert "config/lr" not in read_results(tmp_path / "result.json")[0]
 
 

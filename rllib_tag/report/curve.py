@@ -2,17 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from rllib_tag.errors import ConfigError
+from rllib_tag.errors import ConfigError, reason_of
+from rllib_tag.names import BASELINES, TAG, team_return
 from rllib_tag.report.figures import draw_levels, legend_height, line_style, new_figure, save_figure
+from rllib_tag.report.table import read_summary
 from rllib_tag.results import EPISODE_REWARD, RETURN, TEAM_RETURN, env_steps, read_results, result_files, with_number
 
+OTHER_GAME = "a game other than tag"  # of results without the trial's params.json
 
-def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
-    """Reads a trial's environment steps and mean return per adversary.
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A trial's returns in training.
+
+    Args:
+        steps: Environment steps.
+        returns: The mean return of an agent of the team, for each of these.
+        game: `tag`, or the import path of the game; `OTHER_GAME` if it is not known. Default: `tag`.
+    """
+
+    steps: Sequence[int]
+    returns: Sequence[float]
+    game: str = TAG
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """The returns of an evaluation's baselines.
+
+    Args:
+        returns: The mean return of an agent of the team, by baseline.
+        game: `tag`, or the import path of the game. Default: `tag`.
+    """
+
+    returns: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    game: str = TAG
+
+
+def read_curve(path: str | os.PathLike[str]) -> Curve:
+    """Reads a trial's environment steps, mean returns and game.
 
     Args:
         path: A `result.json` or `progress.csv`, a trial's folder, or an experiment's folder with one trial.
@@ -20,6 +54,8 @@ def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
     Raises:
         ConfigError: If there is no such file, more than one, or no return in it.
     """
+    if not os.path.exists(path):
+        raise ConfigError(f"curve: expected a trial's folder, got {path}, which does not exist. Correct the path.")
     files = result_files(path)
     if len(files) != 1:
         raise ConfigError(
@@ -33,40 +69,76 @@ def read_curve(path: str | os.PathLike[str]) -> tuple[list[int], list[float]]:
         steps = [env_steps(point) for point in points]
     except (ValueError, KeyError) as error:
         raise ConfigError(
-            f"curve: expected steps and returns in {files[0]}, got {error!r}. Give another file."
+            f"curve: expected steps and returns in {files[0]}, got: {reason_of(error)}. Give another file."
         ) from error
     if not points:
         raise ConfigError(
             f"curve: expected returns under {metric} in {files[0]}, found none: "
             + ("train with rllib_tag.TagCallbacks." if ended else "no episode has ended. Train for longer.")
         )
-    return steps, [point[metric] for point in points]
+    game = TAG if metric == RETURN else _game_beside(files[0])
+    return Curve(steps, [point[metric] for point in points], game)
 
 
-def draw_curves(
-    curves: Mapping[str, tuple[Sequence[int], Sequence[float]]],
-    levels: Mapping[str, float],
-    out: str | os.PathLike[str],
-) -> list[Path]:
+def _game_beside(file: Path) -> str:
+    """Returns the game that the config beside a file of results names."""
+    try:
+        return str(json.loads((file.parent / "params.json").read_text())["env_config"]["game"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return OTHER_GAME
+
+
+def read_levels(path: str | os.PathLike[str]) -> Levels:
+    """Reads the returns of an evaluation's baselines.
+
+    Args:
+        path: The `summary.json` of `rllib evaluate`, or the folder that holds it.
+
+    Raises:
+        ConfigError: If it is missing or something else, or has no baselines.
+    """
+    content = read_summary(path)
+    summary = content["summary"]
+    found = [name for name in BASELINES if name in summary]
+    if not found:
+        raise ConfigError(
+            f"--levels: expected an evaluation with baselines, got {path}, which has only {', '.join(summary)}. "
+            "Evaluate with --baseline, or leave --levels out."
+        )
+    returns = {name: summary[name][team_return(summary[name])]["mean"] for name in found}
+    return Levels(returns, content.get("env_config", {}).get("game", TAG))
+
+
+def draw_curves(curves: Mapping[str, Curve], levels: Levels | None, out: str | os.PathLike[str]) -> list[Path]:
     """Draws learning curves, with horizontal levels to compare them with.
 
     Args:
-        curves: Environment steps and returns by label.
-        levels: Returns by controller name, drawn as dashed lines.
+        curves: The curves by label.
+        levels: Returns to draw as dashed lines; None draws none.
         out: The image; see `save_figure`.
 
     Raises:
-        ConfigError: If the image cannot be written.
+        ConfigError: If they are of different games, or the image cannot be written.
     """
+    games = {name: curve.game for name, curve in curves.items()} | ({"--levels": levels.game} if levels else {})
+    known = set(games.values()) - {OTHER_GAME}
+    if len(known) > 1 or (known == {TAG} and OTHER_GAME in games.values()):
+        told = ", ".join(f"{name} of {game}" for name, game in games.items())
+        raise ConfigError(f"plot: expected results of one game, got {told}. Draw one figure for each game.")
     figure, axes = new_figure((7, 4 + legend_height(len(curves))))
-    for i, (label, (steps, values)) in enumerate(curves.items()):
-        axes.plot([step / 1000 for step in steps], values, linewidth=2, label=label, **line_style(i))
-    draw_levels(axes, levels)
+    for i, (label, curve) in enumerate(curves.items()):
+        axes.plot([step / 1000 for step in curve.steps], curve.returns, linewidth=2, label=label, **line_style(i))
+    returns = levels.returns if levels else {}
+    draw_levels(axes, returns)
     axes.set_xlabel("environment steps (thousands)")
-    axes.set_ylabel("return per adversary\n(MPE's own reward, training policy)")
+    is_tag = set(games.values()) == {TAG}
+    of_whom, whose = ("adversary", "MPE's") if is_tag else ("agent of the team", "the game's")
+    axes.set_ylabel(f"return per {of_whom}\n({whose} own reward, training policy)")
     axes.set_xlim(left=0)
-    drawn = [*levels.values(), *(value for _, values in curves.values() for value in values)]
-    axes.set_ylim(bottom=min(0, *drawn), top=max(1, 1.08 * max(drawn)))
+    drawn = [0.0, *returns.values(), *(value for curve in curves.values() for value in curve.returns)]
+    low, high = min(drawn), max(drawn)
+    margin = 0.08 * (high - low or 1)
+    axes.set_ylim(bottom=low - margin if low < 0 else 0, top=high + margin)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     return save_figure(figure, out)

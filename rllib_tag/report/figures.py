@@ -61,11 +61,12 @@ def draw_levels(axes: Axes, levels: Mapping[str, float], upright: bool = False, 
         write: Whether to write the names. Default: True.
     """
     line = axes.axvline if upright else axes.axhline
+    form = "{:.0f}" if max(map(abs, levels.values()), default=0) >= 10 else "{:.2g}"
     for i, (name, level) in enumerate(levels.items()):
         line(level, color="0.35", linestyle="--", linewidth=1, zorder=0)
         if not write:
             continue
-        text = textwrap.fill(f"{BASELINES.get(name, name)}: {level:.0f}", 18)
+        text = textwrap.fill(f"{BASELINES.get(name, name)}: {form.format(level)}", 18)
         place: dict[str, Any] = (
             {
                 "xy": (level, 1),

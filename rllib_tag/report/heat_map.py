@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from rllib_tag.errors import ConfigError
+from rllib_tag.errors import ConfigError, reason_of
 from rllib_tag.names import GAME, RETURN_ADVERSARY
 from rllib_tag.report.figures import new_figure
 
@@ -37,7 +37,7 @@ def read_transfer(path: str | os.PathLike[str]) -> list[Row]:
             float(row[VALUE]), row["controller"], [int(row[key]) for key in GAME]
     except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise ConfigError(
-            f"transfer: expected a transfer.csv of `rllib transfer` in {file}, got {error!r}. Transfer again."
+            f"transfer: expected a transfer.csv of `rllib transfer` in {file}, got: {reason_of(error)}. Transfer again."
         ) from error
     if not rows:
         raise ConfigError(f"transfer: expected games in {file}, found none. Transfer again.")

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from rich.table import Table
 
-from rllib_tag.errors import ConfigError, check_choice, check_keys
+from rllib_tag.errors import ConfigError, check_choice, check_keys, reason_of
 from rllib_tag.report.figures import COLOURS, new_figure
 from rllib_tag.results import (
     CUSTOM,
@@ -68,6 +68,10 @@ def read_sweep(folder: str | os.PathLike[str], metric: str | None = None, mode: 
     Raises:
         ConfigError: If there are no trials with results, no such metric, or a file that cannot be read.
     """
+    if not os.path.isdir(folder):
+        raise ConfigError(
+            f"sweep: expected an experiment's folder, got {folder}, which does not exist or is a file. Correct it."
+        )
     said = _experiment(Path(folder))
     mode = mode or said.get("mode", "max")
     check_choice("--mode", mode, get_args(Mode))
@@ -77,7 +81,7 @@ def read_sweep(folder: str | os.PathLike[str], metric: str | None = None, mode: 
             config = flat(json.loads(path.read_text()))
         except (OSError, ValueError, AttributeError) as error:
             raise ConfigError(
-                f"sweep: expected a trial's config in {path}, got {error!r}. Remove this trial."
+                f"sweep: expected a trial's config in {path}, got: {reason_of(error)}. Remove this trial."
             ) from error
         results = [result for file in result_files(path.parent) for result in read_results(file)]
         if results:  # none before the end of a trial's first iteration
@@ -111,7 +115,7 @@ def _experiment(folder: Path) -> dict[str, Any]:
         return json.loads(records[-1].read_text())["experiment"] if records else {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"sweep: expected a record of `rllib train` in {records[-1]}, got {error!r}. Remove it."
+            f"sweep: expected a record of `rllib train` in {records[-1]}, got: {reason_of(error)}. Remove it."
         ) from error
 
 
@@ -138,7 +142,7 @@ def _row(trial: Path, results: list[Result], metric: str) -> dict[str, Any]:
         steps, seconds = env_steps(end), float(end[SECONDS])
     except (ValueError, KeyError) as error:
         raise ConfigError(
-            f"sweep: expected a metric of numbers, got {metric} in {trial} ({error!r}). Choose another."
+            f"sweep: expected a metric of numbers, got {metric} in {trial} ({reason_of(error)}). Choose another."
         ) from error
     return {
         "trial": trial.name,

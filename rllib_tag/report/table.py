@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.table import Table
 
-from rllib_tag.errors import ConfigError
+from rllib_tag.errors import ConfigError, reason_of
 from rllib_tag.names import INFLUENCE, METRICS, RETURN_ADVERSARY, team_return
 
 RETURN_MINUS_TEAM = "return_minus_team"
@@ -31,7 +31,8 @@ def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
         content["summary"], content["episodes"], content["conditions"], content["influence"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"evaluation: expected a summary.json of `rllib evaluate` in {file}, got {error!r}. Evaluate again."
+            f"evaluation: expected a summary.json of `rllib evaluate` in {file}, got: {reason_of(error)}. "
+            "Give the folder that `rllib evaluate` wrote."
         ) from error
     return content
 

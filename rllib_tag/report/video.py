@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 from matplotlib.patches import Circle
 
-from rllib_tag.errors import ConfigError, check_choice
+from rllib_tag.errors import ConfigError, check_choice, reason_of
 from rllib_tag.report.figures import new_figure
 
 CLASS_COLOURS = ("#0072B2", "#D55E00")
@@ -38,7 +38,7 @@ def read_episode(path: str | os.PathLike[str]) -> dict[str, Any]:
         [episode[key] for key in SHOWN]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"episode: expected a file of `rllib rollout` at {path}, got {error!r}. Record it again."
+            f"episode: expected a file of `rllib rollout` at {path}, got: {reason_of(error)}. Record it again."
         ) from error
     return episode
 

@@ -111,8 +111,10 @@ def test_what_cannot_be_reported_is_said(folder: Path) -> None:
         read_sweep(folder, "done")
     with pytest.raises(ConfigError, match=r"--mode: .* got 'best'"):
         read_sweep(folder, mode="best")
-    with pytest.raises(ConfigError, match="expected trials with results in"):
+    with pytest.raises(ConfigError, match=r"expected an experiment's folder, got .*nowhere, which does not exist"):
         read_sweep(folder / "nowhere")
+    with pytest.raises(ConfigError, match="expected trials with results in"):
+        read_sweep(folder / "t3")
     (folder / "t0" / "params.json").write_text("[")
     with pytest.raises(ConfigError, match=r"expected a trial's config in .*t0"):
         read_sweep(folder)
