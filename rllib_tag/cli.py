@@ -320,7 +320,12 @@ def _train(specs: dict[str, dict[str, Any]], options: TrainOptions) -> None:
         ends = train(specs, options, results.show, results.begin)
     has_failed = is_interrupted = False
     for end in ends:
-        if end.status == "TERMINATED":
+        if end.status == "TERMINATED" and not end.is_new:
+            console.print(
+                f"already finished: {end.place.location}; its results are there, and there is nothing to resume. To "
+                "train for longer, start a new run from its checkpoint, with --restore and a larger --stop"
+            )
+        elif end.status == "TERMINATED":
             told = (
                 ""
                 if end.is_recorded
@@ -332,7 +337,12 @@ def _train(specs: dict[str, dict[str, Any]], options: TrainOptions) -> None:
             errors.print(f"error: {end.place.location}: {end.error or 'see the folder'}", style="red")
         else:
             is_interrupted = True
-            console.print(f"interrupted: {end.place.location}; continue with --resume")
+            kept = (
+                "it has no checkpoint yet, so it will start over"
+                if end.checkpoint_steps is None
+                else f"its last checkpoint is at {end.checkpoint_steps:,} steps"
+            )
+            console.print(f"interrupted: {end.place.location}; continue with --resume and the same options; {kept}")
     trials: dict[str, list[Any]] = {}
     for end in ends:
         trials.setdefault(end.place.parent.location, []).append(end)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -67,12 +68,15 @@ def folder(interrupted: Interrupted) -> Path:
 
 def test_an_interrupted_run_goes_on_where_it_was(interrupted: Interrupted) -> None:
     assert interrupted.status == 130, interrupted.first
-    assert "continue with --resume" in interrupted.first[-1]
+    kept = re.search(
+        r"continue with --resume and the same options; its last checkpoint is at ([\d,]+) steps$", interrupted.first[-1]
+    )
     assert "Traceback" not in "".join(interrupted.first)
     resumed = interrupted.resumed
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     begun = int(resumed.stdout.split(" steps")[0].split()[-1].replace(",", ""))
     assert 400 <= begun <= 1400
+    assert begun == int(kept[1].replace(",", "")) + 200
     (trial,) = (interrupted.folder / "results" / "tag_quick").glob("TeamPPO_*")
     steps = [json.loads(line)["timesteps_total"] for line in (trial / "result.json").read_text().splitlines()]
     assert steps[-1] == 1600
@@ -125,7 +129,10 @@ def test_resuming_something_else_is_refused(folder: Path) -> None:
     ]
     done = subprocess.run([RLLIB, *arguments], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 2
-    assert "expected the experiment as it was started, got another stop" in done.stderr
+    assert (
+        "expected the experiment as it was started, got another stop (stop: training_iteration: 9 instead of 8)"
+        in done.stderr
+    )
 
 
 def test_checkpoints_that_cannot_be_used_are_named(folder: Path, tmp_path: Path) -> None:

@@ -42,8 +42,12 @@ class TrainOptions:
         "--checkpoint-score-attr",
         help="Metric that ranks the checkpoints to keep; with the prefix 'min-', lowest first.",
     )
-    restore: str | None = option("--restore", help="Checkpoint or exported weights to start from.")
-    resume: bool = option("--resume", help="Resume an interrupted experiment of the same name.", default=False)
+    restore: str | None = option(
+        "--restore", help="Checkpoint or exported weights to start from; a checkpoint's counters continue."
+    )
+    resume: bool = option(
+        "--resume", help="Resume an interrupted experiment; repeat its file and options.", default=False
+    )
     scheduler: str | None = option("--scheduler", help="Trial scheduler: fifo, asha, median_stopping or pbt.")
     scheduler_config: Mapping[str, Any] | None = option(
         "--scheduler-config", help="The scheduler's arguments as JSON; may include metric and mode.", is_json=True

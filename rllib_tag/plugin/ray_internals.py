@@ -25,12 +25,17 @@ from ray.rllib.execution.rollout_ops import standardize_fields, synchronous_para
 from ray.rllib.models import MODEL_DEFAULTS
 from ray.rllib.policy.policy import Policy, PolicySpec
 from ray.rllib.utils.checkpoints import get_checkpoint_info
-from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED
+from ray.rllib.utils.metrics import (
+    NUM_AGENT_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+)
 from ray.rllib.utils.metrics.learner_info import LEARNER_STATS_KEY, LearnerInfoBuilder
 from ray.train._internal.session import _FutureTrainingResult
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.registry import ENV_CREATOR, RLLIB_MODEL, _global_registry
+from ray.tune.result import TIMESTEPS_TOTAL, TRAINING_ITERATION
 from ray.tune.schedulers import TrialScheduler
 from ray.tune.search.variant_generator import generate_variants
 from ray.util import placement_group_table
@@ -71,6 +76,7 @@ __all__ = [
     "algorithm_defaults",
     "algorithm_names",
     "check_state",
+    "checkpoint_counters",
     "checkpoint_env_steps",
     "checkpoint_policies",
     "env_is_registered",
@@ -78,6 +84,7 @@ __all__ = [
     "evaluation_config",
     "is_cluster",
     "is_waiting",
+    "last_checkpoint_metrics",
     "merged_config",
     "model_is_registered",
     "on_each_runner",
@@ -189,6 +196,27 @@ def checkpoint_env_steps(checkpoint: Path) -> int:
     return int(_state(checkpoint)["counters"][NUM_ENV_STEPS_SAMPLED])
 
 
+def checkpoint_counters(checkpoint: Path, config: AlgorithmConfig) -> dict[str, int]:
+    """Returns what a run restored from an RLlib checkpoint counts on from, by the names in its results.
+
+    RLlib saves the steps and the iteration, and no times: the seconds of a restored run start at 0.
+
+    Args:
+        checkpoint: The checkpoint's folder.
+        config: The config of the run that is restored, which says whether RLlib counts the steps of each agent.
+    """
+    state = _state(checkpoint)
+    of_env, of_agents = (int(state["counters"][name]) for name in (NUM_ENV_STEPS_SAMPLED, NUM_AGENT_STEPS_SAMPLED))
+    total = of_agents if config.count_steps_by == "agent_steps" else of_env
+    return {
+        TRAINING_ITERATION: int(state.get(TRAINING_ITERATION, 0)),
+        TIMESTEPS_TOTAL: total,
+        NUM_ENV_STEPS_SAMPLED_LIFETIME: total,
+        NUM_ENV_STEPS_SAMPLED: of_env,
+        NUM_AGENT_STEPS_SAMPLED: of_agents,
+    }
+
+
 def _state(folder: Path) -> dict[str, Any]:
     """Loads the state of an algorithm, or of a policy, in a checkpoint."""
     with open(get_checkpoint_info(str(folder))["state_file"], "rb") as file:
@@ -217,6 +245,12 @@ def on_each_runner(
 def trial_folder(trial: Trial) -> str:
     """Returns the folder of a trial's results and checkpoints, relative to where Tune stores experiments."""
     return f"{trial.storage.experiment_dir_name}/{trial.storage.trial_dir_name}"
+
+
+def last_checkpoint_metrics(trial: Trial) -> Mapping[str, Any] | None:
+    """Returns the result at which a trial's last checkpoint was written; None if it has none."""
+    kept = trial.run_metadata.checkpoint_manager.latest_checkpoint_result
+    return None if kept is None else kept.metrics
 
 
 def requested_resources(trial: Trial) -> dict[str, float]:

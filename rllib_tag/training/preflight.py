@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,14 +19,16 @@ from rllib_tag.experiment.experiment import Experiment
 from rllib_tag.experiment.team_check import comm_config
 from rllib_tag.experiment.variant import Variant, View
 from rllib_tag.files import as_json
-from rllib_tag.nn.weights import Net
+from rllib_tag.nn.weights import MANIFEST, Net
 from rllib_tag.places import Place
 from rllib_tag.plugin.env_config import read_env_config
-from rllib_tag.plugin.ray_internals import check_state, is_cluster, running_cluster
+from rllib_tag.plugin.ray_internals import check_state, checkpoint_counters, is_cluster, running_cluster
+from rllib_tag.results import flat
 from rllib_tag.training.storage import newest_state
 
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 4.0, 11.0
 CLIENT_PORT = "10001"
+MOST_TOLD = 3  # differing values that a message names
 SETTINGS = b"\x04"
 # How an HTTP/2 connection, which Ray's gRPC uses, begins: the other side answers with its settings.
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
@@ -142,7 +145,7 @@ def check_new(place: Place) -> None:
     if newest_state(place) is not None:
         raise ConfigError(
             f"train: expected a new folder, got {place.location}, which already holds an experiment. Continue it with "
-            "--resume, give another --experiment-name or --storage-path, or remove it."
+            "--resume and the same options, give another --experiment-name or --storage-path, or remove it."
         )
 
 
@@ -168,8 +171,9 @@ def check_resumable(experiment: Experiment) -> None:
     changed = [key for key in sorted({*before, *now} - {"storage_path"}) if before.get(key) != now.get(key)]
     if changed:
         raise ConfigError(
-            f"--resume: expected the experiment as it was started, got another {', '.join(changed)}. Use the same file "
-            "and options, or start a new run from its checkpoint with --restore."
+            f"--resume: expected the experiment as it was started, got another {', '.join(changed)}"
+            f"{_differences(before, now)}. Use the same file and options, or start a new run from its checkpoint with "
+            "--restore."
         )
     try:
         check_state(state.read_text())
@@ -179,6 +183,43 @@ def check_resumable(experiment: Experiment) -> None:
             "Resume with the versions of rllib_tag and Ray that wrote it, or start a new run from its checkpoint with "
             "--restore."
         ) from error
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Returns in which values two specifications differ, as the end of a sentence; empty if in no single value."""
+    old, new = ({key: repr(value) for key, value in flat(spec).items()} for spec in (before, now))
+    keys = [key for key in {**old, **new} if key != "storage_path" and old.get(key) != new.get(key)]
+    told = [
+        f"{key.replace('/', ': ')}: {new.get(key, 'nothing')} instead of {old.get(key, 'nothing')}"
+        for key in keys[:MOST_TOLD]
+    ]
+    told += [f"{len(keys) - MOST_TOLD} more"] if len(keys) > MOST_TOLD else []
+    return f" ({'; '.join(told)})" if told else ""
+
+
+def check_stop(experiment: Experiment, checkpoint: Path) -> None:
+    """Raises if a run that starts from a checkpoint would be over after one iteration.
+
+    The counters of an RLlib checkpoint continue: a run restored at 1,000 steps stops at 3,000 after 2,000 more.
+
+    Args:
+        experiment: The experiment.
+        checkpoint: The checkpoint, or exported weights, which have no counters.
+
+    Raises:
+        ConfigError: If a counter in the checkpoint has already reached a stop criterion.
+    """
+    if (checkpoint / MANIFEST).exists():
+        return
+    for variant in experiment.variants:
+        counters = checkpoint_counters(checkpoint, variant.training.config)
+        for key, limit in experiment.stop.items():
+            if counters.get(key, -math.inf) >= limit:
+                raise ConfigError(
+                    f"{experiment.name}: stop: expected {key} above {counters[key]:,}, the count in {checkpoint} from "
+                    f"which the run continues, got {limit:,}. Set a larger one, such as "
+                    f"--stop '{{\"{key}\": {counters[key] + limit}}}'."
+                )
 
 
 def check_architecture(checkpoint: Path, variants: Iterable[Variant]) -> None:

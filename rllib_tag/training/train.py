@@ -37,6 +37,7 @@ from rllib_tag.plugin.ray_internals import (
     PBT_WARNING,
     CheckpointConfig,
     SchedulerState,
+    last_checkpoint_metrics,
     trial_error,
     trial_folder,
     without_decisions,
@@ -49,6 +50,7 @@ from rllib_tag.training.preflight import (
     check_new,
     check_resources,
     check_resumable,
+    check_stop,
     check_surroundings,
     cluster_address,
 )
@@ -72,6 +74,8 @@ class TrialEnd:
         result: RLlib's last result.
         error: The last line of the error, if there was one.
         is_recorded: Whether it has a file of results, which Tune lets users switch off.
+        is_new: Whether this run trained it; if not, it had ended before the run was resumed.
+        checkpoint_steps: The environment steps at its last checkpoint; None if it has none.
     """
 
     place: Place
@@ -79,6 +83,8 @@ class TrialEnd:
     result: Mapping[str, Any]
     error: str | None
     is_recorded: bool
+    is_new: bool
+    checkpoint_steps: int | None
 
     @property
     def folder(self) -> Path:
@@ -113,6 +119,8 @@ def train(
             check_gpus_here(experiment, options.ray_num_gpus)
         if experiment.restored is not None:
             check_architecture(experiment.restored, experiment.variants)
+            if not options.resume:
+                check_stop(experiment, experiment.restored)
         experiment.place.check_writable()
     _quiet(options.verbose)
     with contextlib.ExitStack() as held:
@@ -208,6 +216,7 @@ def _run(
         state.write_text(without_decisions(state.read_text()))
     algorithm = (FROM_EXPORTED if is_exported else {}).get(spec["run"], spec["run"])
     scheduler, storage = scheduler_of(spec), LateDeletion.at(experiment.storage)
+    watch = Watch(on_result, on_note)
     with logger_callbacks(spec.get("loggers", {})) as loggers:
         analysis = tune.run(
             TeamPPO if reason is None else algorithm,
@@ -219,14 +228,14 @@ def _run(
             search_alg=search_of(spec),
             resume_config=ResumeConfig(errored=ResumeConfig.ResumeType.RESUME) if options.resume else None,
             verbose=3 if options.verbose else 0,
-            callbacks=[Watch(on_result, on_note), SchedulerState(scheduler), *loggers],
+            callbacks=[watch, SchedulerState(scheduler), *loggers],
             storage_path=storage.path,
             storage_filesystem=storage.filesystem,
             raise_on_failed_trial=False,
             **{key: spec[key] for key in ("num_samples", "max_failures", "restore") if key in spec},
         )
     storage.filesystem.handler.delete_left_over((storage / name).path)
-    return [_trial_end(trial, experiment.storage) for trial in analysis.trials]
+    return [_trial_end(trial, experiment.storage, trial.trial_id in watch.reported) for trial in analysis.trials]
 
 
 def _quiet(verbose: int) -> None:
@@ -244,7 +253,7 @@ def _quiet(verbose: int) -> None:
         gymnasium.logger.min_level = gymnasium.logger.ERROR
 
 
-def _trial_end(trial: Trial, storage: Place) -> TrialEnd:
+def _trial_end(trial: Trial, storage: Place, is_new: bool = True) -> TrialEnd:
     result, place = trial.last_result or {}, storage / trial_folder(trial)
     status, error = trial.status, trial_error(trial)
     if status != Trial.ERROR and not result.get("done"):
@@ -260,7 +269,9 @@ def _trial_end(trial: Trial, storage: Place) -> TrialEnd:
                 f"{JSON}: expected {iteration} iterations, found {written}: the others could not be written. "
                 f"Free some space in the results folder, and copy {here} there."
             )
-    return TrialEnd(place, status, result, error, here.exists())
+    kept = last_checkpoint_metrics(trial)
+    is_recorded = here.exists() or JSON in place.files()
+    return TrialEnd(place, status, result, error, is_recorded, is_new, None if kept is None else env_steps(kept))
 
 
 def _last_written(file: Place) -> int:

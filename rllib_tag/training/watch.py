@@ -23,17 +23,22 @@ class Watch(Callback):
     Args:
         on_result: Called with a trial's number and varied values, its result and its stop criteria.
         on_note: Called with what the trials wait for, and with the note in a result.
+
+    Attributes:
+        reported: The ids of the trials that have reported a result in this process.
     """
 
     def __init__(self, on_result: OnResult, on_note: Callable[[str], None]) -> None:
         self._on_result, self._on_note = on_result, on_note
         self._since = time.monotonic()
         self._has_told = False
+        self.reported: set[str] = set()
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
         """Passes a result on, after the note in it."""
+        self.reported.add(trial.trial_id)
         if NOTE in result:
             self._on_note(f"{trial.experiment_tag}: {result[NOTE]}")
         self._on_result(trial.experiment_tag, result, trial.stopping_criterion)

@@ -124,6 +124,16 @@ def test_checkpoints_hold_what_a_team_is_restored_from(trained: TrialEnd) -> Non
     assert ray_internals.checkpoint_env_steps(checkpoint) == trained.result["num_env_steps_sampled"] == 400
 
 
+def test_a_checkpoints_counters_have_the_names_of_the_results(trained: TrialEnd) -> None:
+    (checkpoint,) = trained.folder.glob("checkpoint_*")
+    config = ray_internals.algorithm_defaults("PPO")
+    counters = ray_internals.checkpoint_counters(checkpoint, config)
+    assert len(counters) == 5
+    assert counters == {name: trained.result[name] for name in counters}
+    config.multi_agent(count_steps_by="agent_steps")
+    assert ray_internals.checkpoint_counters(checkpoint, config)["timesteps_total"] == 1600
+
+
 def test_games_get_the_seeds_of_rllibs_default_sampler() -> None:
     game = Mock()
     rollout_worker._update_env_seed_if_necessary(game, 7, 3, 11)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -21,8 +23,11 @@ from small_runs import small
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.options import TrainOptions
+from rllib_tag.places import Place
+from rllib_tag.playing.restore import export
 from rllib_tag.training import preflight
-from rllib_tag.training.preflight import check_resumable, check_surroundings, cluster_address
+from rllib_tag.training.preflight import check_resumable, check_stop, check_surroundings, cluster_address
+from rllib_tag.training.train import TrialEnd, train
 
 
 class Server:
@@ -134,6 +139,57 @@ def test_a_run_of_another_version_is_not_begun_anew(tmp_path: Path) -> None:
             ConfigError, match=r"--resume: expected a state that Tune can read in .*41-44\.json, got \w+Error: "
         ):
             check_resumable(experiment)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"lr": 0.5}, "got another config (config: lr: 0.5 instead of 0.25)."),
+        ({"env_config": {}}, "got another config (config: env_config: num_class_a: nothing instead of 3)."),
+        (
+            {"a": 1, "b": [2], "c": "3", "d": 4, "e": 5},
+            "config: b: [2] instead of nothing; config: c: '3' instead of nothing; 2 more).",
+        ),
+        ({"callbacks": {}}, "got another config. Use the same file"),
+    ],
+)  # fmt: skip
+def test_what_differs_from_the_run_that_is_resumed_is_told(change: dict, told: str, tmp_path: Path) -> None:
+    before = {"config": {"lr": 0.25, "env_config": {"num_class_a": 3}}, "storage_path": "elsewhere"}
+    (tmp_path / "experiment_state-2026-11-25_09-41-44.json").write_text("{}")
+    (tmp_path / "run_2026-11-25_09-41-44.json").write_text(json.dumps({"experiment": before}))
+    spec = {"config": {**before["config"], **change}, "storage_path": "here"}
+    experiment = SimpleNamespace(place=Place.at(tmp_path), spec=spec)
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        check_resumable(experiment)
+
+
+@pytest.mark.parametrize(
+    ("stop", "refused"),
+    [
+        ({"training_iteration": 2}, "training_iteration above 2"),
+        ({"timesteps_total": 400, "training_iteration": 9}, "timesteps_total above 400"),
+        ({"num_env_steps_sampled_lifetime": 3}, "num_env_steps_sampled_lifetime above 400"),
+        ({"num_agent_steps_sampled": 1600}, "num_agent_steps_sampled above 1,600"),
+        ({"timesteps_total": 401, "training_iteration": 3, "time_total_s": 0.001, "return_adversary_mean": -99}, None),
+    ],
+)
+def test_a_stop_that_the_checkpoint_has_reached_is_refused(
+    stop: dict, refused: str | None, trained: TrialEnd, tmp_path: Path
+) -> None:
+    options = TrainOptions(stop=stop, storage_path=str(tmp_path), restore=str(trained.folder))
+    experiments = small("tag_quick")
+    del experiments["tag_quick"]["stop"]
+    (experiment,) = parse_experiments(experiments, options)
+    if refused is None:
+        check_stop(experiment, experiment.restored)
+        return
+    with pytest.raises(
+        ConfigError, match=rf"^tag_quick: stop: expected {refused}, the count in .*checkpoint_.* got \d"
+    ):
+        train(experiments, options, lambda *_: None)
+    assert list(tmp_path.iterdir()) == []
+    export(trained.folder, tmp_path / "weights")  # which have no counters
+    check_stop(experiment, tmp_path / "weights")
 
 
 @pytest.mark.parametrize("folder", ["/proc/none", "/tmp/" + 100 * "x"])
