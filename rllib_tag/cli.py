@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperGroup
 
 from rllib_tag import cli_options as opt
 from rllib_tag.cli_example import example_app
@@ -20,7 +21,20 @@ from rllib_tag.files import check_files, write_files
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
                   help="Train, evaluate and roll out heterogeneous agents that learn to communicate.")  # fmt: skip
-train_app = typer.Typer(invoke_without_command=True, no_args_is_help=True, rich_markup_mode=None,
+
+
+class _TrainGroup(TyperGroup):
+    """`rllib train`, which says so where only the word `file` is missing."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Returns the subcommand that the arguments name."""
+        name = args[0]
+        if name not in self.commands and (name.endswith((".yaml", ".yml")) or os.path.isfile(name)):
+            raise ConfigError(f"train: expected `train file {name}`, got `train {name}`. Add the word `file`.")
+        return super().resolve_command(ctx, args)
+
+
+train_app = typer.Typer(cls=_TrainGroup, invoke_without_command=True, no_args_is_help=True, rich_markup_mode=None,
                         help="Train from an experiment file (`train file F.yaml`), or from options alone.")  # fmt: skip
 app.add_typer(train_app, name="train")
 sweep_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Report on sweeps.")
@@ -112,6 +126,7 @@ def evaluate(
     baselines = (baseline or []) + (yardstick or [])
     others, conditions = _named("--beside", beside or []), messages or []
     team = _restore(checkpoint)
+    team.check_options(overrides)
     played = read_conditions(conditions, team.env_config_for(**overrides))
     with Progress("episodes", episodes * (1 + len(baselines) + len(others) + len(played))) as advance:
         result = run(

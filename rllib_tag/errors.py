@@ -6,8 +6,14 @@ import contextlib
 import dataclasses
 import difflib
 import math
+import os
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
+
+LONG_LIST = 24  # of known keys, which a message leaves out if it is clear which one is meant
+# Code between a user's and the error: this project's own, and what runs games.
+NOT_USERS = ("rllib_tag", "numpy", "torch", "gymnasium", "pettingzoo", "supersuit")
 
 
 class ConfigError(ValueError):
@@ -29,9 +35,16 @@ def check_keys(what: str, given: Iterable[Any], known: Iterable[str], advice: st
     known = sorted(known)
     for key in given:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]!r}? " if near else ""
+            hint = did_you_mean(key, known, cutoff=0.5)
+            if not advice and len(known) > LONG_LIST and did_you_mean(key, known, cutoff=0.8):
+                raise ConfigError(f"{what}: unknown key {key!r}. {hint.rstrip()}")
             raise ConfigError(f"{what}: unknown key {key!r}. {hint}{advice or 'Expected one of: ' + ', '.join(known)}.")
+
+
+def did_you_mean(given: Any, known: Iterable[Any], cutoff: float = 0.6) -> str:
+    """Returns a sentence that names the nearest known value, with a space after it; empty if none is near."""
+    near = difflib.get_close_matches(str(given), list(map(str, known)), n=1, cutoff=cutoff)
+    return f"Did you mean {near[0]!r}? " if near else ""
 
 
 def check_int(what: str, value: Any, minimum: int) -> None:
@@ -59,8 +72,9 @@ def check_choice(what: str, value: Any, choices: Iterable[Any]) -> None:
     """Raises unless `value` is one of `choices`."""
     choices = list(choices)
     if value not in choices:
+        hint = did_you_mean(value, choices)
         raise ConfigError(
-            f"{what}: expected one of {', '.join(map(str, choices))}, got {value!r}. Choose one of these."
+            f"{what}: expected one of {', '.join(map(str, choices))}, got {value!r}. {hint}Choose one of these."
         )
 
 
@@ -80,6 +94,19 @@ def reason_of(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return f"no {error}"
     return str(error).rstrip(".") or type(error).__name__
+
+
+def raised(error: BaseException) -> str:
+    """Returns the type of an exception and what it says, and where in a user's code it was raised, if it was there."""
+    said = str(error).rstrip(".")
+    told = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        module = str(frame.f_globals.get("__name__"))
+        if module.partition(".")[0] not in NOT_USERS or module.startswith("rllib_tag.games."):
+            owner, name = frame.f_locals.get("self"), frame.f_code.co_name
+            method = name if owner is None else f"{type(owner).__name__}.{name}"
+            return f"{told}, raised in {method} ({os.path.relpath(frame.f_code.co_filename)}, line {line})"
+    return told
 
 
 @contextlib.contextmanager

@@ -178,6 +178,26 @@ class _Broken(RescueEnv):
         return observations, rewards, *rest
 
 
+class FactsRaise(Rescue):
+    """Facts by a name that there is not."""
+
+    def facts(self, env: RescueEnv) -> dict[str, np.ndarray]:
+        facts = super().facts(env)
+        return {"places": facts["place"]}
+
+
+class _StepRaises(RescueEnv):
+    def step(self, actions: dict[str, int]) -> Any:
+        np.stack([])
+
+
+class StepRaises(Rescue):
+    """An env that fails in its first step, called by a library."""
+
+    def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:
+        return _StepRaises(self.max_cycles, 0.0)
+
+
 class NotANumber(Rescue):
     """A reward that is not a number."""
 

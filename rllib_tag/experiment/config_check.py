@@ -9,7 +9,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys
+from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys, raised
 from rllib_tag.experiment.sampling import default_sampler_reason
 from rllib_tag.experiment.team_check import check_team
 from rllib_tag.experiment.value_check import check_values
@@ -251,6 +251,4 @@ def _check_mapping(what: str, entry: Any, kind: Any) -> None:
     except ConfigError:
         raise
     except Exception as error:  # a custom mapping may raise anything
-        raise ConfigError(
-            f"{what}: expected a mapping that can be built, got {type(error).__name__}: {error}. Correct it."
-        ) from error
+        raise ConfigError(f"{what}: expected a mapping that can be built, got {raised(error)}. Correct it.") from error

@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 from ray.rllib.policy.policy import Policy
 
-from rllib_tag.errors import ConfigError
+from rllib_tag.errors import ConfigError, raised
 from rllib_tag.nn.weights import Exported
 from rllib_tag.plugin.env_config import groups_of, read_env_config
 from rllib_tag.plugin.mapping import acting_policies
@@ -43,7 +43,7 @@ def read_rllib_checkpoint(folder: Path) -> Exported:
     except Exception as error:  # a custom mapping may raise anything
         raise ConfigError(
             f"checkpoint {folder}: expected a policy for each of {', '.join(groups)} from its policy_mapping_fn, got "
-            f"{type(error).__name__}: {error}. Correct the mapping."
+            f"{raised(error)}. Correct the mapping."
         ) from error
     # Policies that no agent acts by, such as old opponents, are left out.
     nets = {name: net for name, net in nets.items() if name in acting.values()}
@@ -59,7 +59,7 @@ def load_policies(folder: Path) -> dict[str, Policy]:
     try:
         policies = checkpoint_policies(folder, _with_layout)
     except Exception as error:  # a damaged pickle may raise anything
-        raise _incomplete_error(folder, error) from error
+        raise _unreadable_error(folder, error) from error
     if not policies:
         raise ConfigError(f"checkpoint {folder}: expected policies in it, got none. It is incomplete; use another one.")
     return policies
@@ -75,10 +75,19 @@ def _with_layout(space: gym.Space, config: Mapping[str, Any]) -> gym.Space:
     return space
 
 
-def _incomplete_error(folder: Path, error: Exception) -> ConfigError:
+def _unreadable_error(folder: Path, error: Exception) -> ConfigError:
+    """Returns what is wrong: the game of the checkpoint, a module that it needs, or the checkpoint itself."""
+    if isinstance(error, ConfigError):
+        return ConfigError(f"checkpoint {folder}: {error}")
+    if isinstance(error, ModuleNotFoundError):
+        return ConfigError(
+            f"checkpoint {folder}: expected the modules that it needs, got: {error}. Install the package, or put the "
+            "folder of the module on PYTHONPATH; if there is no such module, the checkpoint is damaged or from another "
+            "version."
+        )
     return ConfigError(
-        f"checkpoint {folder}: expected a complete RLlib checkpoint, got {type(error).__name__}: {error}. "
-        "It is truncated, damaged or from another version; use another one."
+        f"checkpoint {folder}: expected a complete RLlib checkpoint, got {type(error).__name__}: "
+        f"{str(error).rstrip('.')}. It is truncated, damaged or from another version; use another one."
     )
 
 
@@ -91,4 +100,4 @@ def _env_steps(folder: Path) -> int | None:
     try:
         return checkpoint_env_steps(folder) or None
     except Exception as error:  # a damaged pickle may raise anything
-        raise _incomplete_error(folder, error) from error
+        raise _unreadable_error(folder, error) from error

@@ -46,8 +46,7 @@ def load_experiments(path: str | os.PathLike[str]) -> Specs:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"experiment file: cannot read {path}: {error}. Check the path.") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        where = " ".join(str(error).split())
-        raise ConfigError(f"experiment file {path}: expected plain YAML, got: {where}. Correct it.") from error
+        raise ConfigError(f"experiment file {path}: expected plain YAML, got: {_said(error)}. Correct it.") from error
     if not isinstance(experiments, dict) or not experiments:
         raise ConfigError(
             f"experiment file {path}: expected a mapping of experiment names, got {experiments!r}. Write one."
@@ -58,6 +57,16 @@ def load_experiments(path: str | os.PathLike[str]) -> Specs:
                 f"experiment file {path}: expected a name and a mapping, got {name!r}: {spec!r}. Write both."
             )
     return experiments
+
+
+def _said(error: Exception) -> str:
+    """Returns what is wrong with a YAML file, on one line, with the line and column."""
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"{error.reason}, at position {error.position}"
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark, context = error.problem_mark, f" {error.context}" if error.context else ""
+    return f"{error.problem}{context}, in line {mark.line + 1}, column {mark.column + 1}"
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):

@@ -9,7 +9,7 @@ from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
-from rllib_tag.errors import ConfigError, under
+from rllib_tag.errors import ConfigError, raised, under
 from rllib_tag.experiment.variant import View, is_comm
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.plugin.env import CommEnv, TagEnv
@@ -134,11 +134,9 @@ def _as_refusal(view: View) -> Iterator[None]:
         except ConfigError:
             raise
         except Exception as error:
-            reason = str(error).rstrip(".")
             what = "wrappers" if view.config.env_config.get("wrappers") else "game"
             raise ConfigError(
-                f"env_config: {what}: expected a game that can be played, got {type(error).__name__}: {reason}. "
-                "Correct it."
+                f"env_config: {what}: expected a game that can be played, got {raised(error)}. Correct it."
             ) from error
 
 
@@ -163,8 +161,7 @@ def _acting(view: View, team: CommEnv) -> dict[str, str]:
         raise
     except Exception as error:  # a custom mapping may raise anything
         raise ConfigError(
-            f"{what}: expected a policy for each of {', '.join(team.possible_agents)}, got {type(error).__name__}: "
-            f"{error}. Correct it."
+            f"{what}: expected a policy for each of {', '.join(team.possible_agents)}, got {raised(error)}. Correct it."
         ) from error
     if unknown and view.config.in_evaluation:
         raise ConfigError(

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rllib_tag.errors import ConfigError, check_choice, check_number
+from rllib_tag.errors import ConfigError, check_choice, check_number, did_you_mean
 from rllib_tag.nn.team import between, reach
 from rllib_tag.playing.games import Games, Rows
 from rllib_tag.plugin.env_config import EnvConfig
@@ -84,7 +84,10 @@ def _read(text: str, config: EnvConfig) -> list[Condition]:
     kind, colon, given = text.partition(":")
     takes_value = {name.partition(":")[0]: ":" in name for name in KINDS}
     if kind not in takes_value or (colon and not takes_value[kind]):
-        raise ConfigError(f"messages: expected one of {', '.join([*KINDS, ALL])}, got {text!r}. Choose one of these.")
+        near = did_you_mean(kind, [*takes_value, ALL]) if kind not in takes_value else ""
+        raise ConfigError(
+            f"messages: expected one of {', '.join([*KINDS, ALL])}, got {text!r}. {near}Choose one of these."
+        )
     if kind == "silence":
         if colon:
             check_choice("messages: silence", given, config.game.team)

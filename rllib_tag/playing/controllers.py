@@ -8,7 +8,7 @@ from functools import partial
 import gymnasium as gym
 import numpy as np
 
-from rllib_tag.errors import check_keys
+from rllib_tag.errors import check_choice
 from rllib_tag.names import BASELINES, RANDOM
 from rllib_tag.playing.channel import Channel
 from rllib_tag.playing.games import Games, rows_of
@@ -59,7 +59,7 @@ def scripted_controller(name: str, config: EnvConfig) -> Controller:
     Raises:
         ConfigError: If there is no such baseline for the game.
     """
-    check_keys("baseline", [name], BASELINES if isinstance(config, TagEnvConfig) else [RANDOM])
+    check_choice("baseline", name, BASELINES if isinstance(config, TagEnvConfig) else [RANDOM])
     return partial(_chase, config, *CHASING[name]) if isinstance(config, TagEnvConfig) else _wander
 
 

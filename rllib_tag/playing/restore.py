@@ -27,7 +27,7 @@ from rllib_tag.nn.weights import (
     save_exported,
 )
 from rllib_tag.places import is_uri, local_copy
-from rllib_tag.plugin.env_config import EnvConfig, TagEnvConfig, groups_of, read_env_config
+from rllib_tag.plugin.env_config import CommEnvConfig, EnvConfig, TagEnvConfig, groups_of, read_env_config
 from rllib_tag.plugin.prey import greedy_actions
 from rllib_tag.world.game import Game
 from rllib_tag.world.layout import MessageLayout
@@ -78,12 +78,31 @@ class TrainedTeam:
         Raises:
             ConfigError: If the team plays another game.
         """
-        config = self.env_config_for(**overrides)
+        # Keys of tag are changed in no other game, which may not have them.
+        config = self.env_config_for(**({} if "game" in self.env_config else overrides))
         if not isinstance(config, TagEnvConfig):
             raise ConfigError(
                 f"{what}: expected a team of tag, got one of {self.env_config['game']}. Use another team."
             )
         return config
+
+    def check_options(self, overrides: Mapping[str, Any]) -> None:
+        """Checks that the game has the keys that the options of a command change.
+
+        Args:
+            overrides: The keys, whose options have the same names.
+
+        Raises:
+            ConfigError: If an option is for tag, and the team plays another game, which does not take the key either.
+        """
+        config = self.env_config_for()
+        if isinstance(config, CommEnvConfig):
+            for key in overrides:
+                if not config.takes(key):
+                    raise ConfigError(
+                        f"--{key.replace('_', '-')}: expected a team of tag, which has this option, got one of "
+                        f"{config.path}. Leave the option out."
+                    )
 
     def check_plays(self, config: EnvConfig, classes: Sequence[str]) -> None:
         """Checks that the team can move the agents of some classes in a game.

@@ -47,7 +47,8 @@ def resolve(what: str, path: Any) -> Any:
         return getattr(importlib.import_module(module), name)
     except Exception as error:  # importing runs a module, which may raise anything
         raise ConfigError(
-            f"{what}: cannot import {path!r} ({error}). Check the spelling and that the package is installed."
+            f"{what}: cannot import {path!r} ({error}). Check the spelling; install the package, or put the folder of "
+            "the module on PYTHONPATH."
         ) from error
 
 

@@ -20,6 +20,7 @@ from rllib_tag.errors import (
     check_int,
     check_number,
     dataclass_from_mapping,
+    raised,
     under,
 )
 from rllib_tag.names import GOOD_POLICIES
@@ -199,11 +200,10 @@ class CommEnvConfig(EnvConfig):
             ) from error
         try:
             _, spaces = self.game.layout, self.game.action_spaces
+        except ConfigError:
+            raise
         except Exception as error:  # a lab's game may raise anything
-            raise ConfigError(
-                f"game: expected one that can be played, got {type(error).__name__}: "
-                f"{str(error).rstrip('.')}. Correct it."
-            ) from error
+            raise ConfigError(f"game: expected one that can be played, got {raised(error)}. Correct it.") from error
         if self.game.others_learn:
             raise ConfigError(
                 "game: expected agents outside the team to act by act_others, got others_learn = True, which only tag "
@@ -229,6 +229,11 @@ class CommEnvConfig(EnvConfig):
         options = {key: value for key, value in mapping.items() if key not in known and key != "game"}
         with under("env_config"):
             return cls(**common, path=mapping["game"], options=options)
+
+    def takes(self, key: str) -> bool:
+        """Whether `from_mapping` takes a key with this game."""
+        common = {field.name for field in dataclasses.fields(EnvConfig)}
+        return key in common or key in inspect.signature(type(self.game)).parameters
 
     def as_mapping(self) -> dict[str, Any]:
         """Returns all keys that `from_mapping` takes, with their values."""

@@ -59,7 +59,9 @@ def wrap(env: ParallelEnv, entries: Sequence[Any]) -> ParallelEnv:
         try:
             wrapped = wrapper(wrapped, **arguments)
         except Exception as error:  # a wrapper's constructor may raise anything
-            raise ConfigError(f"wrappers: {path} rejects {arguments}: {error}. Change its arguments.") from error
+            raise ConfigError(
+                f"wrappers: {path} rejects {arguments}: {str(error).rstrip('.')}. Change its arguments."
+            ) from error
         if not isinstance(wrapped, ParallelEnv):
             raise ConfigError(
                 f"wrappers: expected {path} to return a PettingZoo parallel env, got {type(wrapped)}. Remove it."

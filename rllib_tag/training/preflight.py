@@ -179,9 +179,9 @@ def check_resumable(experiment: Experiment) -> None:
         check_state(state.read_text())
     except Exception as error:  # a pickle of another version may raise anything
         raise ConfigError(
-            f"--resume: expected a state that Tune can read in {state.location}, got {type(error).__name__}: {error}. "
-            "Resume with the versions of rllib_tag and Ray that wrote it, or start a new run from its checkpoint with "
-            "--restore."
+            f"--resume: expected a state that Tune can read in {state.location}, got {type(error).__name__}: "
+            f"{str(error).rstrip('.')}. Resume with the versions of rllib_tag and Ray that wrote it, or start a new "
+            "run from its checkpoint with --restore."
         ) from error
 
 

@@ -308,6 +308,12 @@ def test_a_grid_is_checked_in_every_variant() -> None:
         ("[" * 3000, "expected plain YAML"),
         ("name: &me {x: *me}", "expected plain YAML"),
         ("name: {stop: 1, stop: 2}", "duplicate key 'stop'"),
+        ("name:\n  a: 1\n  a: 2\n", r"got: duplicate key 'a', in line 3, column 3\. Correct it\.$"),
+        (
+            "a:\n  b: [1,\n",
+            r"got: .* but found '<stream end>' while parsing a flow node, in line 3, column 1\. ",
+        ),
+        ("a: \x01", r"got: special characters are not allowed, at position 3\. Correct it\.$"),
     ],
 )
 def test_files_that_are_no_experiments(text: str, message: str, tmp_path: Path) -> None:
@@ -414,6 +420,12 @@ COMMANDS = [
     (["train", "file", "{bad}"], "Did you mean 'gamma'?"),
     (["train", "file", "{quick}", "--stop", "[1]"], "--stop: expected a JSON object"),
     (["train", "file", "{quick}", "--stop", '{{"timesteps": 1}}'], "stop: unknown key 'timesteps'"),
+    (
+        ["train", "file", "{quick}", "--stop", '{{"timesteps_totl": 1}}'],
+        "stop: unknown key 'timesteps_totl'. Did you mean 'timesteps_total'?\n",
+    ),
+    (["train", "{bad}"], "bad.yaml`. Add the word `file`."),
+    (["train", "no_such.yml", "--stop", "{{}}"], "train: expected `train file no_such.yml`, got `train no_such.yml`."),
     (["train", "file", "{quick}", "--storage-path", "/proc/none"], "expected a writable folder"),
     (
         ["train", "file", "{quick}", "--storage-path", "{tmp}/out", "--resume"],

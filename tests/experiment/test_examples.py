@@ -35,7 +35,9 @@ def test_an_unknown_example_is_one_line(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     assert call(monkeypatch, command, "tag_pp") == 2
-    assert "example: expected one of tag_ppo, " in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "example: expected one of tag_ppo, " in said
+    assert "got 'tag_pp'. Did you mean 'tag_ppo'? " in said
 
 
 def test_options_of_run_are_those_of_train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -68,6 +68,13 @@ def test_baselines_may_still_be_called_yardsticks() -> None:
     assert rows == evaluate(team, episodes=1, baselines=["random"]).rows
 
 
+def test_a_baseline_that_does_not_exist_is_said() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^baseline: expected one of random, .* got 'randm'\. Did you mean 'random'\?"
+    ):
+        evaluate(restore(), episodes=1, baselines=["randm"])
+
+
 @pytest.mark.parametrize("changes", TEAMS, ids=str)
 def test_one_checkpoint_plays_other_teams(team: TrainedTeam, changes: dict) -> None:
     result = evaluate(team, episodes=2, **changes)

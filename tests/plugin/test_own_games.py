@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,10 @@ from conftest import EXPERIMENTS
 from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import SampleBatch
 from ray.rllib.utils.pre_checks.env import check_multiagent_environments
+from typer.testing import CliRunner
 
 from rllib_tag import CommEnv, evaluate, restore
+from rllib_tag.cli import app
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.spec import load_experiments
@@ -24,6 +29,7 @@ from rllib_tag.plugin.old_api_stack.runner import RunnerError, TagRunner
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
 from rllib_tag.plugin.old_api_stack.team_policy import unpack
 from rllib_tag.plugin.old_api_stack.team_ppo import NOTE, TeamPPOConfig
+from rllib_tag.training.train import TrialEnd
 from rllib_tag.world.layout import Senses
 
 RESCUE = "labs_games.Rescue"
@@ -116,10 +122,57 @@ def test_it_trains_exports_and_is_evaluated(ray_session: None, tmp_path: Path) -
     }
     assert "return_minus_team" in summary["random"]
     assert {row["policy"] for row in found[0].influence} == set(POLICIES)
-    with pytest.raises(ConfigError, match="baseline: unknown key 'all_chase'"):
+    with pytest.raises(ConfigError, match="baseline: expected one of random, got 'all_chase'"):
         evaluate(team, episodes=2, baselines=["all_chase"])
     with pytest.raises(ConfigError, match=r"which was trained to see .*, got one that shows"):
         evaluate(team, episodes=2, game="labs_games.MoreToSee")
+
+
+def test_a_module_that_cannot_be_imported_is_named_and_the_checkpoint_is_not_blamed(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = build(True)
+    ours.save(str(tmp_path / "checkpoint"))
+    ours.stop()
+    export(tmp_path / "checkpoint", tmp_path / "exported")
+    for option in ("--num-class-a", "--num-good"):
+        error = CliRunner().invoke(app, ["evaluate", str(tmp_path / "exported"), option, "1"]).exception
+        assert isinstance(error, ConfigError)
+        assert str(error) == (
+            f"{option}: expected a team of tag, which has this option, got one of {RESCUE}. Leave the option out."
+        )
+    with pytest.raises(ConfigError, match=r"^rollout: expected a team of tag, got one of labs_games\.Rescue"):
+        restore(tmp_path / "exported").tag_config_for("rollout", num_class_a=2)
+    monkeypatch.setitem(sys.modules, "labs_games", None)  # as if Python did not find it
+    for name in ("checkpoint", "exported"):
+        with pytest.raises(ConfigError, match=r"env_config: game: cannot import 'labs_games\.Rescue'") as found:
+            restore(tmp_path / name).env_config_for()
+        assert str(found.value).endswith("or put the folder of the module on PYTHONPATH.")
+        assert not re.search(r"truncated|damaged|\.\.", str(found.value).replace("...", ""))
+
+
+def test_a_module_that_a_checkpoint_pickles_is_named(trained: TrialEnd, tmp_path: Path) -> None:
+    checkpoint = shutil.copytree(next(trained.folder.glob("checkpoint_*")), tmp_path / "checkpoint")
+    (checkpoint / "policies" / "class_a" / "policy_state.pkl").write_bytes(b"cno_such_lab.models\nNet\n.")
+    with pytest.raises(ConfigError, match=r"the modules that it needs, got: No module named 'no_such_lab'\. Install"):
+        restore(checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("name", "where", "what"),
+    [
+        ("FactsRaise", "FactsRaise.facts", "KeyError: 'place'"),
+        ("StepRaises", "_StepRaises.step", "ValueError: need at least one array to stack"),
+    ],
+)
+def test_an_exception_in_a_game_is_named_with_its_method_file_and_line(name: str, where: str, what: str) -> None:
+    specs = load_experiments(EXPERIMENTS / "games" / "speaker_listener.yaml")
+    config = specs["speaker_listener"]["config"]
+    config["env_config"], config["multiagent"]["policies"] = {"game": f"labs_games.{name}"}, POLICIES
+    with pytest.raises(ConfigError) as found:
+        parse_experiments(specs)
+    place = rf"played, got {what}, raised in {where} \(.*labs_games\.py, line \d+\)\. Correct it\.$"
+    assert re.search(place, str(found.value))
 
 
 def test_whole_episodes_of_unlike_length_are_left_to_rllibs_sampler(ray_session: None) -> None:
