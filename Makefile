@@ -11,7 +11,7 @@ BETWEEN := "ray[rllib,tune]==2.50.1" torch==2.13.0
 .PHONY: help install demo test test-matrix matrix-oldest matrix-between matrix-newest nightly faults check bench scaling study games report format clean
 
 help:
-	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 5 minutes on 2 cores)"
+	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 3 minutes on 2 cores, after installation)"
 	@echo "make test   run all tests"
 	@echo "make test-matrix  run all tests, the slow ones too, with the oldest, the newest and a middle set of versions that setup.cfg allows, in .matrix"
 	@echo "make nightly  read 18,000 changed and generated files, inject faults into real runs, count what they cost (half an hour)"

@@ -270,7 +270,10 @@ def sweep_report(
         str, typer.Option("--out", help="CSV to write; the plot (PNG and SVG) goes next to it.")
     ] = "sweep.csv",
 ) -> None:
-    """Print a sweep's best trials, write one row per trial, and plot the metric over what was varied."""
+    """Print a sweep's best trials, write one row per trial, and plot the metric over what was varied.
+
+    Trials are compared by the metric's mean over each trial's last 5 iterations that have it.
+    """
     from rllib_tag.files import as_csv
     from rllib_tag.places import local_copy
     from rllib_tag.report.figures import IMAGES, image

@@ -6,13 +6,19 @@ import doctest
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import rllib_tag
+from rllib_tag import cli
+from rllib_tag.experiment.experiment import parse_experiments
+from rllib_tag.training.preflight import check_resources
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -39,6 +45,23 @@ def test_the_page_on_own_games_leads_to_a_team_that_has_learned(tmp_path: Path) 
     returns = {name: metrics["return_team"]["mean"] for name, metrics in summary.items()}
     assert returns["team"] > 0.7 * returns["random"]
     assert returns["team"] > 0.8 * returns["cut"]
+
+
+def test_the_readmes_config_without_a_file_runs_on_two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (DOCS.parent / "README.md").read_text()
+    (block,) = (
+        block for block in re.findall(r"^```sh\n(.*?)^```$", readme, flags=re.M | re.S) if "env_config" in block
+    )
+    program, *arguments = shlex.split(block)
+    assert program == "rllib"
+    taken: list[Any] = []
+    monkeypatch.setattr(cli, "_train", lambda *given: taken.append(given))
+    assert CliRunner().invoke(cli.app, arguments).exit_code == 0
+    ((specs, options),) = taken
+    (experiment,) = parse_experiments(specs, options)
+    assert experiment.name == "from_options"
+    assert experiment.default_sampler_reason is None
+    check_resources(experiment.variants[0].resources, {"CPU": 2})
 
 
 @pytest.mark.parametrize("name", sorted({*rllib_tag.__all__} - {"__version__"}))

@@ -159,9 +159,10 @@ def sweep_table(sweep: Sweep, most: int = 10) -> Table:
     count = len(sweep.rows)
     title = f"the best {most} of {count} trials" if count > most else f"{count} trial{'s' if count > 1 else ''}"
     title += f", {unfinished} unfinished" if unfinished else ""
-    table = Table(title=title)
-    for name in (*sweep.varied, "env steps", sweep.metric.rsplit("/", 1)[-1]):
-        table.add_column(name, overflow="fold")
+    name = sweep.metric.rsplit("/", 1)[-1]
+    table = Table(title=title, caption=f"{name}: the mean over each trial's last {LAST} iterations that have it")
+    for column in (*sweep.varied, "env steps", name):
+        table.add_column(column, overflow="fold")
     for row in sweep.rows[:most]:
         steps = f"{row['env_steps']:,}" + ("" if row["finished"] else " (unfinished)")
         values = (row[key] for key in sweep.varied)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import matplotlib.image as mpimg
 import pytest
+from typer.testing import CliRunner
 
+from rllib_tag.cli import app
 from rllib_tag.errors import ConfigError
 from rllib_tag.report.figures import save_figure
-from rllib_tag.report.sweep import draw_sweep, read_sweep, sweep_table
+from rllib_tag.report.sweep import LAST, draw_sweep, read_sweep, sweep_table
 from rllib_tag.results import EPISODE_REWARD, RETURN
 
 
@@ -84,6 +86,9 @@ def test_the_table_and_the_figure_show_every_trial(folder: Path) -> None:
     sweep = read_sweep(folder)
     table = sweep_table(sweep)
     assert (table.row_count, table.title) == (3, "3 trials, 1 unfinished")
+    assert table.caption == "return_adversary_mean: the mean over each trial's last 5 iterations that have it"
+    said = " ".join(CliRunner().invoke(app, ["sweep", "report", "--help"]).output.split())
+    assert f"mean over each trial's last {LAST} iterations" in said
     best = sweep_table(sweep, most=2)
     assert (best.row_count, best.title) == (2, "the best 2 of 3 trials, 1 unfinished")
     png, svg = save_figure(draw_sweep(sweep), folder / "sweep")
