@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from rllib_tag.errors import ConfigError, check_int
+from rllib_tag.errors import ConfigError, check_int, under
 from rllib_tag.files import as_csv, as_json, provenance, write_files
-from rllib_tag.names import team_return
+from rllib_tag.names import TAG, team_return
 from rllib_tag.playing.channel import Channel, Condition, read_conditions
 from rllib_tag.playing.controllers import Controller, scripted_controller, team_controller, with_others
 from rllib_tag.playing.games import Games
@@ -223,7 +223,11 @@ def _parts(
         if name.lower() in taken:
             raise ConfigError(f"beside: expected a name that is still free, got {name!r}. Choose another one.")
         game = {key: value for key, value in config.as_mapping().items() if key not in SENSES}
-        own = read_env_config({**other.env_config, **game})
+        played, trained = game.get("game", TAG), other.env_config.get("game", TAG)
+        if TAG in (played, trained) and played != trained:
+            raise ConfigError(f"beside: {name}: expected a team of {played}, got one of {trained}. Use another team.")
+        with under(f"beside: {name}"):
+            own = read_env_config({**other.env_config, **game})
         other.check_plays(own, classes)
         parts[name] = own, joined(team_controller(other, classes, deterministic))
     for condition in conditions:

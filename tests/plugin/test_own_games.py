@@ -141,6 +141,13 @@ def test_a_module_that_cannot_be_imported_is_named_and_the_checkpoint_is_not_bla
         assert str(error) == (
             f"{option}: expected a team of tag, which has this option, got one of {RESCUE}. Leave the option out."
         )
+    for team, other in (("tag", "own"), ("own", "tag")):
+        teams = {"tag": restore(), "own": restore(tmp_path / "exported")}
+        games = {"tag": "tag", "own": RESCUE}
+        with pytest.raises(
+            ConfigError, match=rf"^beside: x: expected a team of {games[team]}, got one of {games[other]}"
+        ):
+            evaluate(teams[team], episodes=1, beside={"x": teams[other]})
     with pytest.raises(ConfigError, match=r"^rollout: expected a team of tag, got one of labs_games\.Rescue"):
         restore(tmp_path / "exported").tag_config_for("rollout", num_class_a=2)
     monkeypatch.setitem(sys.modules, "labs_games", None)  # as if Python did not find it
