@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import time
+import unittest.mock
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -178,17 +179,29 @@ def scaling(runners: int, nodes: int) -> Metrics:
     }
 
 
+class NoPool(contextlib.nullcontext[Any]):
+    """Stands in for a thread pool and runs everything in this thread, the only one whose operations are counted."""
+
+    def map(self, function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
+        """Calls a function, as `map` does."""
+        return map(function, *arguments)
+
+    def __enter__(self) -> NoPool:
+        return self
+
+
 def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Metrics:
     """Returns the speed of learning, a batch's memory, and GFLOP/s in matrix products against this machine's best."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from rllib_tag.plugin.old_api_stack import team_ppo
+
     trained = algorithm(True, env, model, **{"num_env_runners": 0, "train_batch_size": 6400, **options})
     batch = trained.env_runner.sample()
     memory = sum(part.size_bytes() for part in batch.policy_batches.values())
-    with FlopCounterMode(display=False) as counter:
-        for name, part in batch.policy_batches.items():
-            trained._epochs(trained.get_policy(name), part, np.random.default_rng(0))
+    with FlopCounterMode(display=False) as counter, unittest.mock.patch.object(team_ppo, "ThreadPoolExecutor", NoPool):
+        trained._learn(batch)
     flops = counter.get_total_flops()
     trained._learn(batch)
     times = []

@@ -11,7 +11,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_tag.errors import ConfigError, raised, under
 from rllib_tag.experiment.variant import View, is_comm
-from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.config import ARCHITECTURE, CommConfig
 from rllib_tag.plugin.env import CommEnv, TagEnv
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.mapping import ClassPolicyMapping, acting_policies
@@ -28,6 +28,11 @@ FIXED_MODEL: dict[str, tuple[Any, str]] = {
     "use_lstm": (False, "the model reads histories itself"),
     "use_attention": (False, "the model reads histories itself"),
     "_disable_preprocessor_api": (False, "the model reads the preprocessor's output"),
+}
+# Parts of the model that all class policies can share, and the keys on which these policies must then agree.
+SHARED = {
+    "encoder": [field.name for field in dataclasses.fields(CommConfig) if field.name not in ("critic", "value_scale")],
+    "critic": ["hidden_dim", "precision"],
 }
 
 
@@ -92,11 +97,12 @@ def _check_values(what: str, config: AlgorithmConfig) -> None:
                 raise ConfigError(f"{where}: {key}: expected {value}, got {given[key]!r}: {reason}. Leave it out.")
     if is_comm(config.model["custom_model"]):
         comm = comm_config(what, config)
-        if comm.critic == "shared" and config.num_gpus > 1:
-            raise ConfigError(
-                f"{what}: critic: shared: expected at most one GPU for the learner, got num_gpus: {config.num_gpus}; "
-                "RLlib keeps a copy of the model on each. Set num_gpus: 1 or critic: class."
-            )
+        for part in SHARED:
+            if getattr(comm, part) == "shared" and config.num_gpus > 1:
+                raise ConfigError(
+                    f"{what}: {part}: shared: expected at most one GPU for the learner, got num_gpus: "
+                    f"{config.num_gpus}; RLlib keeps a copy of the model on each. Set num_gpus: 1 or {part}: class."
+                )
 
 
 def try_game(view: View) -> None:
@@ -209,12 +215,15 @@ def _check_training(view: View, team: CommEnv, acting: dict[str, str]) -> None:
         for policy in sorted(of_team)
         if is_comm(view.policies[policy].model["custom_model"])
     }
-    shared = {policy: comm.hidden_dim for policy, comm in models.items() if comm.critic == "shared"}
-    if len(set(shared.values())) > 1:
-        raise ConfigError(
-            f"config: multiagent: policies: critic: shared: expected one hidden_dim, got {shared}: their shared "
-            "critic has one width. Make them equal, or set critic: class."
-        )
+    for part, fields in SHARED.items():
+        sharing = {policy: comm for policy, comm in models.items() if getattr(comm, part) == "shared"}
+        for field in fields:
+            values = {policy: getattr(comm, field) for policy, comm in sharing.items()}
+            if len(set(values.values())) > 1:
+                raise ConfigError(
+                    f"config: multiagent: policies: {part}: shared: expected one {field}, got {values}: these policies "
+                    f"have one {part}. Make them equal, or set {part}: class."
+                )
 
 
 def _check_evaluation(training: View, team: CommEnv, view: View) -> None:
@@ -248,10 +257,10 @@ def _check_evaluation(training: View, team: CommEnv, view: View) -> None:
         if not ours:
             continue
         trained_comm, evaluated_comm = comm_config(what, before), comm_config(what, now)
-        for field in dataclasses.fields(CommConfig):
-            expected, got = getattr(trained_comm, field.name), getattr(evaluated_comm, field.name)
+        for key in ARCHITECTURE:
+            expected, got = getattr(trained_comm, key), getattr(evaluated_comm, key)
             if expected != got:
                 raise ConfigError(
-                    f"{view.what}: model: {field.name}: expected {expected} as in the training of {policy}, whose "
+                    f"{view.what}: model: {key}: expected {expected} as in the training of {policy}, whose "
                     f"weights are evaluated, got {got}. Give all of custom_model_config, or leave it out."
                 )

@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_number, dataclass_from_mapping
+from rllib_tag.nn.precision import Precision
 
 logger = logging.getLogger(__name__)
 Temporal = Literal["transformer", "gru", "none"]
 Sequence = Literal["history", "neighbors"]
 Gnn = Literal["gat", "gatv2", "mean", "none"]
 Critic = Literal["class", "shared", "local"]
+Encoder = Literal["class", "shared"]
+Frame = Literal["receiver", "absolute"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,16 @@ class CommConfig:
             class policies share. `local` is a critic on the actor's own features. Default: `class`.
         value_scale: Factor on the output of the critic's last layer. MPE pays 10 per contact, so values are far
             from 1. Default: 10.
+        encoder: `class` lets each class encode what everybody says with weights of its own. `shared` is one encoder,
+            whose weights all class policies hold, so that what crosses a link in a graph layer is one learned message.
+            Default: `class`.
+        frame: Where a graph layer places what is heard. `absolute` leaves it in absolute coordinates. `receiver`
+            places the sender, and in the first layer what it sees, relative to the receiver before any nonlinearity.
+            Default: `absolute`.
+        message_dim: How many numbers cross a link in a graph layer; None is H. Default: None.
+        precision: The precision of products of H numbers: `float32`, `bfloat16`, or `auto`, which is bfloat16 on
+            devices that are faster at it. Weights, softmax, logits, values and losses stay float32.
+            Default: `float32`.
 
     Raises:
         ConfigError: If a value is invalid.
@@ -56,6 +69,10 @@ class CommConfig:
     relational: bool = False
     critic: Critic = "class"
     value_scale: float = 10.0
+    encoder: Encoder = "class"
+    frame: Frame = "absolute"
+    message_dim: int | None = None
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         if self.gnn == "gcn":
@@ -67,11 +84,18 @@ class CommConfig:
         check_choice("sequence", self.sequence, get_args(Sequence))
         check_choice("gnn", self.gnn, get_args(Gnn))
         check_choice("critic", self.critic, get_args(Critic))
+        check_choice("encoder", self.encoder, get_args(Encoder))
+        check_choice("frame", self.frame, get_args(Frame))
+        check_choice("precision", self.precision, get_args(Precision))
+        if self.message_dim is not None:
+            check_int("message_dim", self.message_dim, 1)
         check_bool("relational", self.relational)
-        if self.relational and self.gnn == "none":
-            raise ConfigError(
-                "relational: expected graph layers, got gnn: none. Set relational: false, or gnn: gat, gatv2 or mean."
-            )
+        if self.gnn == "none":
+            for name, unused in (("relational", False), ("message_dim", None)):
+                if getattr(self, name) != unused:
+                    raise ConfigError(
+                        f"{name}: expected graph layers, got gnn: none. Remove {name}, or set gnn: gat, gatv2 or mean."
+                    )
         check_number("value_scale", self.value_scale, 1e-6, 1e6)
         if self.hidden_dim % 2 or self.hidden_dim % self.num_heads:
             raise ConfigError(
@@ -83,11 +107,20 @@ class CommConfig:
                 f"sequence: neighbors: expected temporal: transformer, got temporal: {self.temporal}. "
                 "Set temporal: transformer or sequence: history."
             )
+        if self.sequence == "neighbors" and self.message_dim is not None:
+            raise ConfigError(
+                f"message_dim: expected sequence: history, got neighbors with message_dim: {self.message_dim}; it "
+                "reads whole tokens of hidden_dim numbers. Remove message_dim, or set sequence: history."
+            )
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> CommConfig:
         """Builds it from a mapping such as parsed YAML; the error for an unknown key names the nearest known one."""
         return dataclass_from_mapping(cls, "custom_model_config", mapping)
+
+
+# The keys that two networks must have in common for one's weights to mean the same in the other.
+ARCHITECTURE = [field.name for field in dataclasses.fields(CommConfig) if field.name != "precision"]
 
 
 @functools.cache  # once per process

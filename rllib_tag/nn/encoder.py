@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,35 +11,35 @@ from torch import Tensor, nn
 
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.entities import EntityEncoder
-from rllib_tag.nn.graph import GraphEncoder
+from rllib_tag.nn.graph import GraphEncoder, Seen, at
 from rllib_tag.nn.team import Observation, between
 from rllib_tag.nn.temporal import GRUReader, TransformerReader, age_encoding, valid_steps, windows
 from rllib_tag.world.layout import MessageLayout, Senses
 
 
-class _Graph(NamedTuple):
-    """A batch of team graphs whose M = R * C * P nodes are P senders in each of C consecutive steps of R sequences.
+class _Teams(NamedTuple):
+    """S = R * C states of teams of N: R sequences of C consecutive ones.
 
     Args:
-        messages: (R, C + T - 1, P, F) of consecutive steps, so that a message is projected once for all its windows
-            of T steps.
-        valid: (R, C, T) which messages of the window that ends at a step arrived and belong to its episode.
-        edges: (2, E) node indices, senders in the first row and receivers in the second.
-        answers: (B,) indices of the nodes whose output is needed.
+        messages: (R, C + T - 1, N, F) of consecutive steps, so that a message is embedded once for all its windows of T
+            steps.
+        valid: (R, C, N or 1, T) which messages of the window that ends at a step arrived and belong to its episode.
+        links: (S, N, N) booleans.
+        answers: The indices of the n agents whose output is needed: (n,), or (S, n) if they differ; None for all.
     """
 
     messages: Tensor
     valid: Tensor
-    edges: Tensor
-    answers: Tensor
+    links: Tensor
+    answers: Tensor | None
 
 
 class CommEncoder(nn.Module):
     """Encodes the messages that reach an agent.
 
     The messages of each class are embedded by that class's own layers. A temporal network reads each sender's tokens,
-    and graph layers pass messages over the links. The receiver's node is the output. Messages that did not arrive are
-    removed before any arithmetic, so neither values nor gradients leak.
+    and graph layers pass messages over the links. The receiver's node is the output. What did not arrive has no link,
+    and so a weight of exactly 0: neither values nor gradients leak.
 
     Args:
         config: The network's configuration.
@@ -49,16 +50,17 @@ class CommEncoder(nn.Module):
         super().__init__()
         self.config, self.senses = config, senses
         hidden, num_classes = config.hidden_dim, len(senses.classes)
-        self.classes = nn.ModuleList(EntityEncoder(own + num_classes, senses.kinds, hidden) for own in senses.own)
+        self.classes = nn.ModuleList(
+            EntityEncoder(own + num_classes, senses.kinds, hidden, config.precision) for own in senses.own
+        )
         node_dim = hidden if config.temporal == "none" else 2 * hidden
         if config.temporal == "transformer":
-            self.temporal: nn.Module = TransformerReader(hidden, config.num_heads, config.num_layers)
+            self.temporal: nn.Module = TransformerReader(hidden, config.num_heads, config.num_layers, config.precision)
         elif config.temporal == "gru":
             self.temporal = GRUReader(hidden, config.num_layers)
         if config.sequence == "neighbors":
             self.own_mark = nn.Parameter(torch.randn(hidden) / hidden**0.5)
-        num_relations = num_classes if config.relational else 1
-        self.graph = GraphEncoder(node_dim, hidden, config.num_heads, config.gnn_layers, config.gnn, num_relations)
+        self.graph = GraphEncoder(node_dim, config, senses)
 
     def forward(self, obs: Observation, layout: MessageLayout) -> Tensor:
         """Encodes B receivers.
@@ -71,8 +73,7 @@ class CommEncoder(nn.Module):
         Returns:
             (B, H), the features of the receivers' nodes.
         """
-        graph, places = self._heard(obs)
-        return self._encode(graph, layout, places)
+        return self._encode(_rows(obs), layout).squeeze(1)
 
     def team(self, obs: Observation, layout: MessageLayout, receivers: Sequence[int]) -> Tensor:
         """Encodes several receivers of the same team states, computing each state only once.
@@ -88,18 +89,12 @@ class CommEncoder(nn.Module):
         Returns:
             (R, C, n, H).
         """
-        messages, links, members = obs["messages"], obs["links"] > 0, list(receivers)
-        R, C, N, _ = links.shape
-        if self.config.gnn == "none":  # nobody else is heard
-            messages, links = messages[:, :, members], links[:, :, members][:, :, :, members]
-            members, N = list(range(len(members))), len(members)
+        messages, links = obs["messages"], obs["links"] > 0
+        R, C = links.shape[:2]
         T = messages.shape[1] - C + 1
-        valid = valid_steps(obs["history"], T)  # (R, C, T)
-        state, receiver, sender = links.flatten(0, 1).nonzero(as_tuple=True)
-        edges = torch.stack([state * N + sender, state * N + receiver])
-        index = torch.arange(R * C * N, device=links.device).view(R, C, N)
-        graph = _Graph(messages, valid, edges, index[..., members].flatten())
-        return self._encode(graph, layout).view(R, C, len(members), -1)
+        valid = valid_steps(obs["history"], T).unsqueeze(2)  # (R, C, 1, T)
+        answers = torch.tensor(list(receivers), device=links.device)
+        return self._encode(_Teams(messages, valid, links.flatten(0, 1), answers), layout).unflatten(0, (R, C))
 
     def shares_states(self, comm_hops: int) -> bool:
         """Whether `team` equals `forward`: no message from within reach of the graph layers is cut off."""
@@ -113,93 +108,109 @@ class CommEncoder(nn.Module):
         Returns:
             (B, L, N, N): entry [b, l, i, j] is the attention of node i to node j in layer l; 0 without a link.
         """
-        graph, (row, place) = self._heard(obs)
-        B, N = obs["self"].shape
-        nodes, classes = self._nodes(graph, layout, (row, place))
-        weights = self.graph.attention(nodes, graph.edges, classes)
-        out = torch.zeros(B, len(weights), N, N, device=nodes.device)
-        sender, receiver = graph.edges
-        for layer, weight in enumerate(weights):
-            out[row[receiver], layer, place[receiver], place[sender]] = weight
-        return out
+        weights: list[Tensor] = []
+        self._encode(_rows(obs)._replace(answers=None), layout, weights)
+        return torch.stack(weights, dim=1) * (obs["links"] > 0).unsqueeze(1)
 
-    def _heard(self, obs: Observation) -> tuple[_Graph, tuple[Tensor, Tensor]]:
-        """Returns what B receivers hear as one graph, and each node's receiver and index in the team: (M,) each."""
-        messages, valid, links = obs["messages"], obs["message_mask"] > 0, obs["links"] > 0
-        B, N, T, _ = messages.shape
-        own = torch.zeros(B, N, dtype=torch.bool, device=messages.device)
-        own[torch.arange(B, device=own.device), obs["self"].argmax(1)] = True
-        # The receiver always hears itself, even in the all-zero rows with which RLlib initializes a policy.
-        now = torch.arange(T, device=messages.device) == T - 1
-        valid = valid | (own.unsqueeze(-1) & now)
-        heard = own if self.config.gnn == "none" else valid[:, :, -1]
-        links = between(links, heard) | torch.diag_embed(heard)
-        node_row, node_place = heard.nonzero(as_tuple=True)
-        index = heard.flatten().cumsum(0).view(B, N) - 1
-        row, receiver, sender = links.nonzero(as_tuple=True)
-        edges = torch.stack([index[row, sender], index[row, receiver]])  # (2, E)
-        said = messages[node_row, node_place].unsqueeze(2)  # (M, T, 1, F)
-        graph = _Graph(said, valid[node_row, node_place].unsqueeze(1), edges, index[own])
-        return graph, (node_row, node_place)
-
-    def _encode(self, graph: _Graph, layout: MessageLayout, places: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """Returns the features of the needed nodes: (B, H)."""
-        nodes, classes = self._nodes(graph, layout, places)
-        return self.graph(nodes, graph.edges, classes, graph.answers)
-
-    def _nodes(
-        self, graph: _Graph, layout: MessageLayout, places: tuple[Tensor, Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
-        """Returns the graph layers' input: each node's current token joined with the temporal output, and its class."""
-        config, messages, valid = self.config, graph.messages, graph.valid
-        C, T = valid.shape[1:]
+    def _encode(self, teams: _Teams, layout: MessageLayout, weights: list[Tensor] | None = None) -> Tensor:
+        """Returns the features of the agents whose output is needed: (S, n, H)."""
+        config = self.config
+        messages, valid, links, answers = teams
+        C, T = valid.shape[1], valid.shape[3]
         if config.temporal == "none" or config.sequence == "neighbors":
             messages = messages[:, T - 1 :]
-        tokens, classes = self._project(messages, layout)
-        nodes, classes = tokens[:, -C:].reshape(-1, config.hidden_dim), classes[:, -C:].flatten()  # (M, H), (M,)
-        if config.temporal == "none":
-            return nodes, classes
+        views = self._views(messages, layout)
+        tokens = torch.cat(
+            [encoder(own, entities) for encoder, (own, entities) in zip(self.classes, views, strict=True)], dim=2
+        ).relu()  # (R, C or C + T - 1, N, H)
+        if config.gnn == "none" and answers is not None:  # nobody else is heard
+            tokens, valid, answers = _among(tokens, answers), _among(valid, answers), None
+        nodes = tokens[:, -C:].flatten(0, 1)
         if config.sequence == "neighbors":
-            assert places is not None
-            read = self._read_neighbors(nodes, graph.edges, places)
-        else:
-            read = self._read_windows(tokens, valid)
-        return torch.cat([nodes, read], dim=-1), classes  # (M, 2H)
+            nodes = torch.cat([nodes, self._read_neighbors(nodes, links)], dim=-1)
+        elif config.temporal != "none":
+            nodes = torch.cat([nodes, self._read_windows(tokens, valid)], dim=-1)
+        seen, start = [], 0
+        for own, entities in views:
+            end = start + own.shape[2]
+            seen.append(Seen(slice(start, end), {kind: each[:, -C:].flatten(0, 1) for kind, each in entities.items()}))
+            start = end
+        positions = messages[:, -C:, :, :2].flatten(0, 1)
+        return self.graph(nodes, links, positions, seen, answers, weights)
+
+    def _views(self, messages: Tensor, layout: MessageLayout) -> list[tuple[Tensor, dict[str, Tensor]]]:
+        """Returns what the agents of each class say: own numbers and class (..., n, d), and entities (..., n, K, D)."""
+        out = []
+        if layout.sizes is None:
+            layout = completed(layout, messages)
+        parts = messages.split(layout.sizes, dim=-2)
+        for part, own_dim, kinds in zip(parts, self.senses.own, layout.sees, strict=True):
+            own = torch.cat([part[..., :own_dim], part[..., layout.one_hot]], dim=-1)
+            entities = {
+                kind: part[..., layout.entities(kind)].unflatten(-1, (layout.counts[kind], self.senses.kinds[kind]))
+                for kind in kinds
+                if layout.counts[kind]
+            }
+            out.append((own, entities))
+        return out
 
     def _read_windows(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Returns the temporal output for every window of the tokens (R, C + T - 1, P, H): (R * C * P, H)."""
-        R, C, T = valid.shape
-        P, H = tokens.shape[2:]
+        """Returns the temporal output for every window of the tokens (R, C + T - 1, N, H): (S, N, H)."""
+        (R, C, _, T), (N, H) = valid.shape, tokens.shape[2:]
         if isinstance(self.temporal, TransformerReader):
-            return self.temporal.over_windows(tokens, valid, age_encoding(T, H, tokens.device))
-        return self.temporal(windows(tokens, T).reshape(-1, T, H), valid.unsqueeze(2).expand(R, C, P, T).reshape(-1, T))
+            read = self.temporal.over_windows(tokens, valid, age_encoding(T, H, tokens.device))
+        else:
+            valid = valid.expand(R, C, N, T).reshape(-1, T)
+            read = self.temporal(windows(tokens, T).reshape(-1, T, H), valid)
+        return read.view(R * C, N, H)
 
-    def _read_neighbors(self, nodes: Tensor, edges: Tensor, places: tuple[Tensor, Tensor]) -> Tensor:
-        """Returns the temporal output over the tokens (M, H) that each node hears, in the team's order: (M, H)."""
-        place = places[1]
-        M, N = len(nodes), int(place.max()) + 1
-        known = torch.zeros(M, N, dtype=torch.bool, device=nodes.device)
-        sender = torch.zeros(M, N, dtype=torch.long, device=nodes.device)
-        known[edges[1], place[edges[0]]] = True
-        sender[edges[1], place[edges[0]]] = edges[0]
-        mark = torch.nn.functional.one_hot(place, N).unsqueeze(-1) * self.own_mark
-        sequence = nodes[sender] * known.unsqueeze(-1) + mark  # (M, N, H)
-        return self.temporal(sequence, known, place)
+    def _read_neighbors(self, nodes: Tensor, links: Tensor) -> Tensor:
+        """Returns the temporal output over the tokens (S, N, H) that each node hears, in order: (S, N, H)."""
+        S, N, H = nodes.shape
+        own = torch.eye(N, device=nodes.device).unsqueeze(-1) * self.own_mark
+        sequence = nodes.unsqueeze(1) * links.unsqueeze(-1) + own  # (S, N, N, H)
+        place = torch.arange(N, device=nodes.device).repeat(S)
+        return self.temporal(sequence.flatten(0, 1), links.flatten(0, 1), place).view(S, N, H)
 
-    def _project(self, messages: Tensor, layout: MessageLayout) -> tuple[Tensor, Tensor]:
-        """Embeds messages (R, S, P, F) by the layers of each sender's class: tokens (R, S, P, H), classes (R, S, P)."""
-        lead, messages = messages.shape[:-1], messages.flatten(0, 2)
-        one_hot = messages[:, layout.one_hot]
-        classes = one_hot.argmax(-1)
-        out = messages.new_empty(len(messages), self.config.hidden_dim)
-        for k, (encoder, own_dim) in enumerate(zip(self.classes, self.senses.own, strict=True)):
-            rows = classes == k
-            of_class = messages[rows]
-            entities: dict[str, tuple[Tensor, Tensor | None]] = {}
-            for kind, dim in self.senses.kinds.items():
-                seen = of_class[:, layout.seen(kind)] > 0
-                if layout.counts[kind] and seen.any():  # an unseen set contributes nothing
-                    values = of_class[:, layout.entities(kind)].unflatten(1, (-1, dim))
-                    entities[kind] = values, None if seen.all() else seen.unsqueeze(1).expand(values.shape[:2])
-            out[rows] = encoder(torch.cat([of_class[:, :own_dim], one_hot[rows]], dim=-1), entities)
-        return out.relu().view(*lead, -1), classes.view(lead)
+
+def _rows(obs: Observation) -> _Teams:
+    """Returns what B receivers hear as the states of B teams."""
+    links, heard = obs["links"] > 0, obs["message_mask"] > 0  # (B, N, N), (B, N, T)
+    N, T = heard.shape[1:]
+    # A receiver always hears itself, even in the all-zero rows with which RLlib initializes a policy. Attention needs
+    # something to attend to, so everybody who did not arrive says zeros to itself.
+    itself = torch.eye(N, dtype=torch.bool, device=links.device)
+    now = torch.arange(T, device=links.device) == T - 1
+    me = obs["self"].argmax(1, keepdim=True)
+    return _Teams(
+        messages=obs["messages"].transpose(1, 2),
+        valid=(heard | now).unsqueeze(1),
+        links=between(links, heard[:, :, -1]) | itself,
+        answers=me,
+    )
+
+
+def _among(values: Tensor, places: Tensor) -> Tensor:
+    """Returns the values (R, C, N or 1, ...) of the agents at places (n,), or (R, n): (R, C, n or 1, ...)."""
+    if values.shape[2] == 1:
+        return values
+    return at(values.transpose(1, 2), places).transpose(1, 2)
+
+
+def completed(layout: MessageLayout, messages: Tensor) -> MessageLayout:
+    """Returns a layout that RLlib saved incompletely, with what messages (..., N, F) say about the classes.
+
+    A sender that nobody hears counts as one of its predecessor's class. Nothing that it says is used.
+    """
+    K, kinds = len(layout.senses.classes), list(layout.senses.kinds)
+    said = messages.flatten(0, -3)
+    classes = said[..., layout.one_hot].amax(0).argmax(1).cummax(0).values  # (N,), class by class
+    sees = torch.stack([said[..., layout.seen(kind)].amax(0) > 0 for kind in kinds], dim=1)  # (N, kinds)
+    return dataclasses.replace(
+        layout,
+        sizes=tuple(torch.bincount(classes, minlength=K).tolist()),
+        sees=tuple(
+            tuple(kind for kind, seen in zip(kinds, sees[classes == k].any(0).tolist(), strict=True) if seen)
+            for k in range(K)
+        ),
+    )

@@ -1,128 +1,280 @@
-"""Graph layers over the links, built on torch-geometric."""
+"""Graph layers over the links of teams."""
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping, Sequence
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GATConv, GATv2Conv, GCNConv
+from torch.nn import functional
 
-from rllib_tag.nn.config import Gnn
+from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.pairs import DensePairs, SparsePairs
+from rllib_tag.nn.precision import Precision, Product
+from rllib_tag.world.layout import Senses
+
+SLOPE = 0.2  # of the LeakyReLU in attention scores, as in torch-geometric
+LARGEST_DENSE = 32  # agents of a team whose layers compute all pairs; in larger teams, only linked ones
+
+
+class Seen(NamedTuple):
+    """What the agents of one class see of S team states, for the first layer to place around each receiver.
+
+    Args:
+        senders: The indices of the class's n agents in the team.
+        entities: For each kind that the class sees, (S, n, K, D).
+    """
+
+    senders: slice
+    entities: Mapping[str, Tensor]
 
 
 class GraphEncoder(nn.Module):
     r"""Message-passing layers, each with a skip connection.
 
     .. math::
-        x \leftarrow \mathrm{ELU}(S x + \mathrm{conv}(x, E))
+        x_i \leftarrow \mathrm{ELU}\bigl(S x_i + \sum_c \mathrm{conv}_c(x_i, \{m_j\}_{j \in c})\bigr)
 
-    `gat` and `gatv2` attend with `num_heads` heads and concatenate their outputs. `mean` averages over a node's
-    incoming links, as `SAGEConv(aggr="mean", root_weight=False)` does. There is no graph convolution (GCN): its
-    symmetric normalization divides by each sender's number of links, which would tell a node about agents beyond its
-    reach. `none` omits the convolution.
-
-    With several relations, a layer has one convolution for the links from each class of senders and adds their outputs.
+    With `relational`, a layer has one convolution for the links from each class c of senders and adds their outputs.
     Attention, or the mean, is taken within a class, so that the weight of one class does not depend on how many agents
-    of another class talk.
+    of another class talk. Otherwise, one convolution hears all classes.
 
     Args:
         in_dim: The number of input features of a node.
-        hidden_dim: H.
-        num_heads: The number of attention heads.
-        num_layers: The number of layers.
-        gnn: The kind of convolution.
-        num_relations: The number of sender classes, each with its own convolution; 1 is one convolution for all.
-            Default: 1.
+        config: The network's configuration.
+        senses: The sizes of what is seen in the game.
 
-    Source: Velickovic et al. 2018; Brody et al. 2022; Hamilton et al. 2017 for the mean; torch_geometric.nn.conv.
-    Relations: Schlichtkrull et al. 2018 for the mean, Busbridge et al. 2019 (within-relation attention).
+    Source: Schlichtkrull et al. 2018 for relations and the mean, Busbridge et al. 2019 (within-relation attention).
     """
 
-    def __init__(
-        self, in_dim: int, hidden_dim: int, num_heads: int, num_layers: int, gnn: Gnn, num_relations: int = 1
-    ) -> None:
+    def __init__(self, in_dim: int, config: CommConfig, senses: Senses) -> None:
         super().__init__()
-        self.gnn, self.num_relations = gnn, num_relations
-        dims = [in_dim] + [hidden_dim] * num_layers
-        self.skips = nn.ModuleList(nn.Linear(before, after) for before, after in pairwise(dims))
+        self.num_relations = len(senses.classes) if config.relational else 1
+        dims = [in_dim] + [config.hidden_dim] * config.gnn_layers
+        self.skips = nn.ModuleList(
+            Product(before, after, precision=config.precision) for before, after in pairwise(dims)
+        )
         self.convs = nn.ModuleList()
-        for before, after in (pair for pair in pairwise(dims) for _ in range(num_relations)):
-            if gnn == "mean":
-                self.convs.append(GCNConv(before, after, add_self_loops=False, normalize=False, bias=False))
-            elif gnn != "none":
-                kind = GATConv if gnn == "gat" else GATv2Conv
-                self.convs.append(kind(before, after // num_heads, heads=num_heads, add_self_loops=False, bias=False))
+        if config.gnn != "none":
+            for layer, before in enumerate(dims[:-1]):
+                kinds = senses.kinds if layer == 0 else {}
+                for _ in range(self.num_relations):
+                    self.convs.append(Convolution(before, config, len(senses.classes) // self.num_relations, kinds))
 
-    def forward(self, nodes: Tensor, edges: Tensor, classes: Tensor, answers: Tensor | None = None) -> Tensor:
-        """Passes messages.
+    def forward(
+        self, nodes: Tensor, links: Tensor, positions: Tensor, seen: Sequence[Seen], answers: Tensor | None = None,
+        weights: list[Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Passes messages in S team states.
 
         Args:
-            nodes: (M, in_dim).
-            edges: (2, E) node indices, senders in the first row and receivers in the second; every node is linked to
-                itself.
-            classes: (M,) the class index of each node; only used with several relations.
-            answers: (P,) indices of the nodes whose output is needed. Default: all.
+            nodes: (S, N, in_dim).
+            links: (S, N, N) booleans, [receiver, sender], true on the diagonal.
+            positions: (S, N, 2).
+            seen: What each class sees.
+            answers: The indices of the n nodes whose output is needed: (n,), or (S, n) if they differ. Default: all.
+            weights: If given, it gets the attention of each layer, averaged over the heads, (S, N, N). The weights of a
+                receiver's links add up to 1. With several relations, the classes that it hears share this equally.
+                Default: None.
 
         Returns:
-            (P, H), or (M, H) for all.
+            (S, n, H).
         """
-        return self._run(nodes, edges, classes, answers, None)
-
-    def attention(self, nodes: Tensor, edges: Tensor, classes: Tensor) -> list[Tensor]:
-        """Returns the attention of each layer on each edge, averaged over the heads: `num_layers` tensors (E,).
-
-        The weights of a receiver's edges add up to 1. With several relations, the classes that it hears share this
-        equally. Layers without attention return the weight of the edge in the mean (`mean`), or nothing (`none`).
-        """
-        weights: list[Tensor] = []
-        self._run(nodes, edges, classes, None, weights)
-        return weights
-
-    def _run(
-        self, nodes: Tensor, edges: Tensor, classes: Tensor, answers: Tensor | None, weights: list[Tensor] | None
-    ) -> Tensor:
+        groups = [(slice(None), seen)] if self.num_relations == 1 else [(part.senders, [part]) for part in seen]
         for i, skip in enumerate(self.skips):
-            asked = answers if i == len(self.skips) - 1 else None
-            out = skip(nodes if asked is None else nodes[asked])
-            if self.gnn != "none":
-                if asked is not None:
-                    is_asked = torch.zeros(len(nodes), dtype=torch.bool, device=nodes.device)
-                    is_asked[asked] = True
-                    edges = edges[:, is_asked[edges[1]]]
-                parts = self._by_relation(edges, classes)
-                shares = []
-                for k, chosen in enumerate(parts):
-                    passed, share = self._pass(self.convs[i * len(parts) + k], nodes, edges[:, chosen])
-                    out = out + (passed if asked is None else passed[asked])
-                    shares.append(share)
-                if weights is not None:
-                    weights.append(_joined(edges[1], parts, shares))
-            nodes = nn.functional.elu(out)
+            last = answers if i == len(self.skips) - 1 else None
+            asking, linked, places = (at(each, last) for each in (nodes, links, positions))
+            out, shares = skip(asking), []
+            for conv, (senders, parts) in zip(self.convs[i * self.num_relations :], groups, strict=False):
+                heard, share = conv(nodes, positions, asking, places, linked, senders, parts)
+                out = out + heard
+                shares.append(share)
+            if weights is not None and shares:
+                joined = torch.cat(shares, dim=-1)
+                weights.append(joined / joined.sum(-1, keepdim=True))
+            nodes = functional.elu(out)
         return nodes
 
-    def _by_relation(self, edges: Tensor, classes: Tensor) -> list[Tensor | slice]:
-        """Returns which edges each convolution of a layer uses."""
-        if self.num_relations == 1:
-            return [slice(None)]
-        sender = classes[edges[0]]
-        return [sender == k for k in range(self.num_relations)]
 
-    def _pass(self, conv: nn.Module, nodes: Tensor, edges: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the output of a convolution (M, H), and the weight of each edge (E,)."""
-        if self.gnn == "mean":
-            degree = torch.zeros(len(nodes), device=nodes.device).index_add_(
-                0, edges[1], torch.ones(edges.shape[1], device=nodes.device)
+class Convolution(nn.Module):
+    r"""What receivers make of the messages of linked senders: attention (`gat`, `gatv2`) or the mean over them.
+
+    With `frame: absolute`, it is torch-geometric's layer on the graph of each team, with the same names of weights:
+    `GATConv`, `GATv2Conv`, or `SAGEConv(aggr="mean", root_weight=False)` for `mean`, without biases, and with no
+    self-loops other than the given ones. There is no graph convolution (GCN): its symmetric normalization divides by
+    each sender's number of links, which would tell a node about agents beyond its reach.
+
+    With `frame: receiver`, a message is placed relative to the receiver before any nonlinearity:
+
+    .. math::
+        e_{ij} = W m_j - U p_i, \qquad m_j = M x_j + P p_j + \sum_k \max_e P_k e_{jk}
+
+    where p are positions, e are the entities of kind k that j sees, and U is the part of P and P_k (through W) that
+    acts on positions, so that placed things count relative to p_i. Then `gat` attends by
+    LeakyReLU(a ReLU(e_ij) + b x_i), `gatv2` by a LeakyReLU(e_ij + R x_i), and the output is
+    V (sum of weight times ReLU(e_ij)).
+
+    Args:
+        in_dim: The number of input features of a node.
+        config: The network's configuration.
+        num_classes: The number of sender classes that it hears.
+        kinds: The size of an entity, by kind, of what the senders see and the layer places; empty in later layers.
+
+    Source: Velickovic et al. 2018; Brody et al. 2022; Hamilton et al. 2017 for the mean.
+    """
+
+    def __init__(self, in_dim: int, config: CommConfig, num_classes: int, kinds: Mapping[str, int]) -> None:
+        super().__init__()
+        self.gnn, self.heads = config.gnn, config.num_heads
+        hidden, heads, precision = config.hidden_dim, config.num_heads, config.precision
+        said = in_dim if config.message_dim is None else config.message_dim
+        width = hidden if config.message_dim is None else config.message_dim
+        self.send = None if config.message_dim is None else _linear(in_dim, said, precision)
+        if self.gnn == "gatv2":
+            self.lin_l, self.lin_r = (_linear(size, hidden, precision) for size in (said, in_dim))
+            self.att = _attention(heads, hidden // heads)
+        else:
+            self.lin = _linear(said, hidden, precision)
+            if self.gnn == "gat":
+                self.att_src, self.att_dst = (_attention(heads, hidden // heads) for _ in range(2))
+        self.frame = config.frame
+        if self.frame == "receiver":
+            self.value = _linear(hidden, hidden, precision)
+            self.placements = nn.ModuleList(Placement(kinds, width) for _ in range(num_classes))
+
+    def forward(
+        self, nodes: Tensor, positions: Tensor, asking: Tensor, places: Tensor, links: Tensor, senders: slice,
+        seen: Sequence[Seen],
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        """Hears.
+
+        Args:
+            nodes: (S, N, in_dim).
+            positions: (S, N, 2).
+            asking: (S, n, in_dim), the nodes of the receivers.
+            places: (S, n, 2), their positions.
+            links: (S, n, N) booleans, [receiver, sender].
+            senders: The m nodes that it hears.
+            seen: What each class of these senders sees.
+
+        Returns:
+            (S, n, H), and the weight of each sender, averaged over the heads, (S, n, m). A receiver that is linked to
+            no sender gets zeros.
+        """
+        messages = self.message(nodes[:, senders], positions, seen)
+        heard = messages if self.send is None else self._lin(messages)  # (S, m, H)
+        links = links[:, :, senders]
+        pairs = DensePairs(links) if links.shape[-1] <= LARGEST_DENSE else SparsePairs(links)
+        if self.frame == "absolute":
+            weights = self._weights(pairs, asking, heard, pairs.of_senders(heard))
+            out = pairs.weigh_senders(weights, self._split(heard)).flatten(2)
+        else:
+            shifts = torch.stack(
+                [self._shift(place, part, places) for place, part in zip(self.placements, seen, strict=True)], dim=2
             )
-            mean = 1 / degree[edges[1]]
-            return conv(nodes, edges, mean), mean
-        passed, (_, alpha) = conv(nodes, edges, return_attention_weights=True)
-        return passed, alpha.mean(-1)
+            placed = pairs.of_senders(heard) - pairs.of_classes(shifts, [_length(part.senders) for part in seen])
+            weights = self._weights(pairs, asking, heard, placed)
+            out = self.value(pairs.weigh(weights, self._split(placed.relu())).flatten(2))
+        return out, pairs.dense(weights.mean(-1))
+
+    def message(self, nodes: Tensor, positions: Tensor, seen: Sequence[Seen]) -> Tensor:
+        """Returns what m senders send over each of their links, given the positions of all: (S, m, message_dim)."""
+        out = (self._lin if self.send is None else self.send)(nodes)
+        if self.frame == "absolute":
+            return out
+        placed = [
+            place(positions[:, part.senders], part.entities) for place, part in zip(self.placements, seen, strict=True)
+        ]
+        return out + torch.cat(placed, dim=1)
+
+    def _shift(self, place: nn.Module, part: Seen, places: Tensor) -> Tensor:
+        """Returns what is taken from what a class of senders says, for receivers at places (S, n, 2): (S, n, H)."""
+        assert isinstance(place, Placement)
+        shift = place.shift(part.entities)
+        return functional.linear(places, shift if self.send is None else self._lin.weight @ shift)
+
+    def _weights(self, pairs: DensePairs | SparsePairs, asking: Tensor, heard: Tensor, placed: Tensor) -> Tensor:
+        """Returns the weight of each sender for each receiver: (..., heads), with the leading axes of pairs."""
+        if self.gnn == "mean":
+            return torch.stack([pairs.even()] * self.heads, dim=-1)
+        if self.gnn == "gatv2":
+            summed = placed + pairs.of_receivers(self.lin_r(asking))
+            scores = (self._split(functional.leaky_relu(summed, SLOPE)) * self.att).sum(-1)
+        else:
+            asks = asking if self.send is None else self.send(asking)
+            asked = functional.linear(asks, (self._split(self.lin.weight.T) * self.att_dst).sum(-1).T)
+            if self.frame == "absolute":
+                said = pairs.of_senders((self._split(heard) * self.att_src).sum(-1))
+            else:
+                said = (self._split(placed.relu()) * self.att_src).sum(-1)
+            scores = functional.leaky_relu(said + pairs.of_receivers(asked), SLOPE)
+        return pairs.normalized(scores)
+
+    @property
+    def _lin(self) -> nn.Linear:
+        return self.lin_l if self.gnn == "gatv2" else self.lin
+
+    def _split(self, values: Tensor) -> Tensor:
+        return values.unflatten(-1, (self.heads, -1))
 
 
-def _joined(receivers: Tensor, parts: list[Tensor | slice], shares: list[Tensor]) -> Tensor:
-    """Joins the edge weights of all parts to (E,), normalized to add up to 1 for each receiver, as in each part."""
-    out = shares[0].new_zeros(len(receivers))
-    for chosen, share in zip(parts, shares, strict=True):
-        out[chosen] = share
-    return out / out.new_zeros(int(receivers.max()) + 1).index_add_(0, receivers, out)[receivers]
+def _length(part: slice) -> int:
+    return part.stop - part.start
+
+
+class Placement(nn.Module):
+    r"""Where a sender and what it sees are.
+
+    .. math::
+        P p + \sum_k \max_e P_k e
+
+    over the kinds k of entities e. Moving everything by a vector adds a linear function of the vector.
+
+    Args:
+        kinds: The size of an entity, by kind.
+        width: The length of the result.
+    """
+
+    def __init__(self, kinds: Mapping[str, int], width: int) -> None:
+        super().__init__()
+        self.own = _linear(2, width)
+        self.entities = nn.ModuleDict({kind: _linear(dim, width) for kind, dim in kinds.items()})
+
+    def forward(self, positions: Tensor, entities: Mapping[str, Tensor]) -> Tensor:
+        """Returns (..., width) for positions (..., 2) and entities by kind, (..., K, D)."""
+        out = self.own(positions)
+        for kind, layer in self.entities.items():
+            if kind in entities:
+                out = out + layer(entities[kind]).amax(-2)
+        return out
+
+    def shift(self, kinds: Container[str]) -> Tensor:
+        """Returns the matrix (width, 2) by which the result moves with everything, given the kinds of entities."""
+        shift: Tensor = self.own.weight
+        for kind, layer in self.entities.items():
+            if kind in kinds:
+                weight = layer.weight
+                assert isinstance(weight, Tensor)
+                shift = shift + weight[:, :2]
+        return shift
+
+
+def at(values: Tensor, places: Tensor | None) -> Tensor:
+    """Returns the values (S, N, ...) at places (n,), or (S, n) if they differ, or all if None: (S, n, ...)."""
+    if places is None:
+        return values
+    if places.ndim == 1:
+        return values[:, places]
+    return values[torch.arange(len(values), device=values.device).unsqueeze(1), places]
+
+
+def _linear(in_dim: int, out_dim: int, precision: Precision = "float32") -> Product:
+    layer = Product(in_dim, out_dim, False, precision)
+    nn.init.xavier_uniform_(layer.weight)
+    return layer
+
+
+def _attention(heads: int, width: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(1, heads, width)))

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.encoder import CommEncoder
 from rllib_tag.nn.entities import EntityEncoder
+from rllib_tag.nn.graph import at
+from rllib_tag.nn.precision import Product
 from rllib_tag.nn.team import Observation
 from rllib_tag.world.layout import MessageLayout, Senses
 from rllib_tag.world.observations import SENSES
@@ -18,12 +20,13 @@ from rllib_tag.world.observations import SENSES
 LOG_STD_RANGE = (-5.0, 2.0)
 
 
-def head(in_dim: int, hidden_dim: int, out_dim: int, gain: float) -> nn.Sequential:
+def head(config: CommConfig, out_dim: int, gain: float) -> nn.Sequential:
     """Returns an MLP with one hidden layer, whose last layer has orthogonal weights with `gain` and bias 0."""
+    hidden_dim = config.hidden_dim
     last = nn.Linear(hidden_dim, out_dim)
     nn.init.orthogonal_(last.weight, gain)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(nn.Linear(in_dim, hidden_dim), nn.ReLU(), last)
+    return nn.Sequential(Product(hidden_dim, hidden_dim, precision=config.precision), nn.ReLU(), last)
 
 
 class CentralCritic(nn.Module):
@@ -38,22 +41,25 @@ class CentralCritic(nn.Module):
         super().__init__()
         hidden = config.hidden_dim
         self.kinds = {**senses.state, "team": senses.state["team"] + len(senses.classes)}
-        self.encoder = EntityEncoder(self.kinds["team"], self.kinds, hidden)
-        self.value = head(hidden, hidden, 1, gain=1.0)
+        self.encoder = EntityEncoder(self.kinds["team"], self.kinds, hidden, config.precision)
+        self.value = head(config, 1, gain=1.0)
 
-    def forward(self, obs: Observation) -> Tensor:
-        """Returns the values (B,) for the agents `self` (B, N), given `team` (B, N, D) and other kinds (B, K, D)."""
-        team, me = obs["team"], obs["self"].argmax(1, keepdim=True)  # (B, N, D), (B, 1)
-        rows = torch.arange(len(team), device=team.device)[:, None]
-        others = torch.arange(team.shape[1] - 1, device=team.device)
-        seen = {**obs, "team": team[rows, others + (others >= me)]}  # (B, N - 1, D)
-        own = team[rows, me].squeeze(1)  # (B, D)
-        return self.value(self.encoder(own, _present(seen, self.kinds)).relu()).squeeze(-1)
+    def forward(self, obs: Observation, agents: Tensor) -> Tensor:
+        """Returns the values (S, n) of S states for n agents.
+
+        Args:
+            obs: `team` (S, N, D) and other kinds (S, K, D).
+            agents: Their indices in the team: (n,), or (S, n) if they differ.
+        """
+        team = obs["team"]
+        others = torch.arange(team.shape[1], device=team.device) != agents.unsqueeze(-1)  # (n, N) or (S, n, N)
+        entities = {kind: values.unsqueeze(1) for kind, values in _present(obs, self.kinds).items()}
+        return self.value(self.encoder(at(team, agents), entities, {"team": others}).relu()).squeeze(-1)
 
 
-def _present(obs: Observation, kinds: Iterable[str]) -> dict[str, tuple[Tensor, None]]:
-    """Returns the observation's entities of the given kinds, as far as there are any; none is masked."""
-    return {kind: (obs[kind], None) for kind in kinds if kind in obs}
+def _present(obs: Observation, kinds: Iterable[str]) -> dict[str, Tensor]:
+    """Returns the observation's entities of the given kinds, as far as there are any."""
+    return {kind: obs[kind] for kind in kinds if kind in obs}
 
 
 class AdversaryNet(nn.Module):
@@ -67,19 +73,20 @@ class AdversaryNet(nn.Module):
         senses: The sizes of what is seen in the game. Default: those of tag.
         critic: The critic to use instead of the network's own (`critic: shared`); None omits it, for acting only.
             Default: `own`.
+        encoder: The encoder to use instead of the network's own (`encoder: shared`). Default: None.
     """
 
     def __init__(
         self, num_outputs: int, config: CommConfig, continuous: bool, senses: Senses = SENSES,
-        critic: CentralCritic | Literal["own"] | None = "own",
+        critic: CentralCritic | Literal["own"] | None = "own", encoder: CommEncoder | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.config, self.continuous, self.num_outputs = config, continuous, num_outputs
-        self.encoder = CommEncoder(config, senses)
-        self.actor = head(config.hidden_dim, config.hidden_dim, num_outputs, gain=0.01)
+        self.encoder = CommEncoder(config, senses) if encoder is None else encoder
+        self.actor = head(config, num_outputs, gain=0.01)
         if critic == "own":
             local = config.critic == "local"
-            made = head(config.hidden_dim, config.hidden_dim, 1, gain=1.0) if local else CentralCritic(config, senses)
+            made = head(config, 1, gain=1.0) if local else CentralCritic(config, senses)
             self.critic: nn.Module | None = made
         else:
             self.critic = critic
@@ -87,12 +94,11 @@ class AdversaryNet(nn.Module):
     def forward(self, obs: Observation, layout: MessageLayout) -> tuple[Tensor, Tensor]:
         """Returns action-distribution inputs (B, num_outputs) and the receivers' features (B, H)."""
         features = self.encoder(obs, layout)
-        return bounded(self.actor(features), self.continuous), features
+        return self.outputs(features), features
 
-    def team(self, obs: Observation, layout: MessageLayout, receivers: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Returns action-distribution inputs (R, C, n, num_outputs) and the features of `CommEncoder.team`."""
-        features = self.encoder.team(obs, layout, receivers)
-        return bounded(self.actor(features), self.continuous), features
+    def outputs(self, features: Tensor) -> Tensor:
+        """Returns action-distribution inputs (..., num_outputs) for receivers' features (..., H)."""
+        return bounded(self.actor(features), self.continuous)
 
     def team_value(self, obs: Observation, receivers: Sequence[int], features: Tensor | None = None) -> Tensor:
         """Returns values (R, C, n) of the critics' state, (R, C, K, D) by kind of entity.
@@ -101,22 +107,19 @@ class AdversaryNet(nn.Module):
         """
         if not isinstance(self.critic, CentralCritic):
             return self.value(obs, features)
-        R, C, N, _ = obs["team"].shape
-        n = len(receivers)
-        rows = {
-            key: obs[key].unsqueeze(2).expand(R, C, n, *obs[key].shape[2:]).flatten(0, 2)
-            for key in self.critic.kinds
-            if key in obs
-        }
-        places = torch.eye(N, device=obs["team"].device)[list(receivers)]
-        rows["self"] = places.expand(R, C, n, N).flatten(0, 2)
-        return self.value(rows, features).view(R, C, n)
+        lead = obs["team"].shape[:2]
+        state = {key: obs[key].flatten(0, 1) for key in self.critic.kinds if key in obs}
+        agents = torch.tensor(list(receivers), device=state["team"].device)
+        return self.critic(state, agents).unflatten(0, lead) * self.config.value_scale
 
     def value(self, obs: Observation, features: Tensor | None) -> Tensor:
         """Returns values (B,) of the global state, or of the actor's features with `critic: local`."""
         assert self.critic is not None
-        value = self.critic(features).squeeze(-1) if self.config.critic == "local" else self.critic(obs)
-        return value * self.config.value_scale
+        if isinstance(self.critic, CentralCritic):
+            value = self.critic(obs, obs["self"].argmax(1, keepdim=True))
+        else:
+            value = self.critic(features)
+        return value.squeeze(-1) * self.config.value_scale
 
 
 class GoodNet(nn.Module):
@@ -132,9 +135,9 @@ class GoodNet(nn.Module):
         super().__init__()
         self.config, self.continuous, self.num_outputs = config, continuous, num_outputs
         hidden = config.hidden_dim
-        self.encoder = EntityEncoder(4, {"adversaries": 2, "good": 4, "landmarks": 2}, hidden)
-        self.actor = head(hidden, hidden, num_outputs, gain=0.01)
-        self.critic: nn.Module | None = head(hidden, hidden, 1, gain=1.0)
+        self.encoder = EntityEncoder(4, {"adversaries": 2, "good": 4, "landmarks": 2}, hidden, config.precision)
+        self.actor = head(config, num_outputs, gain=0.01)
+        self.critic: nn.Module | None = head(config, 1, gain=1.0)
 
     def forward(self, obs: Observation, layout: MessageLayout | None = None) -> tuple[Tensor, Tensor]:
         """Returns action-distribution inputs (B, num_outputs) and features (B, H).

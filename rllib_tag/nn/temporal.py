@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rllib_tag.nn.precision import Precision, Product
 from rllib_tag.nn.window_attention import WindowAttention
 
 
@@ -25,21 +26,24 @@ class TransformerLayer(nn.Module):
     Args:
         hidden_dim: H, a multiple of `num_heads`.
         num_heads: Attention heads.
+        precision: Of the matrix products. Default: `float32`.
 
     Source: Vaswani et al. 2017; Xiong et al. 2020 for the position of the norms; Carion et al. 2020 for positional
     encodings that are added in every layer.
     """
 
-    def __init__(self, hidden_dim: int, num_heads: int) -> None:
+    def __init__(self, hidden_dim: int, num_heads: int, precision: Precision = "float32") -> None:
         super().__init__()
         self.num_heads = num_heads
         self.norm_attention = nn.LayerNorm(hidden_dim)
         self.norm_feedforward = nn.LayerNorm(hidden_dim)
-        self.query = nn.Linear(hidden_dim, hidden_dim)
-        self.key_value = nn.Linear(hidden_dim, 2 * hidden_dim)
-        self.out = nn.Linear(hidden_dim, hidden_dim)
+        self.query = Product(hidden_dim, hidden_dim, precision=precision)
+        self.key_value = Product(hidden_dim, 2 * hidden_dim, precision=precision)
+        self.out = Product(hidden_dim, hidden_dim, precision=precision)
         self.feedforward = nn.Sequential(
-            nn.Linear(hidden_dim, 2 * hidden_dim), nn.ReLU(), nn.Linear(2 * hidden_dim, hidden_dim)
+            Product(hidden_dim, 2 * hidden_dim, precision=precision),
+            nn.ReLU(),
+            Product(2 * hidden_dim, hidden_dim, precision=precision),
         )
 
     def forward(self, tokens: Tensor, valid: Tensor, ages: Tensor | None = None, place: Tensor | None = None) -> Tensor:
@@ -68,7 +72,8 @@ class TransformerLayer(nn.Module):
 
         Args:
             tokens: (R, C + T - 1, N, H) of consecutive steps.
-            valid: (R, C, T) booleans: which tokens are valid in the window that ends at each of the last C steps.
+            valid: (R, C, N or 1, T) booleans: which tokens are valid in the window that ends at each of the last C
+                steps.
             ages: (T, H).
 
         Returns:
@@ -78,13 +83,8 @@ class TransformerLayer(nn.Module):
         normed = self.norm_attention(tokens)
         heads = (self.num_heads, -1)
         query = self.query(normed[:, T - 1 :] + ages[-1]).unflatten(-1, heads)
-        # Keys and values are projected separately, so that their gradients need not be concatenated.
-        weights, biases = self.key_value.weight.chunk(2), self.key_value.bias.chunk(2)
-        projected = [
-            functional.linear(normed, weight, bias).unflatten(-1, heads)
-            for weight, bias in zip(weights, biases, strict=True)
-        ]
-        aged = [functional.linear(ages, weight).unflatten(-1, heads) for weight in weights]
+        projected = [part.unflatten(-1, heads) for part in self.key_value(normed).chunk(2, dim=-1)]
+        aged = [functional.linear(ages, weight).unflatten(-1, heads) for weight in self.key_value.weight.chunk(2)]
         attended = WindowAttention.apply(query, *projected, *aged, valid)
         return self._finish(tokens[:, T - 1 :].reshape(-1, 1, H), attended.reshape(-1, 1, H))
 
@@ -109,11 +109,12 @@ class TransformerReader(nn.Module):
         hidden_dim: H.
         num_heads: The number of attention heads.
         num_layers: The number of layers.
+        precision: Of the matrix products. Default: `float32`.
     """
 
-    def __init__(self, hidden_dim: int, num_heads: int, num_layers: int) -> None:
+    def __init__(self, hidden_dim: int, num_heads: int, num_layers: int, precision: Precision = "float32") -> None:
         super().__init__()
-        self.layers = nn.ModuleList(TransformerLayer(hidden_dim, num_heads) for _ in range(num_layers))
+        self.layers = nn.ModuleList(TransformerLayer(hidden_dim, num_heads, precision) for _ in range(num_layers))
         self.norm = nn.LayerNorm(hidden_dim)
 
     def forward(self, tokens: Tensor, valid: Tensor, place: Tensor, ages: Tensor | None = None) -> Tensor:
@@ -128,7 +129,7 @@ class TransformerReader(nn.Module):
 
         Args:
             tokens: (R, C + T - 1, N, H) of consecutive steps.
-            valid: (R, C, T) booleans.
+            valid: (R, C, N or 1, T) booleans.
             ages: (T, H).
         """
         only = self.layers[0]
@@ -137,7 +138,7 @@ class TransformerReader(nn.Module):
         # With more layers, what the first ones make of a token depends on its window, so windows cannot share it.
         T = len(ages)
         read = windows(tokens, T).flatten(0, 2)  # (M, T, H)
-        valid = valid.unsqueeze(2).expand(-1, -1, tokens.shape[2], -1).reshape(-1, T)
+        valid = valid.expand(-1, -1, tokens.shape[2], -1).reshape(-1, T)
         return self(read, valid, torch.full((len(read),), T - 1, device=tokens.device), ages)
 
 

@@ -33,17 +33,17 @@ class WindowAttention(torch.autograd.Function):
             value: As `key`.
             age_key: (T, heads, d), oldest first.
             age_value: As `age_key`.
-            valid: (R, C, T) booleans; at least one in each window is true.
+            valid: (R, C, N or 1, T) booleans; at least one in each window is true.
 
         Returns:
             (R, C, N, heads, d).
         """
-        C, T = valid.shape[1:]
+        C, T = valid.shape[1], valid.shape[3]
         query = query * query.shape[-1] ** -0.5
         scores = torch.einsum("rcnhd,thd->rcnht", query, age_key)
         for t in range(T):
             scores[..., t] += (query * key[:, t : t + C]).sum(-1)
-        weights = scores.masked_fill(~valid[:, :, None, None], -torch.inf).softmax(-1)  # (R, C, N, heads, T)
+        weights = scores.masked_fill(~valid.unsqueeze(3), -torch.inf).softmax(-1)  # (R, C, N, heads, T)
         out = torch.einsum("rcnht,thd->rcnhd", weights, age_value)
         for t in range(T):
             out.addcmul_(weights[..., t, None], value[:, t : t + C])

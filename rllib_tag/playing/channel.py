@@ -207,7 +207,10 @@ def silenced(rows: Rows, sender: int, comm_hops: int) -> Rows:
 
 
 def swapped(rows: Rows) -> Rows:
-    """Returns rows in which each message that a receiver hears from others is replaced by the next sender's."""
+    """Returns rows in which each message that a receiver hears from others is replaced by the next sender's.
+
+    The messages stay where they are, class by class as the encoder reads them. The links change places instead.
+    """
     M, N = rows["self"].shape
     others = (rows["message_mask"][:, :, -1] > 0) & (rows["self"] == 0)
     places = torch.arange(N)
@@ -217,8 +220,9 @@ def swapped(rows: Rows) -> Rows:
         taken = free & others[:, following]
         source = torch.where(taken, following, source)
         free &= ~taken
-    lines = torch.arange(M)[:, None]
-    return {**rows, "messages": rows["messages"][lines, source], "message_mask": rows["message_mask"][lines, source]}
+    place = source.argsort(1)  # (M, N): where the message of each sender arrives from
+    lines = torch.arange(M)[:, None, None]
+    return {**rows, "links": rows["links"][lines, place.unsqueeze(2), place.unsqueeze(1)]}
 
 
 def mixed(own: Rows, others: Rows) -> Rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
@@ -19,6 +18,7 @@ from rllib_tag.experiment.experiment import Experiment
 from rllib_tag.experiment.team_check import comm_config
 from rllib_tag.experiment.variant import Variant, View
 from rllib_tag.files import as_json
+from rllib_tag.nn.config import ARCHITECTURE
 from rllib_tag.nn.weights import MANIFEST, Net
 from rllib_tag.places import Place
 from rllib_tag.plugin.env_config import read_env_config
@@ -241,11 +241,11 @@ def _check_architecture(view: View, nets: Mapping[str, Net], source: str) -> Non
     env_config = read_env_config(view.config.env_config)
     for name, net in nets.items():
         comm = comm_config(f"config: multiagent: policies: {name}", view.policies[name])
-        for field in dataclasses.fields(comm):
-            trained, asked = getattr(net.config, field.name), getattr(comm, field.name)
+        for key in ARCHITECTURE:
+            trained, asked = getattr(net.config, key), getattr(comm, key)
             if trained != asked:
                 raise ConfigError(
-                    f"{source}: expected the configured architecture of {name} ({field.name}: {asked}), got {trained}. "
+                    f"{source}: expected the configured architecture of {name} ({key}: {asked}), got {trained}. "
                     "Use the custom_model_config that it was trained with."
                 )
         if net.critic is None:

@@ -217,7 +217,12 @@ class Game(abc.ABC):
             {kind: dim for kind, (_, dim) in kinds.items()},
             {kind: values.shape[-1] for kind, values in state.items()},
         )
-        return MessageLayout(senses, {kind: count for kind, (count, _) in kinds.items()})
+        return MessageLayout(
+            senses,
+            {kind: count for kind, (count, _) in kinds.items()},
+            tuple(tuple(view.entities) for view in views.values()),
+            tuple(len(agents) for agents in self.classes.values()),
+        )
 
     @property
     def action_spaces(self) -> Mapping[str, gym.Space]:

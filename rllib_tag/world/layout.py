@@ -83,10 +83,14 @@ class MessageLayout:
     Args:
         senses: The sizes of what is seen in the game.
         counts: The number of entities of each kind in this game.
+        sees: The kinds that each class sees; empty if unknown. Default: unknown.
+        sizes: The number of agents of each class; None if unknown. Default: unknown.
     """
 
     senses: Senses
     counts: Mapping[str, int]
+    sees: tuple[tuple[str, ...], ...] = ()
+    sizes: tuple[int, ...] | None = None
 
     @property
     def width(self) -> int:

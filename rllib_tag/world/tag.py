@@ -75,7 +75,10 @@ class TagGame(Game):
     @cached_property
     def layout(self) -> MessageLayout:
         """The layout of a message: 8 + 2z + 4y numbers for z landmarks and y good agents."""
-        return MessageLayout(SENSES, {"landmarks": self.num_obstacles, "good": self.roster.num_good})
+        roster = self.roster
+        counts = {"landmarks": self.num_obstacles, "good": roster.num_good}
+        sees = tuple(self._sees(name) for name in POLICIES)
+        return MessageLayout(SENSES, counts, sees, (roster.num_class_a, roster.num_class_b))
 
     def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:
         """Creates a new env of mpe2."""
@@ -99,12 +102,15 @@ class TagGame(Game):
             "landmarks": np.array([mark.state.p_pos for mark in world.landmarks]).reshape(-1, 2),
         }
 
+    def _sees(self, name: str) -> tuple[str, ...]:
+        return tuple(SENSES.kinds) if self.full_observation else SEES[name]
+
     def see(self, name: str, observation: np.ndarray, facts: Arrays) -> ClassView:
         """Returns what a class sees, from the (wrapped) MPE observations of its members (..., n, D)."""
         fields = decode(np.asarray(observation, np.float32), self.roster, self.num_obstacles, good=False)
         position = fields.position[..., None, :]
         seen = {}
-        for kind in SENSES.kinds if self.full_observation else SEES[name]:
+        for kind in self._sees(name):
             if kind == "landmarks":
                 seen[kind] = fields.landmarks + position
             else:

@@ -261,6 +261,7 @@ CASES: list[tuple[Change, str]] = [
     (multiagent(policies={"class_a": [None, None, None, {}], "class_b": None}), "class_b: expected [null, null, null,"),
     (multiagent(policies={name: [None, None, None, {"clip_param": 0.1}] for name in ("class_a", "class_b")}), ""),
     (lambda spec: (model(critic="shared")(spec), config(num_gpus=2)(spec)), "critic: shared: expected at most one GPU"),
+    (lambda spec: (model(encoder="shared")(spec), config(num_gpus=2)(spec)), "encoder: shared: expected at most one"),
     (model(critic="shared"), ""),
     (
         config(

@@ -70,6 +70,7 @@ def both(*changes: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, An
     return lambda config: [change(config) for change in changes]
 
 
+SPEC_NET = SPECS["tag_quick"]["config"]["model"]["custom_model_config"]
 TINY = {"custom_model_config": {"hidden_dim": 32}}
 CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     # What a policy says of its own
@@ -90,6 +91,14 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
             lambda c: c["model"]["custom_model_config"].update(critic="shared"),
         ),
         "critic: shared: expected one hidden_dim, got {'class_a': 32, 'class_b': 64}",
+    ),
+    (
+        "tag_quick",
+        both(
+            own(model={"custom_model_config": {**SPEC_NET, "gnn": "gatv2", "encoder": "shared"}}),
+            lambda c: c["model"]["custom_model_config"].update(encoder="shared"),
+        ),
+        "encoder: shared: expected one gnn, got {'class_a': 'gatv2', 'class_b': 'gat'}",
     ),
     # Who acts by what
     ("tag_quick", both(mapped("OnePolicy"), lambda c: c["multiagent"].update(policies=["class_a"])), ""),

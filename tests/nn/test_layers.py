@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
+from torch_geometric.nn import GATConv, GATv2Conv, SAGEConv
 
+from rllib_tag.nn import graph, precision
+from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.entities import EntityEncoder
-from rllib_tag.nn.graph import GraphEncoder
+from rllib_tag.nn.graph import Convolution, GraphEncoder, Seen, at
+from rllib_tag.nn.precision import Product
 from rllib_tag.nn.temporal import GRUReader, TransformerLayer, TransformerReader, age_encoding
+from rllib_tag.world.layout import Senses
 
 
 def torch_layer(ours: TransformerLayer, hidden: int, heads: int) -> nn.TransformerEncoderLayer:
@@ -52,89 +60,186 @@ def test_gru_is_torchs_own_on_full_histories_and_skips_the_missing() -> None:
     torch.testing.assert_close(reader(tokens, late), theirs(tokens[:, 2:])[0][:, -1])
 
 
-def dense_gat(
-    x: torch.Tensor, linked: torch.Tensor, conv: nn.Module, heads: int, v2: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attention over a full matrix, one head and one pair at a time: the result, and the heads' mean weights."""
-    out, weights = [], []
-    width = conv.out_channels
-    for h in range(heads):
-        rows = slice(h * width, (h + 1) * width)
-        if v2:
-            source, target = conv.lin_l(x)[:, rows], conv.lin_r(x)[:, rows]
-            score = nn.functional.leaky_relu(target[:, None] + source[None], 0.2) @ conv.att[0, h]
-        else:
-            source = target = conv.lin(x)[:, rows]
-            score = nn.functional.leaky_relu(
-                (target @ conv.att_dst[0, h])[:, None] + (source @ conv.att_src[0, h])[None], 0.2
-            )
-        weight = score.masked_fill(~linked, -torch.inf).softmax(-1).nan_to_num()  # nobody is heard: nothing
-        out.append(weight @ source)
-        weights.append(weight)
-    return torch.cat(out, dim=-1), torch.stack(weights).mean(0)
+SENSES = Senses(("a", "b", "c"), (2, 2, 2), {"marks": 2, "prey": 4}, {"team": 2})
+SIZES = (2, 0, 3)  # of the classes
 
 
-@pytest.mark.parametrize("num_relations", [1, 2, 3])
+def teams(in_dim: int, heard: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[Seen]]:
+    """Nodes, links, positions and what is seen in 7 states of teams of five, some of whom hear nobody of one class."""
+    S, N = 7, sum(SIZES)
+    links = torch.rand(S, N, N) < 0.4
+    links[:3, :, 2:] = False
+    seen = [
+        Seen(slice(0, 2), {"marks": torch.randn(S, 2, 3, 2)}),
+        Seen(slice(2, 2), {}),
+        Seen(slice(2, 5), {"prey": torch.randn(S, 3, 2, 4), "marks": torch.randn(S, 3, 3, 2)}),
+    ]
+    return torch.randn(S, N, in_dim), links | torch.eye(N, dtype=torch.bool), torch.randn(S, N, 2), seen
+
+
+def geometric(conv: Convolution, in_dim: int, hidden: int, heads: int) -> nn.Module:
+    """The layer of torch-geometric with the weights of one of ours."""
+    if conv.gnn == "mean":
+        theirs: nn.Module = SAGEConv(in_dim, hidden, aggr="mean", root_weight=False, bias=False)
+        theirs.lin_l.load_state_dict(conv.lin.state_dict())
+        return theirs
+    kind = {"gat": GATConv, "gatv2": GATv2Conv}[conv.gnn]
+    theirs = kind(in_dim, hidden // heads, heads=heads, add_self_loops=False, bias=False)
+    theirs.load_state_dict(conv.state_dict())
+    return theirs
+
+
+@pytest.mark.parametrize("largest_dense", [1000, 0], ids=["dense", "sparse"])
+@pytest.mark.parametrize("relational", [False, True])
 @pytest.mark.parametrize("gnn", ["gat", "gatv2", "mean", "none"])
-def test_graph_layers_equal_dense_ones(gnn: str, num_relations: int) -> None:
-    M, D, H, heads = 11, 7, 12, 2
-    encoder = GraphEncoder(D, H, heads, 2, gnn, num_relations)
-    nodes, classes = torch.randn(M, D), torch.arange(M) % 3 % num_relations
-    linked = torch.rand(M, M) < 0.3
-    linked[:5, classes == num_relations - 1] = False  # some hear nobody of one class
-    linked |= torch.eye(M, dtype=torch.bool)
-    relations = [linked & (classes == k) for k in range(num_relations)]
-    classes_heard = sum(heard.any(1).int() for heard in relations)
-    expected, attention = nodes, []
+def test_graph_layers_are_torch_geometrics(gnn: str, relational: bool, largest_dense: int, monkeypatch: Any) -> None:
+    monkeypatch.setattr(graph, "LARGEST_DENSE", largest_dense)
+    D, H, heads = 7, 12, 2
+    config = CommConfig(hidden_dim=H, num_heads=heads, gnn=gnn, relational=relational and gnn != "none")
+    encoder = GraphEncoder(D, config, SENSES)
+    nodes, links, positions, seen = teams(D)
+    weights: list[torch.Tensor] = []
+    out = encoder(nodes, links, positions, seen, weights=weights)
+    state, receiver, sender = links.nonzero(as_tuple=True)
+    edges = torch.stack([state * 5 + sender, state * 5 + receiver])
+    classes = torch.tensor([0, 0, 2, 2, 2])[sender]
+    expected = nodes.flatten(0, 1)
     for i, skip in enumerate(encoder.skips):
-        passed, given = skip(expected), torch.zeros(M, M)
-        for k, heard in enumerate(relations if gnn != "none" else []):
-            conv = encoder.convs[i * len(relations) + k]
+        following, shares = skip(expected), torch.zeros(len(state))
+        for k in range(3 if relational else 1) if gnn != "none" else ():
+            of_class = classes == k if relational else torch.ones_like(classes, dtype=torch.bool)
+            conv = geometric(encoder.convs[i * encoder.num_relations + k], [D, H][i], H, heads)
             if gnn == "mean":
-                weights = heard / heard.sum(1, keepdim=True).clamp(min=1)
-                result = weights @ conv.lin(expected)
+                following = following + conv(expected, edges[:, of_class])
             else:
-                result, weights = dense_gat(expected, heard, conv, heads, gnn == "gatv2")
-            passed, given = passed + result, given + weights
-        expected = nn.functional.elu(passed)
-        attention.append(given / classes_heard[:, None])
-    receivers, senders = linked.nonzero(as_tuple=True)
-    edges = torch.stack([senders, receivers])
-    torch.testing.assert_close(encoder(nodes, edges, classes), expected, rtol=1e-4, atol=1e-5)
-    if gnn != "none":
-        for found, given in zip(encoder.attention(nodes, edges, classes), attention, strict=True):
-            torch.testing.assert_close(found, given[receivers, senders], rtol=1e-4, atol=1e-5)
+                heard, (_, attention) = conv(expected, edges[:, of_class], return_attention_weights=True)
+                following = following + heard
+                shares[of_class] = attention.mean(-1)
+        expected = nn.functional.elu(following)
+        if gnn in ("gat", "gatv2"):
+            total = torch.zeros(35).index_add_(0, edges[1], shares)
+            found = weights[i][state, receiver, sender]
+            torch.testing.assert_close(found, shares / total[edges[1]], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(out.flatten(0, 1), expected, rtol=1e-4, atol=1e-5)
+    for answers in (torch.tensor([3, 1]), torch.randint(5, (7, 2))):
+        only = encoder(nodes, links, positions, seen, answers)
+        torch.testing.assert_close(only, at(out, answers), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("largest_dense", [1000, 0], ids=["dense", "sparse"])
+@pytest.mark.parametrize("message_dim", [None, 5])
+@pytest.mark.parametrize("relational", [False, True])
+@pytest.mark.parametrize("gnn", ["gat", "gatv2", "mean"])
+def test_what_is_heard_stands_relative_to_the_receiver(
+    gnn: str, relational: bool, message_dim: int | None, largest_dense: int, monkeypatch: Any
+) -> None:
+    """Against the plain form: one receiver at a time, with everything moved to where it stands."""
+    monkeypatch.setattr(graph, "LARGEST_DENSE", largest_dense)
+    config = CommConfig(
+        hidden_dim=12, num_heads=2, gnn=gnn, relational=relational, message_dim=message_dim, frame="receiver"
+    )
+    encoder = GraphEncoder(7, config, SENSES)
+    nodes, links, positions, seen = teams(7)
+    expected = nodes
+    for i, skip in enumerate(encoder.skips):
+        out = skip(expected)
+        convs = encoder.convs[i * encoder.num_relations : (i + 1) * encoder.num_relations]
+        for s, r in itertools.product(range(7), range(5)):
+            for k, conv in enumerate(convs):
+                group = [seen[k]] if relational else seen
+                out[s, r] = out[s, r] + plainly_heard(conv, expected[s], links[s, r], positions[s], group, s, r)
+        expected = nn.functional.elu(out)
+    torch.testing.assert_close(encoder(nodes, links, positions, seen), expected, rtol=1e-4, atol=1e-5)
+
+
+def plainly_heard(
+    conv: Convolution,
+    nodes: torch.Tensor,
+    linked: torch.Tensor,
+    positions: torch.Tensor,
+    seen: list[Seen],
+    s: int,
+    r: int,
+) -> torch.Tensor:
+    read, pairs, asked = conv.lin_l if conv.gnn == "gatv2" else conv.lin, [], nodes[r]
+    for part, place in zip(seen, conv.placements, strict=True):
+        for n, j in enumerate(range(part.senders.start, part.senders.stop)):
+            near = {kind: values[s, n].clone() for kind, values in part.entities.items()}
+            for entities in near.values():
+                entities[:, :2] -= positions[r]
+            said = place(positions[j] - positions[r], near) + (read if conv.send is None else conv.send)(nodes[j])
+            if linked[j]:
+                pairs.append(said if conv.send is None else read(said))
+    if not pairs:
+        return torch.zeros(12)
+    heard = torch.stack(pairs).unflatten(-1, (2, 6))  # (linked, heads, H / heads)
+    if conv.gnn == "mean":
+        weights = torch.full(heard.shape[:2], 1 / len(heard))
+    elif conv.gnn == "gatv2":
+        scores = nn.functional.leaky_relu(heard + conv.lin_r(asked).view(2, 6), 0.2) * conv.att[0]
+        weights = scores.sum(-1).softmax(0)
+    else:
+        own = read(asked if conv.send is None else conv.send(asked)).view(2, 6)
+        scores = (heard.relu() * conv.att_src[0]).sum(-1) + (own * conv.att_dst[0]).sum(-1)
+        weights = nn.functional.leaky_relu(scores, 0.2).softmax(0)
+    return conv.value((weights.unsqueeze(-1) * heard.relu()).sum(0).flatten())
 
 
 def test_what_a_class_says_weighs_the_same_however_many_of_the_other_talk() -> None:
-    nodes, classes = torch.randn(5, 7).double(), torch.tensor([0, 1, 0, 0, 0])
+    nodes, positions = torch.randn(1, 5, 7).double(), torch.zeros(1, 5, 2).double()
+    seen = [Seen(slice(0, 1), {}), Seen(slice(1, 2), {}), Seen(slice(2, 5), {})]
 
     def says(encoder: GraphEncoder, senders: list[int]) -> torch.Tensor:
-        """What node 1, the only one of class B, adds to what node 0 hears of others, before the nonlinearity."""
+        """What node 1, the only one of its class, adds to what node 0 hears of others, before the nonlinearity."""
 
         def heard(senders: list[int]) -> torch.Tensor:
-            out = encoder(nodes, torch.tensor([senders, [0] * len(senders)]), classes)[0]
+            links = torch.eye(5, dtype=torch.bool).unsqueeze(0)
+            links[0, 0] = torch.isin(torch.arange(5), torch.tensor(senders))
+            out = encoder(nodes, links, positions, seen)[0, 0]
             return torch.where(out > 0, out, out.log1p())  # undoes the ELU
 
         return heard([*senders, 1]) - heard(senders)
 
-    for num_relations in (1, 2):
-        encoder = GraphEncoder(7, 12, 2, 1, "gat", num_relations).double()
-        assert torch.allclose(says(encoder, [0]), says(encoder, [0, 2, 3, 4])) == (num_relations == 2)
+    for relational in (False, True):
+        config = CommConfig(hidden_dim=12, gnn_layers=1, relational=relational)
+        encoder = GraphEncoder(7, config, SENSES).double()
+        assert torch.allclose(says(encoder, [0]), says(encoder, [0, 2, 3, 4])) == relational
+
+
+def test_products_in_bfloat16_follow_the_weights_and_keep_float32_outside() -> None:
+    """Also without gradients, and after the update of a fused optimizer, which leaves a weight's version as it was."""
+    layer = Product(64, 32, precision="bfloat16")
+    values = torch.randn(5, 64, requires_grad=True)
+    for _ in range(2):
+        with torch.no_grad():
+            acted = layer(values)
+        out = layer(values)
+        assert acted.dtype == out.dtype == layer.weight.dtype == torch.float32
+        torch.testing.assert_close(acted, out, rtol=0, atol=0)
+        exact = nn.functional.linear(values, layer.weight, layer.bias)
+        torch.testing.assert_close(out, exact, rtol=0, atol=0.03)
+        assert not torch.equal(out, exact)
+        layer.zero_grad()
+        out.square().sum().backward()
+        assert layer.weight.grad.dtype == values.grad.dtype == torch.float32
+        torch.optim.Adam(layer.parameters(), lr=0.1, fused=True).step()
+
+
+def test_the_faster_precision_is_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    values, layer = torch.randn(5, 64), Product(64, 32, precision="auto")
+    for faster in (True, False):
+        monkeypatch.setattr(precision, "bfloat16_is_faster", lambda device, faster=faster: faster)
+        exact = nn.functional.linear(values, layer.weight, layer.bias)
+        assert torch.equal(layer(values), exact) is not faster
 
 
 def test_entities_are_a_set() -> None:
     encoder = EntityEncoder(3, {"marks": 2, "prey": 5}, 7)
     own, marks, prey = torch.randn(11, 3), torch.randn(11, 4, 2), torch.randn(11, 3, 5)
-    counts = torch.rand(11, 3) < 0.5
-    out = encoder(own, {"marks": (marks, None), "prey": (prey, counts)})
+    out = encoder(own, {"marks": marks, "prey": prey})
     assert out.shape == (11, 7)
-    flipped = encoder(own, {"marks": (marks.flip(1), None), "prey": (prey.flip(1), counts.flip(1))})
-    torch.testing.assert_close(flipped, out)
-    noisy = torch.where(counts.unsqueeze(-1), prey, torch.randn_like(prey))
-    torch.testing.assert_close(encoder(own, {"marks": (marks, None), "prey": (noisy, counts)}), out)
-    none = encoder(own, {"prey": (prey, torch.zeros_like(counts)), "marks": (marks[:, :0], None)})
-    torch.testing.assert_close(none, encoder.own(own))
+    torch.testing.assert_close(encoder(own, {"marks": marks.flip(1), "prey": prey.flip(1)}), out)
+    torch.testing.assert_close(encoder(own, {"marks": marks[:, :0]}), encoder.own(own))
 
 
 def test_entities_are_seen_from_where_the_observer_is() -> None:
@@ -144,7 +249,7 @@ def test_entities_are_seen_from_where_the_observer_is() -> None:
     placed = torch.cat([prey[..., :2] - own[:, None, :2], prey], dim=-1)
     seen = encoder.entity["prey"](placed).relu().amax(1)
     expected = encoder.own(own) + encoder.pooled["prey"](seen)
-    out = encoder(own, {"prey": (prey, None)})
+    out = encoder(own, {"prey": prey})
     torch.testing.assert_close(out, expected)
     for ours, plain in zip(
         torch.autograd.grad(out.square().sum(), list(encoder.parameters())),

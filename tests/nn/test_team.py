@@ -14,7 +14,7 @@ from rllib_tag.nn.temporal import TransformerReader, age_encoding, windows
 from rllib_tag.nn.window_attention import WindowAttention
 from rllib_tag.plugin.env_config import TagEnvConfig
 
-LAYOUT = TagEnvConfig().game.layout
+LAYOUT = TagEnvConfig(num_class_a=3, num_class_b=2).game.layout
 SHARED = [
     CommConfig(hidden_dim=28, num_heads=2, **options)
     for options in (
@@ -29,6 +29,8 @@ SHARED = [
         {"gnn": "none"},
         {"gnn_layers": 1},
         {"critic": "local"},
+        {"frame": "receiver", "relational": True, "message_dim": 6},
+        {"frame": "receiver", "gnn": "gatv2"},
     )
 ]
 
@@ -67,7 +69,8 @@ def test_one_encoding_serves_all_receivers(config: CommConfig, receivers: tuple[
     assert not (obs["links"].all())
     network = net(config)
     assert network.encoder.shares_states(comm_hops=2)
-    outputs, features = network.team(obs, LAYOUT, receivers)
+    features = network.encoder.team(obs, LAYOUT, receivers)
+    outputs = network.outputs(features)
     values = network.team_value(obs, receivers, features)
     assert outputs.shape == (3, 7, len(receivers), 5)
     assert values.shape == (3, 7, len(receivers))
@@ -94,7 +97,7 @@ def test_a_shared_state_leaks_nothing(config: CommConfig) -> None:
     network, receiver = net(config).eval(), 1
     arrived = receiver_rows(obs, [receiver], comm_hops=2)["message_mask"].view(3, 7, 5, 3)
     messages = obs["messages"].requires_grad_()
-    outputs, _ = network.team({**obs, "messages": messages}, LAYOUT, (0, receiver, 3))
+    outputs = network.outputs(network.encoder.team({**obs, "messages": messages}, LAYOUT, (0, receiver, 3)))
     unheard = 0
     for row in range(3):
         for step in range(7):
@@ -119,22 +122,23 @@ def test_cut_off_messages_would_be_heard_in_a_shared_state() -> None:
     """Why `shares_states` is needed: with one hop and two layers, sharing would leak."""
     obs = stretches({"num_class_a": 3, "num_class_b": 2, "comm_range": 0.7, "history_length": 3}, steps=7)
     network = net(CommConfig(hidden_dim=28))
-    shared, _ = network.team(obs, LAYOUT, (0, 1))
+    shared = network.outputs(network.encoder.team(obs, LAYOUT, (0, 1)))
     alone, _ = network(receiver_rows(obs, (0, 1), comm_hops=1), LAYOUT)
     assert (shared.flatten(0, 2) - alone).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("senders", [1, 2])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
-def test_windows_of_a_stretch_are_read_as_single_histories(num_layers: int) -> None:
+def test_windows_of_a_stretch_are_read_as_single_histories(num_layers: int, senders: int) -> None:
     R, C, N, T, H = 3, 5, 2, 7, 12
     reader = TransformerReader(H, 2, num_layers).double()
     tokens = torch.randn(R, C + T - 1, N, H, dtype=torch.double, requires_grad=True)
-    valid = torch.arange(T - 1, -1, -1) < torch.randint(1, T + 1, (R, C)).unsqueeze(-1)
+    valid = torch.arange(T - 1, -1, -1) < torch.randint(1, T + 1, (R, C, senders, 1))
     ages = age_encoding(T, H, tokens.device).double()
     read = windows(tokens, T)
     assert read.shape == (R, C, N, T, H)
     M = R * C * N
-    rows = valid.unsqueeze(2).expand(R, C, N, T).reshape(M, T)
+    rows = valid.expand(R, C, N, T).reshape(M, T)
     expected = reader(read.view(M, T, H), rows, torch.full((M,), T - 1), ages)
     out = reader.over_windows(tokens, valid, ages)
     torch.testing.assert_close(out, expected)
@@ -147,12 +151,13 @@ def test_windows_of_a_stretch_are_read_as_single_histories(num_layers: int) -> N
         torch.testing.assert_close(ours, plain)
 
 
-def test_window_attention_is_torchs_own() -> None:
+@pytest.mark.parametrize("senders", [1, 3])
+def test_window_attention_is_torchs_own(senders: int) -> None:
     R, C, N, T, heads, d = 2, 5, 3, 4, 2, 7
     query = torch.randn(R, C, N, heads, d, dtype=torch.double, requires_grad=True)
     key, value = (torch.randn(R, C + T - 1, N, heads, d, dtype=torch.double, requires_grad=True) for _ in range(2))
     age_key, age_value = (torch.randn(T, heads, d, dtype=torch.double, requires_grad=True) for _ in range(2))
-    valid = torch.rand(R, C, T) < 0.5
+    valid = torch.rand(R, C, senders, T) < 0.5
     valid[..., -1] = True
     out = WindowAttention.apply(query, key, value, age_key, age_value, valid)
     rows = [
@@ -160,7 +165,7 @@ def test_window_attention_is_torchs_own() -> None:
         for steps, ages in ((key, age_key), (value, age_value))
     ]
     keys, values = (row.flatten(0, 2).transpose(1, 2) for row in rows)  # (M, heads, T, d)
-    mask = valid.unsqueeze(2).expand(R, C, N, T).reshape(-1, 1, 1, T)
+    mask = valid.expand(R, C, N, T).reshape(-1, 1, 1, T)
     expected = functional.scaled_dot_product_attention(query.reshape(-1, heads, 1, d), keys, values, attn_mask=mask)
     torch.testing.assert_close(out.reshape(-1, heads, d), expected.squeeze(2))
     torch.autograd.gradcheck(WindowAttention.apply, (query, key, value, age_key, age_value, valid))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import gymnasium as gym
 import torch
@@ -12,14 +13,16 @@ from torch import Tensor, nn
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.encoder import CommEncoder
 from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
 from rllib_tag.plugin.ray_internals import worker_being_built
 from rllib_tag.plugin.spaces import message_layout
 from rllib_tag.world.finite import first_not_finite
 from rllib_tag.world.layout import MessageLayout, Senses
 
-# The critics of `critic: shared`, by worker and by model name.
-_shared_critics: weakref.WeakKeyDictionary[Any, dict[str, SharedCritic]] = weakref.WeakKeyDictionary()
+# What all class policies of a worker share (`encoder: shared`, `critic: shared`), by worker, class and model name.
+_shared: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], nn.Module]] = weakref.WeakKeyDictionary()
+Part = TypeVar("Part", bound=nn.Module)
 
 
 class CommModel(TorchModelV2, nn.Module):
@@ -64,7 +67,11 @@ class CommModel(TorchModelV2, nn.Module):
         if "messages" in original.spaces:
             self.layout = message_layout(original)
             senses = self.layout.senses
-            shared = {"critic": _shared_critic(config, senses, name)} if config.critic == "shared" else {}
+            shared: dict[str, Any] = {}
+            if config.encoder == "shared":
+                shared["encoder"] = _of_worker(SharedEncoder, config, senses, name)
+            if config.critic == "shared":
+                shared["critic"] = _of_worker(SharedCritic, config, senses, name)
             self.net = AdversaryNet(num_outputs, config, continuous, senses, **shared)
         else:
             self.net = GoodNet(num_outputs, config, continuous)
@@ -98,26 +105,35 @@ class CommModel(TorchModelV2, nn.Module):
         return policy_loss
 
 
-class SharedCritic(CentralCritic):
-    """A critic that all class policies of one worker share.
+class _Shared:
+    """What all class policies of one worker share.
 
-    RLlib copies a model before it moves it to a GPU; the copies still share this critic.
+    RLlib copies a model before it moves it to a GPU; the copies still share it.
     """
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> SharedCritic:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return self
 
 
-def _shared_critic(config: CommConfig, senses: Senses, name: str) -> SharedCritic:
-    """Returns the critic of the worker under construction; without one, as in `restore`, a policy gets its own critic.
+class SharedEncoder(_Shared, CommEncoder):
+    """The encoder of `encoder: shared`."""
 
-    Algorithms such as APPO give each policy a second model, whose weights lag behind. These models share another
-    critic, because writing to it must not change the critic that is being trained.
+
+class SharedCritic(_Shared, CentralCritic):
+    """The critic of `critic: shared`."""
+
+
+def _of_worker(part: Callable[[CommConfig, Senses], Part], config: CommConfig, senses: Senses, name: str) -> Part:
+    """Returns the shared part of the worker under construction; without one, as in `restore`, a policy gets its own.
+
+    Algorithms such as APPO give each policy a second model, whose weights lag behind. These models share another part,
+    because writing to it must not change the one that is being trained.
     """
     worker = worker_being_built()
     if worker is None:
-        return SharedCritic(config, senses)
-    critics = _shared_critics.setdefault(worker, {})
-    if name not in critics:
-        critics[name] = SharedCritic(config, senses)
-    return critics[name]
+        return part(config, senses)
+    parts = _shared.setdefault(worker, {})
+    key = part.__name__, name
+    if key not in parts:
+        parts[key] = part(config, senses)
+    return parts[key]  # type: ignore[return-value]

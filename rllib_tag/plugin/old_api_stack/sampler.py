@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch.utils import deterministic
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.old_api_stack.runner import TagRunner
-from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy
+from rllib_tag.plugin.old_api_stack.team_policy import Observed, TeamPolicy, sharing
 from rllib_tag.plugin.ray_internals import RolloutMetrics, sub_environment_seed
 from rllib_tag.world.history import num_valid
 from rllib_tag.world.team_games import TeamView
@@ -135,7 +135,7 @@ class BatchedSampler(TagRunner):
         if len(running):
             view, recent = self._games.view, self._games.history.sent[:-1]
             fragment.cuts.append(_Cut(num_steps - 1, running, np.zeros(len(running), bool), recent, view))
-        batches = {name: self._batch(name, fragment) for name in self._places}
+        batches = {name: part for names in self._sharing() for name, part in self._batches(names, fragment).items()}
         return TeamBatch(batches, num_steps * self._games.num_games)
 
     def get_metrics(self) -> list[RolloutMetrics]:
@@ -181,9 +181,14 @@ class BatchedSampler(TagRunner):
         games = self._games
         view, recent = games.view, games.history.sent[:-1]
         actions: dict[str, np.ndarray] = {}
-        for name, places in self._places.items():
-            policy: TeamPolicy = self.policy_map[name]
-            chosen, logp, inputs = policy.act(self._observation(name, [view], recent, stretch=1))
+        observed = (
+            each
+            for names in self._sharing()
+            for each in self._features(names, self._observation(self._places_of(names), [view], recent, stretch=1))
+        )
+        for name, obs in observed:
+            policy, places = self.policy_map[name], self._places[name]
+            chosen, logp, inputs = policy.act(obs)
             fragment.add(name, actions=chosen, action_logp=logp, action_dist_inputs=inputs)
             if self.config.normalize_actions:
                 chosen = unsquash_action(chosen, policy.action_space_struct)
@@ -216,12 +221,31 @@ class BatchedSampler(TagRunner):
             )
             self._returns[game] = 0
 
+    def _sharing(self) -> list[list[str]]:
+        return sharing({name: self.policy_map[name] for name in self._places})
+
+    def _places_of(self, names: Sequence[str]) -> list[int]:
+        return [place for name in names for place in self._places[name]]
+
+    def _features(self, names: Sequence[str], obs: dict[str, np.ndarray]) -> Iterator[tuple[str, Observed]]:
+        """Yields what each policy acts on: the observations, or if policies share an encoder, its output for them."""
+        if len(names) == 1:
+            yield names[0], obs
+            return
+        with torch.no_grad():
+            features = self.policy_map[names[0]].features(obs)
+        start = 0
+        for name in names:
+            own = slice(start, start + len(self._places[name]))
+            start = own.stop
+            yield name, {"features": features[:, :, own], "receivers": obs["receivers"][:, own]}
+
     def _observation(
-        self, name: str, views: Sequence[TeamView], recent: Sequence[np.ndarray], stretch: int,
+        self, places: Sequence[int], views: Sequence[TeamView], recent: Sequence[np.ndarray], stretch: int,
         games: np.ndarray | slice = slice(None),
     ) -> dict[str, np.ndarray]:  # fmt: skip
-        """Returns a policy's observations of consecutive steps in rows as `_rows` does: (B * rows, stretch, ...)."""
-        if self._games.agents[self._places[name][0]] not in self._games.game.team:
+        """Returns observations of consecutive steps in rows as `_rows` does: (B * rows, stretch, ...)."""
+        if self._games.agents[places[0]] not in self._games.game.team:
             return {key: _rows([view.others[key][games] for view in views], stretch) for key in views[0].others}
         T = self._games.history.length
         out = {kind: _rows([view.state[kind][games] for view in views], stretch) for kind in views[0].state}
@@ -232,19 +256,46 @@ class BatchedSampler(TagRunner):
         messages = said[:, starts[:, None] + np.arange(stretch + T - 1)]  # (B, rows, stretch + T - 1, N, F)
         out["messages"] = messages.reshape(-1, *messages.shape[2:])
         out["history"] = _rows([num_valid(view.ages[games], T) for view in views], stretch)
-        out["receivers"] = np.tile(np.array(self._places[name]), (len(out["messages"]), 1))
+        out["receivers"] = np.tile(np.array(places), (len(out["messages"]), 1))
         return out
 
-    def _batch(self, name: str, fragment: _Fragment) -> SampleBatch:
+    def _batches(self, names: Sequence[str], fragment: _Fragment) -> dict[str, SampleBatch]:
+        """Returns a fragment's batches for policies that share an encoder.
+
+        Only the first policy's batch has what the encoder reads and the critics' state.
+        """
+        places = self._places_of(names)
+        obs = self._observation(places, fragment.views, fragment.recent, self._stretch)
+        ends = [self._observation(places, [cut.view], cut.recent, stretch=1, games=cut.games) for cut in fragment.cuts]
+        out, start = {}, 0
+        for name in names:
+            own = slice(start, start + len(self._places[name]))
+            start = own.stop
+            mine = _for_receivers(obs, own)
+            columns = self._columns(name, fragment, mine, [_for_receivers(each, own) for each in ends])
+            kept = mine if name == names[0] else {"receivers": mine["receivers"]}
+            out[name] = SampleBatch({SampleBatch.OBS: kept, **columns})
+        return out
+
+    def _columns(
+        self, name: str, fragment: _Fragment, obs: Observed, ends: Sequence[Observed]
+    ) -> dict[str, np.ndarray]:
+        """Returns all columns of a policy's batch but the observations.
+
+        Args:
+            name: The policy.
+            fragment: What was played.
+            obs: The policy's observations of it.
+            ends: Those at the end of each cut's trajectories.
+        """
         policy: TeamPolicy = self.policy_map[name]
         num_steps, places, stretch = len(fragment.views), self._places[name], self._stretch
-        obs = self._observation(name, fragment.views, fragment.recent, stretch)
         B, n = self._games.num_games, len(places)
         values = policy.values(obs).reshape(B, num_steps, n)
         following = np.concatenate([values[:, 1:], np.zeros_like(values[:, :1])], axis=1)
         is_cut = np.zeros((B, num_steps), bool)
-        for cut in fragment.cuts:
-            after = policy.values(self._observation(name, [cut.view], cut.recent, stretch=1, games=cut.games))[:, 0]
+        for cut, end in zip(fragment.cuts, ends, strict=True):
+            after = policy.values(end)[:, 0]
             following[cut.games, cut.step] = np.where(cut.terminated[:, None], 0, after)
             is_cut[cut.games, cut.step] = True
         rewards = np.stack(fragment.rewards, axis=1)[:, :, places].astype(np.float32)  # (B, steps, n)
@@ -259,7 +310,12 @@ class BatchedSampler(TagRunner):
             (Postprocessing.VALUE_TARGETS, advantages + values),
         ):
             columns[key] = array.reshape(-1, stretch, n)
-        return SampleBatch({SampleBatch.OBS: obs, **columns})
+        return columns
+
+
+def _for_receivers(obs: dict[str, np.ndarray], which: slice) -> dict[str, np.ndarray]:
+    """Returns observations of teams for some of their receivers; of other agents, as they are."""
+    return {**obs, "receivers": obs["receivers"][:, which]} if "receivers" in obs else obs
 
 
 @dataclasses.dataclass(frozen=True)

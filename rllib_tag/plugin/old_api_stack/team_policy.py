@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from rllib_tag.nn.network import AdversaryNet, GoodNet
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.env_config import EnvConfig
 
-Arrays = Mapping[str, np.ndarray]
+Observed = Mapping[str, Any]  # arrays or tensors
 # The columns that have a number or a vector for each agent of a row.
 PER_AGENT = (
     SampleBatch.ACTIONS, SampleBatch.ACTION_LOGP, SampleBatch.ACTION_DIST_INPUTS, SampleBatch.VF_PREDS,
@@ -30,9 +30,10 @@ class TeamPolicy(PPOTorchPolicy):
     """RLlib's PPO policy, which also accepts rows that contain a stretch of C steps of one game for its n agents.
 
     The `obs` of such a row is a mapping. For adversaries, it is the input of `CommEncoder.team`, with `links` packed by
-    `numpy.packbits`, and `receivers` (n,), the indices of the policy's agents in the team. For good agents, it has
-    `TagEnv`'s keys with leading axes (C, n). All other columns have leading axes (C, n). The loss is PPO's own over all
-    R * C * n agent steps; a team state is encoded only once for all of them. Ordinary RLlib batches work as usual.
+    `numpy.packbits`, and `receivers` (n,), the indices of the policy's agents in the team; or, in place of what the
+    encoder reads, its output `features` (C, n, H). For good agents, it has `TagEnv`'s keys with leading axes (C, n).
+    All other columns have leading axes (C, n). The loss is PPO's own over all R * C * n agent steps; a team state is
+    encoded only once for all of them. Ordinary RLlib batches work as usual.
     """
 
     config: dict[str, Any]
@@ -66,7 +67,7 @@ class TeamPolicy(PPOTorchPolicy):
             )
         return info
 
-    def act(self, obs: Arrays) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def act(self, obs: Observed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Chooses actions in B games by RLlib's own exploration.
 
         Args:
@@ -85,11 +86,11 @@ class TeamPolicy(PPOTorchPolicy):
                 action_distribution=self.dist_class(outputs, self.model), timestep=timestep, explore=explore
             )
         self.global_timestep += len(outputs)
-        B = len(next(iter(obs.values())))
+        B = len(obs["receivers" if "receivers" in obs else "own"])
         actions, logp, outputs = (value.unflatten(0, (B, -1)).cpu() for value in (actions, logp, outputs))
         return actions.numpy(), logp.numpy(), outputs.numpy()
 
-    def values(self, obs: Arrays) -> np.ndarray:
+    def values(self, obs: Observed) -> np.ndarray:
         """Returns values (R, C, n)."""
         self._set_eval()
         net, lead = self.model.net, obs["team" if "team" in obs else "own"].shape[:2]
@@ -100,24 +101,55 @@ class TeamPolicy(PPOTorchPolicy):
             features = None if central else self._encode(tensors)[1]
             return self._critic_values(net, tensors, features).cpu().numpy().reshape(*lead, -1)
 
+    def features(self, obs: Observed) -> Tensor:
+        """Returns the encoder's output for the receivers of the observations: (R, C, n, H)."""
+        encoder, layout, tensors = self.model.net.encoder, self.model.layout, self._tensors(obs)
+        receivers, (R, C) = tensors["receivers"][0].tolist(), tensors["history"].shape
+        tensors["links"] = unpack(tensors["links"], tensors["messages"].shape[2])
+        if encoder.shares_states(self._comm_hops):
+            return encoder.team(tensors, layout, receivers)
+        rows = receiver_rows(tensors, receivers, self._comm_hops)
+        return encoder(rows, layout).view(R, C, len(receivers), -1)
+
+    def update_encoder(self, gradients: Sequence[Tensor]) -> None:
+        """Updates the encoder's weights, and nothing else.
+
+        Args:
+            gradients: The gradient of each of its weights.
+
+        Raises:
+            FloatingPointError: If a gradient is not finite.
+        """
+        self.clear_gradients()
+        for weight, gradient in zip(self.model.net.encoder.parameters(), gradients, strict=True):
+            weight.grad = gradient.contiguous()  # as autograd leaves it; the fused optimizer goes through memory
+        (optimizer,) = self._optimizers
+        self.extra_grad_process(optimizer, self.model.tower_stats["total_loss"])
+        optimizer.step()
+        self.clear_gradients()
+
+    def clear_gradients(self) -> None:
+        """Forgets all gradients, so that the next update leaves weights without a new one as they are."""
+        for weight in self.model.parameters():
+            weight.grad = None
+
     def _set_eval(self) -> None:
         if self.model.training:  # visiting all modules costs more than a small layer
             self.model.eval()
 
-    def _tensors(self, obs: Arrays) -> dict[str, Tensor]:
-        return {key: torch.from_numpy(value).to(self.device) for key, value in obs.items()}
+    def _tensors(self, obs: Observed) -> dict[str, Tensor]:
+        return {
+            key: value if isinstance(value, Tensor) else torch.from_numpy(value).to(self.device)
+            for key, value in obs.items()
+        }
 
     def _encode(self, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Returns action-distribution inputs (M, num_outputs) and features (M, H) of all M = R * C * n agent steps."""
-        net, layout = self.model.net, self.model.layout
+        net = self.model.net
         if isinstance(net, GoodNet):
             return net({key: value.flatten(0, 2) for key, value in obs.items()})
-        receivers = obs["receivers"][0].tolist()
-        obs = {**obs, "links": unpack(obs["links"], obs["messages"].shape[2])}
-        if net.encoder.shares_states(self._comm_hops):
-            outputs, features = net.team(obs, layout, receivers)
-            return outputs.flatten(0, 2), features.flatten(0, 2)
-        return net(receiver_rows(obs, receivers, self._comm_hops), layout)
+        features = (obs["features"] if "features" in obs else self.features(obs)).flatten(0, 2)
+        return net.outputs(features), features
 
     @staticmethod
     def _critic_values(net: AdversaryNet | GoodNet, obs: Mapping[str, Tensor], features: Tensor | None) -> Tensor:
@@ -129,6 +161,14 @@ class TeamPolicy(PPOTorchPolicy):
     @functools.cached_property
     def _comm_hops(self) -> int:
         return self.config["env_config"].get("comm_hops", EnvConfig.comm_hops)
+
+
+def sharing(policies: Mapping[str, TeamPolicy]) -> list[list[str]]:
+    """Returns the policies that share an encoder, group by group; a policy that shares none is a group of its own."""
+    groups: dict[int, list[str]] = {}
+    for name, policy in policies.items():
+        groups.setdefault(id(getattr(policy.model.net, "encoder", policy)), []).append(name)
+    return list(groups.values())
 
 
 def unpack(packed: Tensor, length: int) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import tree
 from ray import cloudpickle as pickle
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -24,10 +25,11 @@ from ray.rllib.utils.metrics import (
     SAMPLE_TIMER,
     SYNCH_WORKER_WEIGHTS_TIMER,
 )
+from torch import Tensor
 
 from rllib_tag.plugin.old_api_stack.from_exported import FromExported
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler, TeamBatch
-from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy
+from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy, sharing
 from rllib_tag.plugin.ray_internals import (
     LEARNER_STATS_KEY,
     LearnerInfoBuilder,
@@ -39,6 +41,7 @@ from rllib_tag.plugin.ray_internals import (
 
 NOTE = "note"  # key of a result's message to the user
 SAMPLING = "sampling_state.pkl"  # beside RLlib's own files in a checkpoint
+ENCODED = {"messages", "history", "links", "receivers"}  # what an encoder reads of an observation
 
 
 class TeamPPOConfig(PPOConfig):
@@ -137,31 +140,116 @@ class TeamPPO(FromExported, PPO):
 
     def _learn(self, batch: MultiAgentBatch) -> dict[str, Any]:
         """Trains all policies to be trained for all epochs, and returns RLlib's statistics by policy."""
-        names = self.env_runner.get_policies_to_train(batch) & batch.policy_batches.keys()
-        jobs = [
-            (self.get_policy(name), batch.policy_batches[name], np.random.default_rng(np.random.randint(2**31)))
-            for name in sorted(names)
-        ]
-        weights = [id(p) for policy, *_ in jobs for p in policy.model.parameters()]
-        share_weights = len(weights) > len(set(weights))
-        with ThreadPoolExecutor(1 if share_weights else max(1, len(jobs))) as pool:
-            learned = list(pool.map(lambda job: self._epochs(*job), jobs))
+        trained = self.env_runner.get_policies_to_train(batch)
+        jobs = []
+        for names in sharing({name: self.get_policy(name) for name in sorted(batch.policy_batches)}):
+            parts = {name: batch.policy_batches[name] for name in names if name in trained}
+            if parts:
+                obs = None
+                if len(names) > 1:
+                    seen = [batch.policy_batches[name][SampleBatch.OBS] for name in names]
+                    obs = {**seen[0], "receivers": np.concatenate([each["receivers"] for each in seen], axis=1)}
+                jobs.append((parts, obs, np.random.default_rng(np.random.randint(2**31))))
         builder = LearnerInfoBuilder()
-        for name, results in zip(sorted(names), learned, strict=True):
-            for result in results:
-                builder.add_learn_on_batch_results(result, name)
+        policies = [[self.get_policy(name) for name in parts] for parts, *_ in jobs]
+        threads = 1 if _share_weights([policy for group in policies for policy in group]) else max(1, len(jobs))
+        with ThreadPoolExecutor(threads) as pool:
+            for learned in pool.map(lambda job: self._epochs(*job), jobs):
+                for name, results in learned.items():
+                    for result in results:
+                        builder.add_learn_on_batch_results(result, name)
         return builder.finalize()
 
-    def _epochs(self, policy: TeamPolicy, batch: SampleBatch, rng: np.random.Generator) -> list[dict[str, Any]]:
-        """Learns from all minibatches of all epochs, and returns the statistics of each minibatch."""
-        rows, per_row = len(batch), batch[SampleBatch.ACTION_LOGP][0].size
-        parts = max(1, round(rows * per_row / (self.config.minibatch_size or rows * per_row)))
-        updates_before, results = policy.num_grad_updates, []
+    def _epochs(
+        self, batches: Mapping[str, SampleBatch], obs: Mapping[str, np.ndarray] | None, rng: np.random.Generator
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Learns from all minibatches of all epochs.
+
+        Args:
+            batches: The batches of policies whose minibatches are the same rows.
+            obs: What the encoder that they share reads; None if it is a single policy.
+            rng: For the order of the rows.
+
+        Returns:
+            The statistics of each minibatch, by policy.
+        """
+        policies = {name: self.get_policy(name) for name in batches}
+        per_row = {name: batch[SampleBatch.ACTION_LOGP][0].size for name, batch in batches.items()}
+        rows = len(next(iter(batches.values())))
+        size = self.config.minibatch_size or rows * max(per_row.values())
+        parts = max(1, round(rows * sum(per_row.values()) / len(per_row) / size))
+        updates_before = {name: policy.num_grad_updates for name, policy in policies.items()}
+        results: dict[str, list[dict[str, Any]]] = {name: [] for name in batches}
         for _ in range(self.config.num_epochs):
             for chosen in np.array_split(rng.permutation(rows), min(parts, rows)):
-                taken = tree.map_structure(lambda column: column[chosen], dict(batch))  # noqa: B023
-                minibatch = SampleBatch(taken)
-                minibatch.num_grad_updates = updates_before
-                learned = policy.learn_on_batch(minibatch)
-                results.append({**learned, NUM_AGENT_STEPS_TRAINED: len(chosen) * per_row})
+                minibatches = {}
+                for name, batch in batches.items():
+                    taken = tree.map_structure(lambda column: column[chosen], dict(batch))  # noqa: B023
+                    minibatches[name] = SampleBatch(taken)
+                    minibatches[name].num_grad_updates = updates_before[name]
+                if obs is None:
+                    ((name, policy),) = policies.items()
+                    learned = {name: policy.learn_on_batch(minibatches[name])}
+                else:
+                    seen = {key: column[chosen] for key, column in obs.items()}
+                    learned = learn_together(policies, minibatches, seen)
+                for name, result in learned.items():
+                    results[name].append({**result, NUM_AGENT_STEPS_TRAINED: len(chosen) * per_row[name]})
         return results
+
+
+def learn_together(
+    policies: Mapping[str, TeamPolicy], minibatches: Mapping[str, SampleBatch], obs: Mapping[str, np.ndarray]
+) -> dict[str, dict[str, Any]]:
+    """Learns from the same rows with policies that share an encoder, which encodes them once.
+
+    The loss is the sum of the policies' own. Each policy updates its own weights with RLlib's `learn_on_batch`; the
+    gradients of all losses at the encoder's output then update the encoder, with the optimizer of the first policy.
+    """
+    first, *_ = policies.values()
+    weights = list(first.model.net.encoder.parameters())
+    for policy in policies.values():
+        policy.model.train()
+        policy.clear_gradients()
+    threads = len(policies) if first.device.type == "cpu" else 1
+    parts = np.array_split(np.arange(len(obs["history"])), threads)
+    places = obs["receivers"][0].tolist()
+    state = {key: obs[key] for key in obs.keys() - ENCODED}
+    with ThreadPoolExecutor(threads) as pool:
+        encoded = list(pool.map(lambda part: first.features({key: each[part] for key, each in obs.items()}), parts))
+        features = torch.cat([each.detach() for each in encoded])  # (R, C, n, H)
+        own = {
+            name: [places.index(place) for place in batch[SampleBatch.OBS]["receivers"][0]]
+            for name, batch in minibatches.items()
+        }
+        heard = {name: features[:, :, which].requires_grad_() for name, which in own.items()}
+
+        def learn(name: str) -> dict[str, Any]:
+            given = minibatches[name]
+            receivers = given[SampleBatch.OBS]["receivers"]
+            given[SampleBatch.OBS] = {**state, "receivers": receivers, "features": heard[name]}
+            return policies[name].learn_on_batch(given)
+
+        in_turn = _share_weights(policies.values(), besides=weights)
+        results = dict(zip(policies, (map if in_turn else pool.map)(learn, policies), strict=True))
+        wanted = torch.zeros_like(features)
+        for name, which in own.items():
+            gradient = heard[name].grad
+            assert gradient is not None
+            wanted[:, :, which] = gradient
+        gradients = pool.map(
+            lambda part, out: torch.autograd.grad(
+                out, weights, wanted[part], allow_unused=True, materialize_grads=True
+            ),
+            parts,
+            encoded,
+        )
+        first.update_encoder([sum(each) for each in zip(*gradients, strict=True)])
+    return results
+
+
+def _share_weights(policies: Iterable[TeamPolicy], besides: Sequence[Tensor] = ()) -> bool:
+    """Whether any weights belong to several policies."""
+    known = {id(weight) for weight in besides}
+    weights = [id(weight) for policy in policies for weight in policy.model.parameters() if id(weight) not in known]
+    return len(weights) > len(set(weights))

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 from ray.rllib.algorithms.ppo import PPO
+from ray.rllib.algorithms.ppo.ppo_torch_policy import PPOTorchPolicy
 from ray.rllib.evaluation.postprocessing import Postprocessing
-from ray.rllib.policy.sample_batch import SampleBatch, concat_samples
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch, concat_samples
 
 from rllib_tag.nn.team import receiver_rows
+from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.old_api_stack.sampler import (
     STRETCH,
     BatchedSampler,
@@ -24,7 +26,7 @@ from rllib_tag.plugin.old_api_stack.sampler import (
     random_states,
     set_random_states,
 )
-from rllib_tag.plugin.old_api_stack.team_policy import unpack
+from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT, unpack
 from rllib_tag.plugin.old_api_stack.team_ppo import NOTE, SAMPLING, TeamPPO
 from rllib_tag.plugin.ray_internals import on_each_runner
 
@@ -66,6 +68,11 @@ GAMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "continuous": ({"continuous_actions": True}, {"model": {"gnn": "gatv2", "temporal": "gru"}}),
     "local_critic": ({"num_class_a": 1, "num_class_b": 2}, {"model": {"critic": "local", "gnn": "none"}}),
     "self_play": ({"good_policy": "learned", "num_good": 2}, {"policies": ["class_a", "class_b", "good"]}),
+    "shared": ({"num_class_a": 3, "num_class_b": 2}, {"model": {"encoder": "shared", "frame": "receiver"}}),
+    "shared_self_play": (
+        {"good_policy": "learned", "comm_hops": 1},
+        {"policies": ["class_a", "class_b", "good"], "model": {"encoder": "shared", "critic": "local"}},
+    ),
     "complete": ({"shaping": 3.0}, {"batch_mode": "complete_episodes", "model": {"critic": "shared"}}),
 }
 
@@ -85,7 +92,7 @@ def test_the_same_samples(game: str, ray_session: None) -> None:
             trajectories = plain_trajectories(expected.policy_batches[name])
             columns = {column: np.asarray(part[column]) for column in COLUMNS}
             n = columns[SampleBatch.REWARDS].shape[2]
-            seen = flat_observations(ours, name, part)
+            seen = flat_observations(ours, name, batch)
             steps = len(columns[SampleBatch.REWARDS]) * columns[SampleBatch.REWARDS].shape[1] // NUM_ENVS
             by_agent = {
                 column: array.reshape(NUM_ENVS, steps, n, *array.shape[3:]) for column, array in columns.items()
@@ -103,9 +110,12 @@ def test_the_same_samples(game: str, ray_session: None) -> None:
             assert matched == NUM_ENVS * steps * n
 
 
-def flat_observations(algorithm: TeamPPO, name: str, part: SampleBatch) -> np.ndarray:
+def flat_observations(algorithm: TeamPPO, name: str, batch: MultiAgentBatch) -> np.ndarray:
     """Rows as RLlib's preprocessor would flatten them: (agent steps, D)."""
-    policy, obs = algorithm.get_policy(name), {key: torch.from_numpy(v) for key, v in part[SampleBatch.OBS].items()}
+    policy, obs = algorithm.get_policy(name), batch.policy_batches[name][SampleBatch.OBS]
+    if list(obs) == ["receivers"]:  # the policies that share an encoder have what it reads only once
+        obs = {**batch.policy_batches["class_a"][SampleBatch.OBS], **obs}
+    obs = {key: torch.from_numpy(value) for key, value in obs.items()}
     if "receivers" in obs:
         obs["links"] = unpack(obs["links"], obs["messages"].shape[2])
         rows = receiver_rows(obs, obs["receivers"][0].tolist(), policy.config["env_config"].get("comm_hops", 2))
@@ -144,6 +154,57 @@ def test_an_update_gives_the_same_weights(game: str, ray_session: None) -> None:
         for key, value in wanted.items():
             # Sums of float32 in another order: within half a per cent of the step that was taken.
             np.testing.assert_allclose(after[key], value, rtol=0, atol=5e-3 * moved, err_msg=key)
+
+
+class OnRows:
+    """A model in RLlib's loss, which reads each receiver's own observation."""
+
+    def __init__(self, model: CommModel, obs: dict[str, torch.Tensor]) -> None:
+        self.net, self.obs, self.tower_stats = model.net, obs, {}
+        self.outputs, self.features = model.net(obs, model.layout)
+
+    def __call__(self, batch: SampleBatch) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        return self.outputs, []
+
+    def value_function(self) -> torch.Tensor:
+        return self.net.value(self.obs, self.features)
+
+
+@pytest.mark.parametrize("critic", ["class", "local"])
+def test_a_shared_encoder_learns_from_the_sum_of_all_losses(critic: str, ray_session: None) -> None:
+    """One update of all weights, against plain autograd on each receiver's own observation."""
+    clip, eps = 1e-4, 1e-4
+    model = {"encoder": "shared", "frame": "receiver", "critic": critic}
+    game = {"num_class_a": 3, "num_class_b": 2}
+    ours = build(True, game, model=model, minibatch_size=0, num_epochs=1, grad_clip=clip, explore=True)
+    policies = [ours.get_policy(name) for name in ("class_a", "class_b")]
+    encoder = policies[0].model.net.encoder
+    assert policies[1].model.net.encoder is encoder
+    batch = ours.env_runner.sample()
+    parts = [batch.policy_batches[name] for name in ("class_a", "class_b")]
+    state = {key: torch.from_numpy(value) for key, value in parts[0][SampleBatch.OBS].items()}
+    state["links"] = unpack(state["links"], 5)
+    losses = []
+    for policy, part in zip(policies, parts, strict=True):
+        obs = receiver_rows(state, part[SampleBatch.OBS]["receivers"][0].tolist(), comm_hops=2)
+        rows = {key: torch.from_numpy(part[key]).flatten(0, 2) for key in PER_AGENT}
+        losses.append(PPOTorchPolicy.loss(policy, OnRows(policy.model, obs), policy.dist_class, SampleBatch(rows)))
+        policy._optimizers[0].param_groups[0]["eps"] = eps  # else Adam's first step is the sign of a gradient
+    shared = list(encoder.parameters())
+    heads = [list({id(w): w for w in policy.model.parameters()}.values())[len(shared) :] for policy in policies]
+    wanted = []
+    for weights in (shared, *heads):
+        gradients = torch.autograd.grad(
+            sum(losses), weights, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        scale = (clip / torch.cat([gradient.flatten() for gradient in gradients]).norm()).clamp(max=1)
+        assert scale < 1
+        steps = (0.002 * scale * gradient / ((scale * gradient).abs() + eps) for gradient in gradients)
+        wanted.append([weight.detach() - step for weight, step in zip(weights, steps, strict=True)])
+    ours._learn(batch)
+    for weights, values in zip((shared, *heads), wanted, strict=True):
+        for weight, value in zip(weights, values, strict=True):
+            torch.testing.assert_close(weight.detach(), value, rtol=0, atol=1e-5)
 
 
 def log_probabilities(policy: Any, rows: SampleBatch) -> np.ndarray:
