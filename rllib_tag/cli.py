@@ -188,6 +188,9 @@ def rollout(
         list[str] | None,
         typer.Option("--video", help="gif, mp4, html (a page with a slider) or none; may be repeated. [default: gif]"),
     ] = None,
+    with_messages: Annotated[
+        bool, typer.Option("--with-messages", help="Also write the messages sent, of a team with encoder: shared.")
+    ] = False,
 ) -> None:  # fmt: skip
     """Record episodes step by step, as JSON and as video with the communication graph."""
     from rllib_tag.playing.rollout import rollout as run
@@ -200,11 +203,12 @@ def rollout(
     for name in wanted:
         check_choice("--video", name, [*kinds, "none"])
     overrides = _overrides(game)
-    _check_output(out, [f"episode_{seed + i}.{kind}" for i in range(episodes) for kind in ("json", *kinds)])
+    suffixes = ("json", "messages.npz", *kinds)
+    _check_output(out, [f"episode_{seed + i}.{suffix}" for i in range(episodes) for suffix in suffixes])
     run(
         _restore(checkpoint), out, episodes=episodes, first_seed=seed,
         views={kind: view if kind in wanted else None for kind, view in kinds.items()},
-        on_episode=lambda written: console.print(f"wrote {_join(written)}"), **overrides,
+        on_episode=lambda written: console.print(f"wrote {_join(written)}"), messages=with_messages, **overrides,
     )  # fmt: skip
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from rllib_tag.nn.temporal import GRUReader, TransformerReader, age_encoding, va
 from rllib_tag.world.layout import MessageLayout, Senses
 
 
-class _Teams(NamedTuple):
+class Teams(NamedTuple):
     """S = R * C states of teams of N: R sequences of C consecutive ones.
 
     Args:
@@ -75,7 +74,7 @@ class CommEncoder(nn.Module):
         """
         return self._encode(_rows(obs), layout).squeeze(1)
 
-    def team(self, obs: Observation, layout: MessageLayout, receivers: Sequence[int]) -> Tensor:
+    def team(self, obs: Observation, layout: MessageLayout, receivers: Tensor) -> Tensor:
         """Encodes several receivers of the same team states, computing each state only once.
 
         Equals `forward` on each receiver's own observation if `shares_states` is true.
@@ -84,23 +83,23 @@ class CommEncoder(nn.Module):
             obs: R sequences of C consecutive steps: `messages` (R, C + T - 1, N, F) as sent, `history` (R, C), how
                 many of the last T messages belong to the current episode, at least 1, and `links` (R, C, N, N).
             layout: The layout of the messages.
-            receivers: The indices of n team members.
+            receivers: (n,) the indices of team members.
 
         Returns:
             (R, C, n, H).
         """
-        messages, links = obs["messages"], obs["links"] > 0
-        R, C = links.shape[:2]
-        T = messages.shape[1] - C + 1
-        valid = valid_steps(obs["history"], T).unsqueeze(2)  # (R, C, 1, T)
-        answers = torch.tensor(list(receivers), device=links.device)
-        return self._encode(_Teams(messages, valid, links.flatten(0, 1), answers), layout).unflatten(0, (R, C))
+        return self._encode(_states(obs, receivers), layout).unflatten(0, obs["history"].shape)
 
     def shares_states(self, comm_hops: int) -> bool:
         """Whether `team` equals `forward`: no message from within reach of the graph layers is cut off."""
         if self.config.sequence == "neighbors":
             return False
         return self.config.gnn == "none" or comm_hops >= self.config.gnn_layers
+
+    def shares_messages(self, comm_hops: int) -> bool:
+        """Whether what an agent sends in a graph layer is one message for all who hear it."""
+        config = self.config
+        return config.encoder == "shared" and config.gnn != "none" and self.shares_states(comm_hops)
 
     def attention(self, obs: Observation, layout: MessageLayout) -> Tensor:
         """Returns the attention of each graph layer on each link, as each receiver computes it.
@@ -112,8 +111,31 @@ class CommEncoder(nn.Module):
         self._encode(_rows(obs)._replace(answers=None), layout, weights)
         return torch.stack(weights, dim=1) * (obs["links"] > 0).unsqueeze(1)
 
-    def _encode(self, teams: _Teams, layout: MessageLayout, weights: list[Tensor] | None = None) -> Tensor:
+    def messages(self, obs: Observation, layout: MessageLayout) -> Tensor:
+        """Returns what the agents of S = R * C team states send in each graph layer: (S, L, N, message_dim).
+
+        Args:
+            obs: As for `team`.
+            layout: The layout of the messages.
+        """
+        sent: list[Tensor] = []
+        self._encode(_states(obs, None), layout, sent=sent)
+        return torch.stack(sent, dim=1)
+
+    def _encode(
+        self, teams: Teams, layout: MessageLayout, weights: list[Tensor] | None = None,
+        sent: list[Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
         """Returns the features of the agents whose output is needed: (S, n, H)."""
+        nodes, positions, seen = self.nodes(teams, layout)
+        alone = self.config.gnn == "none" and teams.answers is not None
+        return self.graph(nodes, teams.links, positions, seen, None if alone else teams.answers, weights, sent)
+
+    def nodes(self, teams: Teams, layout: MessageLayout) -> tuple[Tensor, Tensor, list[Seen]]:
+        """Returns the input of the graph layers: nodes (S, N, in_dim), positions (S, N, 2), and what each class sees.
+
+        With `gnn: none`, the nodes are only those of the agents whose output is needed.
+        """
         config = self.config
         messages, valid, links, answers = teams
         C, T = valid.shape[1], valid.shape[3]
@@ -124,7 +146,7 @@ class CommEncoder(nn.Module):
             [encoder(own, entities) for encoder, (own, entities) in zip(self.classes, views, strict=True)], dim=2
         ).relu()  # (R, C or C + T - 1, N, H)
         if config.gnn == "none" and answers is not None:  # nobody else is heard
-            tokens, valid, answers = _among(tokens, answers), _among(valid, answers), None
+            tokens, valid = _among(tokens, answers), _among(valid, answers)
         nodes = tokens[:, -C:].flatten(0, 1)
         if config.sequence == "neighbors":
             nodes = torch.cat([nodes, self._read_neighbors(nodes, links)], dim=-1)
@@ -135,8 +157,7 @@ class CommEncoder(nn.Module):
             end = start + own.shape[2]
             seen.append(Seen(slice(start, end), {kind: each[:, -C:].flatten(0, 1) for kind, each in entities.items()}))
             start = end
-        positions = messages[:, -C:, :, :2].flatten(0, 1)
-        return self.graph(nodes, links, positions, seen, answers, weights)
+        return nodes, messages[:, -C:, :, :2].flatten(0, 1), seen
 
     def _views(self, messages: Tensor, layout: MessageLayout) -> list[tuple[Tensor, dict[str, Tensor]]]:
         """Returns what the agents of each class say: own numbers and class (..., n, d), and entities (..., n, K, D)."""
@@ -173,7 +194,15 @@ class CommEncoder(nn.Module):
         return self.temporal(sequence.flatten(0, 1), links.flatten(0, 1), place).view(S, N, H)
 
 
-def _rows(obs: Observation) -> _Teams:
+def _states(obs: Observation, receivers: Tensor | None) -> Teams:
+    """Returns team states of which all receivers share what was said."""
+    messages, links = obs["messages"], obs["links"] > 0
+    T = messages.shape[1] - links.shape[1] + 1
+    valid = valid_steps(obs["history"], T).unsqueeze(2)  # (R, C, 1, T)
+    return Teams(messages, valid, links.flatten(0, 1), receivers)
+
+
+def _rows(obs: Observation) -> Teams:
     """Returns what B receivers hear as the states of B teams."""
     links, heard = obs["links"] > 0, obs["message_mask"] > 0  # (B, N, N), (B, N, T)
     N, T = heard.shape[1:]
@@ -182,7 +211,7 @@ def _rows(obs: Observation) -> _Teams:
     itself = torch.eye(N, dtype=torch.bool, device=links.device)
     now = torch.arange(T, device=links.device) == T - 1
     me = obs["self"].argmax(1, keepdim=True)
-    return _Teams(
+    return Teams(
         messages=obs["messages"].transpose(1, 2),
         valid=(heard | now).unsqueeze(1),
         links=between(links, heard[:, :, -1]) | itself,

@@ -65,7 +65,7 @@ class GraphEncoder(nn.Module):
 
     def forward(
         self, nodes: Tensor, links: Tensor, positions: Tensor, seen: Sequence[Seen], answers: Tensor | None = None,
-        weights: list[Tensor] | None = None,
+        weights: list[Tensor] | None = None, sent: list[Tensor] | None = None,
     ) -> Tensor:  # fmt: skip
         """Passes messages in S team states.
 
@@ -78,6 +78,7 @@ class GraphEncoder(nn.Module):
             weights: If given, it gets the attention of each layer, averaged over the heads, (S, N, N). The weights of a
                 receiver's links add up to 1. With several relations, the classes that it hears share this equally.
                 Default: None.
+            sent: If given, it gets what all agents send in each layer, (S, N, message_dim). Default: None.
 
         Returns:
             (S, n, H).
@@ -86,11 +87,15 @@ class GraphEncoder(nn.Module):
         for i, skip in enumerate(self.skips):
             last = answers if i == len(self.skips) - 1 else None
             asking, linked, places = (at(each, last) for each in (nodes, links, positions))
-            out, shares = skip(asking), []
+            out, shares, messages = skip(asking), [], []
             for conv, (senders, parts) in zip(self.convs[i * self.num_relations :], groups, strict=False):
-                heard, share = conv(nodes, positions, asking, places, linked, senders, parts)
+                assert isinstance(conv, Convolution)
+                messages.append(conv.message(nodes[:, senders], positions, parts))
+                heard, share = conv(messages[-1], asking, places, linked[:, :, senders], parts)
                 out = out + heard
                 shares.append(share)
+            if sent is not None:
+                sent.append(torch.cat(messages, dim=1))
             if weights is not None and shares:
                 joined = torch.cat(shares, dim=-1)
                 weights.append(joined / joined.sum(-1, keepdim=True))
@@ -145,27 +150,22 @@ class Convolution(nn.Module):
             self.placements = nn.ModuleList(Placement(kinds, width) for _ in range(num_classes))
 
     def forward(
-        self, nodes: Tensor, positions: Tensor, asking: Tensor, places: Tensor, links: Tensor, senders: slice,
-        seen: Sequence[Seen],
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        self, messages: Tensor, asking: Tensor, places: Tensor, links: Tensor, seen: Sequence[Seen]
+    ) -> tuple[Tensor, Tensor]:
         """Hears.
 
         Args:
-            nodes: (S, N, in_dim).
-            positions: (S, N, 2).
+            messages: (S, m, message_dim), class by class.
             asking: (S, n, in_dim), the nodes of the receivers.
             places: (S, n, 2), their positions.
-            links: (S, n, N) booleans, [receiver, sender].
-            senders: The m nodes that it hears.
-            seen: What each class of these senders sees.
+            links: (S, n, m) booleans, [receiver, sender].
+            seen: For each class of senders, how many there are and which kinds of entities they see.
 
         Returns:
             (S, n, H), and the weight of each sender, averaged over the heads, (S, n, m). A receiver that is linked to
             no sender gets zeros.
         """
-        messages = self.message(nodes[:, senders], positions, seen)
         heard = messages if self.send is None else self._lin(messages)  # (S, m, H)
-        links = links[:, :, senders]
         pairs = DensePairs(links) if links.shape[-1] <= LARGEST_DENSE else SparsePairs(links)
         if self.frame == "absolute":
             weights = self._weights(pairs, asking, heard, pairs.of_senders(heard))

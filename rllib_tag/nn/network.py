@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -100,8 +100,8 @@ class AdversaryNet(nn.Module):
         """Returns action-distribution inputs (..., num_outputs) for receivers' features (..., H)."""
         return bounded(self.actor(features), self.continuous)
 
-    def team_value(self, obs: Observation, receivers: Sequence[int], features: Tensor | None = None) -> Tensor:
-        """Returns values (R, C, n) of the critics' state, (R, C, K, D) by kind of entity.
+    def team_value(self, obs: Observation, receivers: Tensor, features: Tensor | None = None) -> Tensor:
+        """Returns values (R, C, n) of the critics' state, (R, C, K, D) by kind of entity, for receivers (n,).
 
         With `critic: local`, these are values of the features, with the features' leading axes.
         """
@@ -109,8 +109,7 @@ class AdversaryNet(nn.Module):
             return self.value(obs, features)
         lead = obs["team"].shape[:2]
         state = {key: obs[key].flatten(0, 1) for key in self.critic.kinds if key in obs}
-        agents = torch.tensor(list(receivers), device=state["team"].device)
-        return self.critic(state, agents).unflatten(0, lead) * self.config.value_scale
+        return self.critic(state, receivers).unflatten(0, lead) * self.config.value_scale
 
     def value(self, obs: Observation, features: Tensor | None) -> Tensor:
         """Returns values (B,) of the global state, or of the actor's features with `critic: local`."""

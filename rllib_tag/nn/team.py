@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -34,14 +34,14 @@ def between(links: Tensor, arrived: Tensor) -> Tensor:
     return links & arrived.unsqueeze(-1) & arrived.unsqueeze(-2)
 
 
-def receiver_rows(obs: Observation, receivers: Sequence[int], comm_hops: int) -> dict[str, Tensor]:
+def receiver_rows(obs: Observation, receivers: Tensor, comm_hops: int) -> dict[str, Tensor]:
     """Returns what each receiver observes of team states, one row per receiver.
 
     Args:
         obs: `messages` (R, C + T - 1, N, F) as sent in consecutive steps, `history` (R, C), how many of the last T
             messages belong to the current episode, at least 1, `links` (R, C, N, N), and optionally the critics'
             state, (R, C, K, D) by kind of entity.
-        receivers: The indices of n team members.
+        receivers: (n,) the indices of team members.
         comm_hops: Links that information may cross in one step.
 
     Returns:
@@ -49,15 +49,15 @@ def receiver_rows(obs: Observation, receivers: Sequence[int], comm_hops: int) ->
     """
     links = obs["links"] > 0
     R, C, N, _ = links.shape
-    n, members = len(receivers), list(receivers)
+    n = len(receivers)
     T = obs["messages"].shape[1] - C + 1
-    arrived = reach(links, comm_hops)[:, :, members]  # (R, C, n, N)
+    arrived = reach(links, comm_hops)[:, :, receivers]  # (R, C, n, N)
     mask = arrived.unsqueeze(-1) & valid_steps(obs["history"], T)[:, :, None, None]  # (R, C, n, N, T)
     out = {
         "messages": windows(obs["messages"], T).unsqueeze(2) * mask.unsqueeze(-1),  # (R, C, n, N, T, F)
         "message_mask": mask.float(),
         "links": between(links.unsqueeze(2), arrived).float(),
-        "self": torch.eye(N, device=links.device)[members].expand(R, C, n, N),
+        "self": torch.eye(N, device=links.device)[receivers].expand(R, C, n, N),
     }
     for key in obs.keys() - {"messages", "history", "links", "receivers"}:
         out[key] = obs[key].unsqueeze(2).expand(R, C, n, *obs[key].shape[2:])

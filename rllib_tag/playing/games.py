@@ -72,17 +72,20 @@ class Games:
 
     def rows(self, policy: str) -> Rows:
         """Returns what the actors of a class's n agents observe, by key of the env: (B * n, ...), game by game."""
-        view, history = self._games.view, self._games.history
         game = self.config.game
         if policy not in game.classes:
-            return {key: torch.from_numpy(value).flatten(0, 1) for key, value in view.others.items()}
-        state = {
+            return {key: torch.from_numpy(value).flatten(0, 1) for key, value in self._games.view.others.items()}
+        members = torch.tensor([game.team.index(agent) for agent in game.members(policy)], dtype=torch.long)
+        return receiver_rows(self.states(), members, self.config.comm_hops)
+
+    def states(self) -> Rows:
+        """Returns what `CommEncoder.team` reads of the B games, as sequences of one step."""
+        history = self._games.history
+        return {
             "messages": torch.from_numpy(history.window()),
             "history": torch.from_numpy(history.num_valid).unsqueeze(1),
-            "links": torch.from_numpy(view.links).unsqueeze(1),
+            "links": torch.from_numpy(self._games.view.links).unsqueeze(1),
         }
-        members = [game.team.index(agent) for agent in game.members(policy)]
-        return receiver_rows(state, members, self.config.comm_hops)
 
     def said(self) -> Tensor:
         """Returns what everybody says now and said in the steps before: (B, N, T, F), zero before the reset."""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from rllib_tag.errors import check_int
+from rllib_tag.errors import ConfigError, check_int
 from rllib_tag.files import as_json, provenance, write_files
 from rllib_tag.names import POLICIES
+from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing.controllers import team_controller
 from rllib_tag.playing.evaluate import FIRST_SEED
 from rllib_tag.playing.games import Games
@@ -31,9 +34,14 @@ def rollout(
     first_seed: int = FIRST_SEED,
     views: Mapping[str, View | None] | None = None,
     on_episode: Callable[[list[Path]], None] | None = None,
+    messages: bool = False,
     **env_overrides: Any,
 ) -> list[Path]:
     """Records seeded episodes as `episode_SEED.json`, each together with its views.
+
+    With `messages`, `episode_SEED.messages.npz` has what was sent before each of S actions and after the last one:
+    `messages` (S + 1, L, N, message_dim) float32 in L graph layers, `links` (S + 1, N, N), [receiver, sender], and the
+    `senders` (N).
 
     Args:
         team: A restored team, or a path for `restore`.
@@ -43,6 +51,7 @@ def rollout(
         views: By suffix, such as `gif`, what makes a view of an episode; None removes a view that an earlier recording
             of the seed left. Default: no views, and none is removed.
         on_episode: Called with the paths of each episode's files as they are written. Default: nothing.
+        messages: Whether to write the messages sent, for which a team needs `encoder: shared`. Default: False.
         **env_overrides: Keys of `TagEnv` that differ from training.
 
     Returns:
@@ -54,12 +63,19 @@ def rollout(
     team = team if isinstance(team, TrainedTeam) else restore(team)
     check_int("episodes", episodes, 1)
     check_int("first_seed", first_seed, 0)
-    team.tag_config_for("rollout", **env_overrides)
+    config = team.tag_config_for("rollout", **env_overrides)
+    if messages:
+        _check_messages(team, config)
     paths = []
     for seed in range(first_seed, first_seed + episodes):
-        episode = {**record_episode(team, seed, {**team.env_config, **env_overrides}), **provenance()}
+        sent: list[np.ndarray] | None = [] if messages else None
+        episode = {**record_episode(team, seed, {**team.env_config, **env_overrides}, sent), **provenance()}
         contents = {f".{suffix}": view and view(episode) for suffix, view in (views or {}).items()}
-        contents = {".json": as_json(episode), **contents}
+        contents = {
+            ".json": as_json(episode),
+            ".messages.npz": _messages_file(episode, sent) if sent else None,
+            **contents,
+        }
         written = write_files(out, {f"episode_{seed}{suffix}": content for suffix, content in contents.items()})
         paths.append(written[0])
         if on_episode:
@@ -67,8 +83,33 @@ def rollout(
     return paths
 
 
-def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> dict[str, Any]:
+def _check_messages(team: TrainedTeam, config: TagEnvConfig) -> None:
+    for name, net in team.nets.items():
+        if isinstance(net, AdversaryNet) and not net.encoder.shares_messages(config.comm_hops):
+            raise ConfigError(
+                "messages: expected encoder: shared, sequence: history and comm_hops of at least gnn_layers, so that "
+                f"all receivers hear the same message, got encoder: {net.config.encoder}, sequence: "
+                f"{net.config.sequence}, gnn: {net.config.gnn}, gnn_layers: {net.config.gnn_layers} for {name} and "
+                f"comm_hops: {config.comm_hops}. Use another team, or record without messages."
+            )
+
+
+def _messages_file(episode: Mapping[str, Any], sent: list[np.ndarray]) -> bytes:
+    file, senders = io.BytesIO(), episode["names"][: sent[0].shape[1]]
+    np.savez_compressed(file, messages=np.stack(sent), links=np.array(episode["links"], bool), senders=senders)
+    return file.getvalue()
+
+
+def record_episode(
+    team: TrainedTeam, seed: int, env_config: dict[str, Any], sent: list[np.ndarray] | None = None
+) -> dict[str, Any]:
     """Plays one episode with the most likely actions and records it.
+
+    Args:
+        team: The team.
+        seed: The seed of the episode.
+        env_config: The keys of `TagEnv`.
+        sent: If given, it gets the messages sent before each action, (L, N, message_dim). Default: None.
 
     Returns:
         A mapping with, for S steps and N adversaries: `names`, `classes` (N), `positions` (S + 1, agents, 2),
@@ -86,6 +127,10 @@ def record_episode(team: TrainedTeam, seed: int, env_config: dict[str, Any]) -> 
         record["positions"].append(_rounded(games.positions[0]))
         record["links"].append(games.links[0].astype(int).tolist())
         record["attention"].append(_rounded(last_attention(team, games)[0]))
+        if sent is not None:
+            encoder = next(net.encoder for net in team.nets.values() if isinstance(net, AdversaryNet))
+            with torch.no_grad():
+                sent.append(encoder.messages(games.states(), games.layout)[0].numpy())
         if games.stats[0]:
             break
         actions = act(games, [])

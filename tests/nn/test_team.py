@@ -62,18 +62,18 @@ def net(config: CommConfig) -> AdversaryNet:
 
 
 @pytest.mark.parametrize("config", SHARED, ids=str)
-@pytest.mark.parametrize("receivers", [(0, 1, 2), (3, 4), (1,)])
-def test_one_encoding_serves_all_receivers(config: CommConfig, receivers: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("places", [(0, 1, 2), (3, 4), (1,)])
+def test_one_encoding_serves_all_receivers(config: CommConfig, places: tuple[int, ...]) -> None:
     """The same outputs, values and gradients, with messages lost to range and histories that begin."""
     obs = stretches({"num_class_a": 3, "num_class_b": 2, "comm_range": 0.7, "history_length": 3}, steps=7)
     assert not (obs["links"].all())
-    network = net(config)
+    network, receivers = net(config), torch.tensor(places)
     assert network.encoder.shares_states(comm_hops=2)
     features = network.encoder.team(obs, LAYOUT, receivers)
     outputs = network.outputs(features)
     values = network.team_value(obs, receivers, features)
-    assert outputs.shape == (3, 7, len(receivers), 5)
-    assert values.shape == (3, 7, len(receivers))
+    assert outputs.shape == (3, 7, len(places), 5)
+    assert values.shape == (3, 7, len(places))
     rows = receiver_rows(obs, receivers, comm_hops=2)
     expected, row_features = network(rows, LAYOUT)
     expected_values = network.value(rows, row_features)
@@ -95,9 +95,11 @@ def test_a_shared_state_leaks_nothing(config: CommConfig) -> None:
     """What did not arrive at a receiver has exactly no gradient in its outputs, though the state holds it."""
     obs = stretches({"num_class_a": 3, "num_class_b": 2, "comm_range": 0.7, "history_length": 3}, steps=7)
     network, receiver = net(config).eval(), 1
-    arrived = receiver_rows(obs, [receiver], comm_hops=2)["message_mask"].view(3, 7, 5, 3)
+    arrived = receiver_rows(obs, torch.tensor([receiver]), comm_hops=2)["message_mask"].view(3, 7, 5, 3)
     messages = obs["messages"].requires_grad_()
-    outputs = network.outputs(network.encoder.team({**obs, "messages": messages}, LAYOUT, (0, receiver, 3)))
+    outputs = network.outputs(
+        network.encoder.team({**obs, "messages": messages}, LAYOUT, torch.tensor([0, receiver, 3]))
+    )
     unheard = 0
     for row in range(3):
         for step in range(7):
@@ -122,8 +124,8 @@ def test_cut_off_messages_would_be_heard_in_a_shared_state() -> None:
     """Why `shares_states` is needed: with one hop and two layers, sharing would leak."""
     obs = stretches({"num_class_a": 3, "num_class_b": 2, "comm_range": 0.7, "history_length": 3}, steps=7)
     network = net(CommConfig(hidden_dim=28))
-    shared = network.outputs(network.encoder.team(obs, LAYOUT, (0, 1)))
-    alone, _ = network(receiver_rows(obs, (0, 1), comm_hops=1), LAYOUT)
+    shared = network.outputs(network.encoder.team(obs, LAYOUT, torch.tensor([0, 1])))
+    alone, _ = network(receiver_rows(obs, torch.tensor([0, 1]), comm_hops=1), LAYOUT)
     assert (shared.flatten(0, 2) - alone).abs().max() > 0.1
 
 

@@ -86,7 +86,7 @@ def test_episodes_of_unlike_length_are_sampled_as_rllib_samples_them(ray_session
         policy = ours.get_policy(name)
         obs = {key: torch.from_numpy(value) for key, value in part[SampleBatch.OBS].items()}
         obs["links"] = unpack(obs["links"], 5)
-        taken = receiver_rows(obs, obs["receivers"][0].tolist(), 2)
+        taken = receiver_rows(obs, obs["receivers"][0], 2)
         order = policy.observation_space.original_space.spaces
         seen = torch.cat([taken[key].flatten(1) for key in order], dim=1).numpy()
         places = [int(np.abs(seen - row).max(1).argmin()) for row in rows[SampleBatch.OBS]]

@@ -104,7 +104,7 @@ class TeamPolicy(PPOTorchPolicy):
     def features(self, obs: Observed) -> Tensor:
         """Returns the encoder's output for the receivers of the observations: (R, C, n, H)."""
         encoder, layout, tensors = self.model.net.encoder, self.model.layout, self._tensors(obs)
-        receivers, (R, C) = tensors["receivers"][0].tolist(), tensors["history"].shape
+        receivers, (R, C) = tensors["receivers"][0], tensors["history"].shape
         tensors["links"] = unpack(tensors["links"], tensors["messages"].shape[2])
         if encoder.shares_states(self._comm_hops):
             return encoder.team(tensors, layout, receivers)
@@ -156,7 +156,7 @@ class TeamPolicy(PPOTorchPolicy):
         """Returns values (M,) of all agent steps."""
         if isinstance(net, GoodNet):
             return net.value(obs, features)
-        return net.team_value(obs, obs["receivers"][0].tolist(), features).flatten()
+        return net.team_value(obs, obs["receivers"][0], features).flatten()
 
     @functools.cached_property
     def _comm_hops(self) -> int:

@@ -118,7 +118,7 @@ def flat_observations(algorithm: TeamPPO, name: str, batch: MultiAgentBatch) -> 
     obs = {key: torch.from_numpy(value) for key, value in obs.items()}
     if "receivers" in obs:
         obs["links"] = unpack(obs["links"], obs["messages"].shape[2])
-        rows = receiver_rows(obs, obs["receivers"][0].tolist(), policy.config["env_config"].get("comm_hops", 2))
+        rows = receiver_rows(obs, obs["receivers"][0], policy.config["env_config"].get("comm_hops", 2))
     else:
         rows = {key: value.flatten(0, 2) for key, value in obs.items()}
     order = policy.observation_space.original_space.spaces
@@ -186,7 +186,7 @@ def test_a_shared_encoder_learns_from_the_sum_of_all_losses(critic: str, ray_ses
     state["links"] = unpack(state["links"], 5)
     losses = []
     for policy, part in zip(policies, parts, strict=True):
-        obs = receiver_rows(state, part[SampleBatch.OBS]["receivers"][0].tolist(), comm_hops=2)
+        obs = receiver_rows(state, torch.from_numpy(part[SampleBatch.OBS]["receivers"][0]), comm_hops=2)
         rows = {key: torch.from_numpy(part[key]).flatten(0, 2) for key in PER_AGENT}
         losses.append(PPOTorchPolicy.loss(policy, OnRows(policy.model, obs), policy.dist_class, SampleBatch(rows)))
         policy._optimizers[0].param_groups[0]["eps"] = eps  # else Adam's first step is the sign of a gradient

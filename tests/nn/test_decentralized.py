@@ -1,0 +1,131 @@
+"""Promise 4: agents in processes of their own, that exchange only messages, act as the batched team does."""
+
+from __future__ import annotations
+
+import multiprocessing
+import multiprocessing.connection
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import random_actions
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.decentralized import DecentralizedAgent
+from rllib_tag.nn.network import AdversaryNet
+from rllib_tag.plugin.env import TagEnv
+
+GAME = {"num_class_a": 3, "num_class_b": 2, "comm_range": 0.8, "history_length": 3}
+CONFIGS: list[dict[str, Any]] = [
+    {},
+    {"frame": "receiver", "message_dim": 6},
+    {"frame": "receiver", "relational": True, "gnn": "gatv2"},
+    {"frame": "receiver", "relational": True, "gnn": "mean", "temporal": "none", "gnn_layers": 1},
+    {"temporal": "gru", "message_dim": 5, "relational": True, "gnn_layers": 3},
+]
+
+
+def nets(options: dict[str, Any]) -> list[AdversaryNet]:
+    """A network for each class, which share their encoder; the same in every process."""
+    torch.manual_seed(0)
+    config = CommConfig(hidden_dim=28, num_heads=2, encoder="shared", **options)
+    first = AdversaryNet(5, config, continuous=False)
+    both = [first, AdversaryNet(5, config, continuous=False, encoder=first.encoder)]
+    for net in both:
+        torch.nn.init.normal_(net.actor[-1].weight)  # starts near 0, which would hide all differences
+    return both
+
+
+def observed(steps: int, layers: int) -> list[tuple[dict[str, dict[str, np.ndarray]], np.ndarray]]:
+    """What everybody observes in an episode, and who is linked to whom: (N, N)."""
+    env, rng = TagEnv(**GAME, comm_hops=layers), np.random.default_rng(0)
+    out = [(env.reset(seed=3)[0], env.games.view.links[0])]
+    for _ in range(steps):
+        out.append((env.step(random_actions(env, rng))[0], env.games.view.links[0]))
+    return out
+
+
+def logits_of_the_team(options: dict[str, Any], episode: list[Any]) -> torch.Tensor:
+    """(steps, N, 5) of RLlib's rows, one receiver at a time."""
+    layout, both = TagEnv(**GAME).config.game.layout, nets(options)
+    out = []
+    for rows, _ in episode:
+        for i in range(5):
+            row = {key: torch.from_numpy(value[None]) for key, value in rows[f"adversary_{i}"].items()}
+            with torch.no_grad():
+                out.append(both[i >= 3](row, layout)[0][0])
+    return torch.stack(out).view(len(episode), 5, 5)
+
+
+def own_messages(rows: dict[str, dict[str, np.ndarray]], i: int) -> tuple[np.ndarray, int]:
+    row = rows[f"adversary_{i}"]
+    return row["messages"][i], int(row["message_mask"][i].sum())
+
+
+@pytest.mark.parametrize("options", CONFIGS, ids=str)
+def test_agents_that_exchange_only_messages_act_as_the_team(options: dict[str, Any]) -> None:
+    layers = options.get("gnn_layers", 2)
+    episode, both = observed(6, layers), nets(options)
+    agents = [DecentralizedAgent(both[i >= 3], TagEnv(**GAME).config.game.layout, int(i >= 3)) for i in range(5)]
+    logits = []
+    for rows, links in episode:
+        for i, agent in enumerate(agents):
+            said, num_valid = own_messages(rows, i)
+            agent.sense(torch.from_numpy(said), num_valid)
+        for layer in range(layers):
+            sent = [agent.message(layer) for agent in agents]
+            assert all(message.shape == (options.get("message_dim", 28),) for message in sent)
+            for i, agent in enumerate(agents):
+                agent.hear(layer, [[sent[j] for j in members if links[i, j]] for members in (range(3), range(3, 5))])
+        logits += [agent.act() for agent in agents]
+    assert not all(links.all() for _, links in episode)
+    expected = logits_of_the_team(options, episode)
+    torch.testing.assert_close(torch.stack(logits).view_as(expected), expected, rtol=1e-4, atol=1e-4)
+
+
+def live(pipe: multiprocessing.connection.Connection, options: dict[str, Any], class_index: int) -> None:
+    """The process of one agent."""
+    torch.set_num_threads(1)
+    agent = DecentralizedAgent(nets(options)[class_index], TagEnv(**GAME).config.game.layout, class_index)
+    while (own := pipe.recv()) is not None:
+        agent.sense(torch.from_numpy(own[0]), own[1])
+        for layer in range(agent.num_layers):
+            pipe.send_bytes(agent.message(layer).numpy().tobytes())
+            heard = [[np.frombuffer(each, np.float32) for each in of_class] for of_class in pipe.recv()]
+            agent.hear(layer, [[torch.tensor(each) for each in of_class] for of_class in heard])
+        pipe.send(agent.act().numpy())
+
+
+def test_agents_in_processes_of_their_own_act_as_the_team() -> None:
+    """Each gets its own sensors' readings, and of the others nothing but float32 numbers over its links."""
+    options, episode = CONFIGS[1], observed(4, layers=2)
+    context = multiprocessing.get_context("spawn")
+    pipes, theirs = zip(*(context.Pipe() for _ in range(5)), strict=True)
+    processes = [context.Process(target=live, args=(theirs[i], options, int(i >= 3)), daemon=True) for i in range(5)]
+    for process in processes:
+        process.start()
+    logits = []
+    for rows, links in episode:
+        for i, pipe in enumerate(pipes):
+            pipe.send(own_messages(rows, i))
+        for _ in range(2):
+            sent = [pipe.recv_bytes() for pipe in pipes]
+            assert all(len(message) == 4 * 6 for message in sent)
+            for i, pipe in enumerate(pipes):
+                pipe.send([[sent[j] for j in members if links[i, j]] for members in (range(3), range(3, 5))])
+        logits += [pipe.recv() for pipe in pipes]
+    for pipe, process in zip(pipes, processes, strict=True):
+        pipe.send(None)
+        process.join(20)
+        assert process.exitcode == 0
+    expected = logits_of_the_team(options, episode)
+    torch.testing.assert_close(torch.from_numpy(np.stack(logits)).view_as(expected), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{"encoder": "class"}, {"sequence": "neighbors"}, {"gnn": "none"}])
+def test_a_team_that_needs_more_than_messages_is_refused(options: dict[str, Any]) -> None:
+    net = AdversaryNet(5, CommConfig(hidden_dim=28, **{"encoder": "shared", **options}), continuous=False)
+    with pytest.raises(ConfigError, match="expected encoder: shared, sequence: history and graph layers"):
+        DecentralizedAgent(net, TagEnv().config.game.layout, 0)
