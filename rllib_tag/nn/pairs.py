@@ -108,4 +108,4 @@ class SparsePairs:
 
 def _classes(sizes: Sequence[int], device: torch.device) -> Tensor:
     """Returns the class of each sender, given the sizes of the classes."""
-    return torch.arange(len(sizes), device=device).repeat_interleave(torch.tensor(sizes, device=device))
+    return torch.cat([torch.full((size,), k, device=device) for k, size in enumerate(sizes)])

@@ -218,7 +218,7 @@ def test_reports_leave_shaping_out(team: TrainedTeam) -> None:
         ({"good_policy": "learned"}, "got one that needs 'good'"),
         ({"continuous_actions": True}, "continuous_actions: expected false as trained, got true"),
         ({"episodes": 0}, "episodes: expected an integer of at least 1"),
-        ({"baselines": ("best",)}, "baseline: unknown key 'best'"),
+        ({"baselines": ("best",)}, "baseline: expected one of random, class_b_chases, all_chase, got 'best'"),
     ],
 )
 def test_games_that_the_team_cannot_play(team: TrainedTeam, changes: dict, message: str) -> None:

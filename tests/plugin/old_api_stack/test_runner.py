@@ -103,6 +103,7 @@ def test_whatever_is_asked_of_a_runner_ends_the_run_if_it_raises(ray_session: No
         algorithm.stop()
 
 
+@pytest.mark.nightly
 def test_rllibs_own_tolerance_stays_what_it_is(ray_session: None) -> None:
     algorithm = build(
         False, {}, env_runner_cls=RUNNERS[False], num_env_runners=2, num_cpus_per_env_runner=0.5,

@@ -351,6 +351,7 @@ def test_several_runners(fragment: Any, ray_session: None) -> None:
         ours.stop()
 
 
+@pytest.mark.nightly
 def test_a_lost_runner_is_replaced(ray_session: None) -> None:
     ours = build(
         True, {}, num_env_runners=2, num_cpus_per_env_runner=0.5, train_batch_size=2 * NUM_ENVS * FRAGMENT,
@@ -455,6 +456,7 @@ def test_a_restored_trial_goes_on_exactly_as_it_would_have(runners: int, ray_ses
     again.stop()
 
 
+@pytest.mark.nightly
 def test_a_restored_trial_that_does_not_go_on_exactly_says_so(ray_session: None, tmp_path: Any) -> None:
     options = {
         "num_env_runners": 2, "num_cpus_per_env_runner": 0.5, "train_batch_size": 2 * NUM_ENVS * FRAGMENT,
