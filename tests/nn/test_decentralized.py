@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
-import multiprocessing.connection
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from agents_apart import GAME, LAYOUT, live, nets
 from conftest import random_actions
 
 from rllib_tag.errors import ConfigError
@@ -17,7 +17,6 @@ from rllib_tag.nn.decentralized import DecentralizedAgent
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.plugin.env import TagEnv
 
-GAME = {"num_class_a": 3, "num_class_b": 2, "comm_range": 0.8, "history_length": 3}
 CONFIGS: list[dict[str, Any]] = [
     {},
     {"frame": "receiver", "message_dim": 6},
@@ -25,17 +24,6 @@ CONFIGS: list[dict[str, Any]] = [
     {"frame": "receiver", "relational": True, "gnn": "mean", "temporal": "none", "gnn_layers": 1},
     {"temporal": "gru", "message_dim": 5, "relational": True, "gnn_layers": 3},
 ]
-
-
-def nets(options: dict[str, Any]) -> list[AdversaryNet]:
-    """A network for each class, which share their encoder; the same in every process."""
-    torch.manual_seed(0)
-    config = CommConfig(hidden_dim=28, num_heads=2, encoder="shared", **options)
-    first = AdversaryNet(5, config, continuous=False)
-    both = [first, AdversaryNet(5, config, continuous=False, encoder=first.encoder)]
-    for net in both:
-        torch.nn.init.normal_(net.actor[-1].weight)  # starts near 0, which would hide all differences
-    return both
 
 
 def observed(steps: int, layers: int) -> list[tuple[dict[str, dict[str, np.ndarray]], np.ndarray]]:
@@ -49,7 +37,7 @@ def observed(steps: int, layers: int) -> list[tuple[dict[str, dict[str, np.ndarr
 
 def logits_of_the_team(options: dict[str, Any], episode: list[Any]) -> torch.Tensor:
     """(steps, N, 5) of RLlib's rows, one receiver at a time."""
-    layout, both = TagEnv(**GAME).config.game.layout, nets(options)
+    layout, both = LAYOUT, nets(options)
     out = []
     for rows, _ in episode:
         for i in range(5):
@@ -68,7 +56,7 @@ def own_messages(rows: dict[str, dict[str, np.ndarray]], i: int) -> tuple[np.nda
 def test_agents_that_exchange_only_messages_act_as_the_team(options: dict[str, Any]) -> None:
     layers = options.get("gnn_layers", 2)
     episode, both = observed(6, layers), nets(options)
-    agents = [DecentralizedAgent(both[i >= 3], TagEnv(**GAME).config.game.layout, int(i >= 3)) for i in range(5)]
+    agents = [DecentralizedAgent(both[i >= 3], LAYOUT, int(i >= 3)) for i in range(5)]
     logits = []
     for rows, links in episode:
         for i, agent in enumerate(agents):
@@ -85,27 +73,15 @@ def test_agents_that_exchange_only_messages_act_as_the_team(options: dict[str, A
     torch.testing.assert_close(torch.stack(logits).view_as(expected), expected, rtol=1e-4, atol=1e-4)
 
 
-def live(pipe: multiprocessing.connection.Connection, options: dict[str, Any], class_index: int) -> None:
-    """The process of one agent."""
-    torch.set_num_threads(1)
-    agent = DecentralizedAgent(nets(options)[class_index], TagEnv(**GAME).config.game.layout, class_index)
-    while (own := pipe.recv()) is not None:
-        agent.sense(torch.from_numpy(own[0]), own[1])
-        for layer in range(agent.num_layers):
-            pipe.send_bytes(agent.message(layer).numpy().tobytes())
-            heard = [[np.frombuffer(each, np.float32) for each in of_class] for of_class in pipe.recv()]
-            agent.hear(layer, [[torch.tensor(each) for each in of_class] for of_class in heard])
-        pipe.send(agent.act().numpy())
-
-
 def test_agents_in_processes_of_their_own_act_as_the_team() -> None:
     """Each gets its own sensors' readings, and of the others nothing but float32 numbers over its links."""
     options, episode = CONFIGS[1], observed(4, layers=2)
     context = multiprocessing.get_context("spawn")
     pipes, theirs = zip(*(context.Pipe() for _ in range(5)), strict=True)
     processes = [context.Process(target=live, args=(theirs[i], options, int(i >= 3)), daemon=True) for i in range(5)]
-    for process in processes:
+    for process, end in zip(processes, theirs, strict=True):
         process.start()
+        end.close()  # so that a process that dies ends the test
     logits = []
     for rows, links in episode:
         for i, pipe in enumerate(pipes):
