@@ -105,12 +105,13 @@ class SimpleTagVec:
         self.steps = np.zeros(num_envs, np.int64)
         self.reset()
 
-    def reset(self, seed: Sequence[int | None] | None = None) -> tuple[Arrays, dict[str, dict[str, Any]]]:
+    def reset(self, seed: int | Sequence[int | None] | None = None) -> tuple[Arrays, dict[str, dict[str, Any]]]:
         """Starts new episodes in all environments.
 
         Args:
             seed: One seed per environment, used as mpe2's `reset(seed=...)` uses it; with None, an environment
-                continues its random stream. Default: all continue.
+                continues its random stream. As in gymnasium's vector environments, a single integer s stands for
+                s, s + 1, … . Default: all continue.
 
         Returns:
             Observations by agent, (B, D) float32, and empty infos by agent.
@@ -118,6 +119,8 @@ class SimpleTagVec:
         Raises:
             ConfigError: If the number of seeds is not B.
         """
+        if isinstance(seed, int):
+            seed = range(seed, seed + self.num_envs)
         if seed is not None:
             if len(seed) != self.num_envs:
                 raise ConfigError(f"seed: expected one for each of the {self.num_envs} environments, got {len(seed)}.")

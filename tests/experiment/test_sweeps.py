@@ -286,7 +286,8 @@ def sweep(
     spec = experiments["tag_quick"]
     del spec["config"]["lr_schedule"]
     spec["config"] |= {
-        "lr": lr, "num_env_runners": num_env_runners, "num_cpus_for_main_process": 0.5, "num_cpus_per_env_runner": 0.5,
+        "lr": lr, "num_env_runners": num_env_runners, "num_cpus_per_env_runner": 0.5,
+        "num_cpus_for_main_process": 0.5 if num_env_runners else 1,
     }  # fmt: skip
     spec |= {"stop": {"training_iteration": iterations}, **more}
     ends = train(experiments, TrainOptions(storage_path=str(tmp_path)), lambda *_: None, lambda note: None)

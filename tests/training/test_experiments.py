@@ -29,6 +29,7 @@ from rllib_tag.training import train as training
 from rllib_tag.training.train import TrainOptions, TrialEnd, train
 
 SHIPPED = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
+OTHER_NETWORKS = [f"tag_ppo_{variant}" for variant in ("gcn", "no_comm", "relational", "shared_critic")]
 TRAINABLE = [name for name in SHIPPED if name != "tag_ppo_gpu"]
 
 
@@ -49,7 +50,10 @@ def test_sweeps_are_sound(path: Path) -> None:
 
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_it_trains_one_iteration(name: str, ray_session: None, tmp_path: Path) -> None:
-    end = run(small(name), tmp_path)
+    experiments = small(name)
+    if name in OTHER_NETWORKS:
+        experiments[name]["config"]["num_env_runners"] = 0
+    end = run(experiments, tmp_path)
     metrics = end.result["env_runners"]["custom_metrics"]
     for metric in METRICS:
         assert math.isfinite(metrics[f"{metric}_mean"])
@@ -137,30 +141,37 @@ def test_a_run_explains_itself(trained: TrialEnd) -> None:
     assert content["command"]
 
 
-def critics(folder: Path) -> list[dict[str, np.ndarray]]:
+def weights_of(part: str, folder: Path) -> list[dict[str, np.ndarray]]:
+    """The weights of a part of both class policies in a checkpoint."""
     policies = load_policies(folder)
     weights = [policies[name].get_weights() for name in ("class_a", "class_b")]
-    return [{k: v for k, v in each.items() if k.startswith("net.critic.")} for each in weights]
+    return [{k: v for k, v in each.items() if k.startswith(f"net.{part}.")} for each in weights]
 
 
-def test_a_shared_critic_stays_shared_through_training_checkpoint_and_restore(
+def test_what_is_shared_stays_shared_through_training_checkpoint_restore_and_export(
     ray_session: None, tmp_path: Path
 ) -> None:
-    experiments = small("tag_ppo_shared_critic", hidden_dim=16)
+    experiments = small("tag_ppo_shared_critic", hidden_dim=16, encoder="shared", frame="receiver", message_dim=6)
     first = run(copy.deepcopy(experiments), tmp_path / "first", iterations=2)
     checkpoint = sorted(first.folder.glob("checkpoint_*"))[-1]
     again = run(experiments, tmp_path / "again", iterations=4, restore=str(checkpoint))
     assert again.result["training_iteration"] == 4
-    before, after = critics(checkpoint), critics(sorted(again.folder.glob("checkpoint_*"))[-1])
-    for a, b in (before, after):
-        assert len(a) > 5
-        for key in a:
-            np.testing.assert_array_equal(a[key], b[key])
-    assert any((before[0][key] != after[0][key]).any() for key in before[0])
+    last = sorted(again.folder.glob("checkpoint_*"))[-1]
+    for part in ("critic", "encoder"):
+        before, after = weights_of(part, checkpoint), weights_of(part, last)
+        for a, b in (before, after):
+            assert len(a) > 5
+            for key in a:
+                np.testing.assert_array_equal(a[key], b[key])
+        assert any((before[0][key] != after[0][key]).any() for key in before[0])
+    exported = restore(export(again.folder, tmp_path / "weights"))
+    ours, theirs = (exported.nets[name].encoder.state_dict() for name in ("class_a", "class_b"))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    check_actions(restore(again.folder))
 
 
 def test_class_critics_differ(trained: TrialEnd) -> None:
-    a, b = critics(sorted(trained.folder.glob("checkpoint_*"))[-1])
+    a, b = weights_of("critic", sorted(trained.folder.glob("checkpoint_*"))[-1])
     assert any((a[key] != b[key]).any() for key in a)
 
 

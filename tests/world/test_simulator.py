@@ -111,6 +111,13 @@ def test_bad_options(options: dict, message: str) -> None:
         SimpleTagVec(**options)
 
 
+def test_one_seed_stands_for_consecutive_ones() -> None:
+    env = SimpleTagVec(3)
+    (first, _), (again, _) = env.reset(seed=5), env.reset(seed=[5, 6, 7])
+    for agent in env.agents:
+        np.testing.assert_array_equal(first[agent], again[agent])
+
+
 def test_bad_actions_and_seeds() -> None:
     env = SimpleTagVec(3)
     good = {agent: np.zeros(3, int) for agent in env.agents}

@@ -227,6 +227,14 @@ class BatchedSampler(TagRunner):
     def _places_of(self, names: Sequence[str]) -> list[int]:
         return [place for name in names for place in self._places[name]]
 
+    def _own(self, names: Sequence[str]) -> Iterator[tuple[str, slice]]:
+        """Yields policies with the part of `_places_of` that is theirs."""
+        start = 0
+        for name in names:
+            end = start + len(self._places[name])
+            yield name, slice(start, end)
+            start = end
+
     def _features(self, names: Sequence[str], obs: dict[str, np.ndarray]) -> Iterator[tuple[str, Observed]]:
         """Yields what each policy acts on: the observations, or if policies share an encoder, its output for them."""
         if len(names) == 1:
@@ -234,10 +242,7 @@ class BatchedSampler(TagRunner):
             return
         with torch.no_grad():
             features = self.policy_map[names[0]].features(obs)
-        start = 0
-        for name in names:
-            own = slice(start, start + len(self._places[name]))
-            start = own.stop
+        for name, own in self._own(names):
             yield name, {"features": features[:, :, own], "receivers": obs["receivers"][:, own]}
 
     def _observation(
@@ -267,10 +272,8 @@ class BatchedSampler(TagRunner):
         places = self._places_of(names)
         obs = self._observation(places, fragment.views, fragment.recent, self._stretch)
         ends = [self._observation(places, [cut.view], cut.recent, stretch=1, games=cut.games) for cut in fragment.cuts]
-        out, start = {}, 0
-        for name in names:
-            own = slice(start, start + len(self._places[name]))
-            start = own.stop
+        out = {}
+        for name, own in self._own(names):
             mine = _for_receivers(obs, own)
             columns = self._columns(name, fragment, mine, [_for_receivers(each, own) for each in ends])
             kept = mine if name == names[0] else {"receivers": mine["receivers"]}

@@ -71,21 +71,26 @@ class Worker:
     """Stands for the worker that is being built."""
 
 
-def test_policies_of_one_worker_share_a_critic_and_others_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("part", ["critic", "encoder"])
+def test_policies_of_one_worker_share_a_part_and_others_do_not(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     env = TagEnv()
-    workers = [Worker(), Worker()]
-    critics = []
-    for worker in workers:
+
+    def made(name: str, *agents: str) -> list[torch.nn.Module]:
+        return [getattr(build(env, agent, name, **{part: "shared"})[0].net, part) for agent in agents]
+
+    both = ("adversary_0", "adversary_2")
+    parts = []
+    for worker in (Worker(), Worker()):
         monkeypatch.setattr(rollout_worker, "_global_worker", worker)
-        critics += [build(env, agent, critic="shared")[0].net.critic for agent in ("adversary_0", "adversary_2")]
-    assert critics[0] is critics[1]
-    assert critics[2] is critics[3]
-    assert critics[0] is not critics[2]
-    lagging = [build(env, agent, TARGET, critic="shared")[0].net.critic for agent in ("adversary_0", "adversary_2")]
+        parts += made("default_model", *both)
+    assert parts[0] is parts[1]
+    assert parts[2] is parts[3]
+    assert parts[0] is not parts[2]
+    lagging = made(TARGET, *both)
     assert lagging[0] is lagging[1]
-    assert lagging[0] is not critics[2]
+    assert lagging[0] is not parts[2]
     monkeypatch.setattr(rollout_worker, "_global_worker", None)
-    alone = [build(env, "adversary_0", critic="shared")[0].net.critic for _ in range(2)]
+    alone = made("default_model", "adversary_0", "adversary_0")
     assert alone[0] is not alone[1]
 
 
@@ -104,7 +109,8 @@ def test_a_lagging_model_is_updated_while_the_other_learns(monkeypatch: pytest.M
 
 def test_the_copy_that_rllib_makes_for_a_gpu_keeps_the_shared_critic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollout_worker, "_global_worker", Worker())
-    shared = build(TagEnv(), "adversary_0", critic="shared")[0]
+    shared = build(TagEnv(), "adversary_0", critic="shared", encoder="shared")[0]
     own = build(TagEnv(), "adversary_0", critic="class")[0]
     assert copy.deepcopy(shared).net.critic is shared.net.critic
+    assert copy.deepcopy(shared).net.encoder is shared.net.encoder
     assert copy.deepcopy(own).net.critic is not own.net.critic
