@@ -168,15 +168,17 @@ class Convolution(nn.Module):
         heard = messages if self.send is None else self._lin(messages)  # (S, m, H)
         pairs = DensePairs(links) if links.shape[-1] <= LARGEST_DENSE else SparsePairs(links)
         if self.frame == "absolute":
-            weights = self._weights(pairs, asking, heard, pairs.of_senders(heard))
+            of_senders = pairs.of_senders(heard)
+            weights = self._weights(pairs, asking, of_senders, of_senders)
             out = pairs.weigh_senders(weights, self._split(heard)).flatten(2)
         else:
             shifts = torch.stack(
                 [self._shift(place, part, places) for place, part in zip(self.placements, seen, strict=True)], dim=2
             )
             placed = pairs.of_senders(heard) - pairs.of_classes(shifts, [_length(part.senders) for part in seen])
-            weights = self._weights(pairs, asking, heard, placed)
-            out = self.value(pairs.weigh(weights, self._split(placed.relu())).flatten(2))
+            shown = placed.relu()
+            weights = self._weights(pairs, asking, placed, shown)
+            out = self.value(pairs.weigh(weights, self._split(shown)).flatten(2))
         return out, pairs.dense(weights.mean(-1))
 
     def message(self, nodes: Tensor, positions: Tensor, seen: Sequence[Seen]) -> Tensor:
@@ -195,20 +197,24 @@ class Convolution(nn.Module):
         shift = place.shift(part.entities)
         return functional.linear(places, shift if self.send is None else self._lin.weight @ shift)
 
-    def _weights(self, pairs: DensePairs | SparsePairs, asking: Tensor, heard: Tensor, placed: Tensor) -> Tensor:
-        """Returns the weight of each sender for each receiver: (..., heads), with the leading axes of pairs."""
+    def _weights(self, pairs: DensePairs | SparsePairs, asking: Tensor, heard: Tensor, shown: Tensor) -> Tensor:
+        """Returns the weight of each sender for each receiver: (..., heads), with the leading axes of pairs.
+
+        Args:
+            pairs: The pairs.
+            asking: (S, n, in_dim), the nodes of the receivers.
+            heard: (..., H) what `gatv2` attends by, by pair.
+            shown: (..., H) what `gat` attends by, by pair.
+        """
         if self.gnn == "mean":
             return torch.stack([pairs.even()] * self.heads, dim=-1)
         if self.gnn == "gatv2":
-            summed = placed + pairs.of_receivers(self.lin_r(asking))
+            summed = heard + pairs.of_receivers(self.lin_r(asking))
             scores = (self._split(functional.leaky_relu(summed, SLOPE)) * self.att).sum(-1)
         else:
             asks = asking if self.send is None else self.send(asking)
             asked = functional.linear(asks, (self._split(self.lin.weight.T) * self.att_dst).sum(-1).T)
-            if self.frame == "absolute":
-                said = pairs.of_senders((self._split(heard) * self.att_src).sum(-1))
-            else:
-                said = (self._split(placed.relu()) * self.att_src).sum(-1)
+            said = (self._split(shown) * self.att_src).sum(-1)
             scores = functional.leaky_relu(said + pairs.of_receivers(asked), SLOPE)
         return pairs.normalized(scores)
 

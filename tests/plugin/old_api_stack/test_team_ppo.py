@@ -333,7 +333,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_the_weights(value: fl
         np.testing.assert_array_equal(weights, before[key])
 
 
-@pytest.mark.parametrize("fragment", [FRAGMENT, "auto"])
+@pytest.mark.parametrize("fragment", [pytest.param(FRAGMENT, marks=pytest.mark.nightly), "auto"])
 def test_several_runners(fragment: Any, ray_session: None) -> None:
     """Remote runners sample on arrays, also fragments of different lengths, and get the learned weights."""
     ours = build(
