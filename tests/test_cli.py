@@ -85,6 +85,7 @@ def test_an_interrupted_run_goes_on_where_it_was(interrupted: Interrupted) -> No
     assert len(list(trial.glob("checkpoint_*"))) == 2
 
 
+@pytest.mark.nightly
 def test_a_living_run_keeps_others_out_and_sigterm_ends_it_like_ctrl_c(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

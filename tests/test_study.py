@@ -69,6 +69,7 @@ def test_the_readme_has_the_table_of_other_games() -> None:
         assert f"| {' | '.join(row)} |" in readme
 
 
+@pytest.mark.nightly
 def test_a_run_of_another_game_keeps_its_figures(ray_session: None, tmp_path: Path) -> None:
     quick = quick_arms(tmp_path, "games")
     script("study").main(quick, tmp_path / "results", tmp_path / "work", arm=["spread_comm"], episodes=3, jobs=1)

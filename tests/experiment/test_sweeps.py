@@ -306,6 +306,7 @@ def test_asha_stops_the_worst(ray_session: None, tmp_path: Path) -> None:
     assert sorted(row["lr"] for row in found.rows) == [0.001, 0.002, 0.004, 0.008]
 
 
+@pytest.mark.nightly
 def test_optuna_suggests_within_the_range_and_the_command_names_the_best(ray_session: None, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     (spec,) = small("tag_quick").values()
