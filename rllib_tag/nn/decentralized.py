@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.nn.encoder import Teams
-from rllib_tag.nn.graph import Convolution, Seen
+from rllib_tag.nn.encoder import team_states
+from rllib_tag.nn.graph import Seen
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.world.layout import MessageLayout
 
@@ -61,19 +61,21 @@ class DecentralizedAgent:
             messages: (T, F) what the agent itself says in this step and said in the T - 1 steps before.
             num_valid: How many of them belong to this episode.
         """
-        T = len(messages)
-        valid = torch.arange(T, 0, -1) <= num_valid
-        links, me = torch.ones(1, 1, 1, dtype=torch.bool), torch.zeros(1, dtype=torch.long)
-        teams = Teams(messages.view(1, T, 1, -1), valid.view(1, 1, 1, T), links, me)
-        self._node, self._position, self._seen = self.net.encoder.nodes(teams, self._layout)
+        obs = {
+            "messages": messages[None, :, None],
+            "history": torch.tensor([[num_valid]]),
+            "links": torch.ones(1, 1, 1, 1),
+        }
+        self._node, self._position, self._seen = self.net.encoder.nodes(team_states(obs, None), self._layout)
 
     @torch.no_grad()
     def message(self, layer: int) -> Tensor:
         """Returns what it sends in a graph layer: (message_dim,)."""
-        graph = self.net.encoder.graph
-        relation = self.class_index if graph.num_relations > 1 else 0
-        seen = [self._seen[self.class_index]] if graph.num_relations > 1 else self._seen
-        return self._conv(layer, relation).message(self._node, self._position, seen)[0, 0]
+        said = [
+            conv.message(self._node[:, senders], self._position, parts)
+            for conv, senders, parts in self.net.encoder.graph.relations(layer, self._seen)
+        ]
+        return torch.cat(said, dim=1)[0, 0]
 
     @torch.no_grad()
     def hear(self, layer: int, messages: Sequence[Sequence[Tensor]]) -> None:
@@ -86,28 +88,14 @@ class DecentralizedAgent:
         """
         graph = self.net.encoder.graph
         out = graph.skips[layer](self._node)
-        seen, start = [], 0
-        for of_class, kinds in zip(messages, self._layout.sees, strict=True):
-            end = start + len(of_class)
-            seen.append(Seen(slice(start, end), dict.fromkeys(kinds, self._node)))
-            start = end
-        groups = [seen] if graph.num_relations == 1 else [[part] for part in seen]
-        everything = [message for of_class in messages for message in of_class]
-        for relation, parts in enumerate(groups):
-            heard = everything[parts[0].senders.start : parts[-1].senders.stop]
-            if heard:
-                links = torch.ones(1, 1, len(heard), dtype=torch.bool)
-                conv = self._conv(layer, relation)
-                out = out + conv(torch.stack(heard)[None], self._node, self._position, links, parts)[0]
+        kinds = (dict.fromkeys(kinds, self._node) for kinds in self._layout.sees)
+        everything = torch.stack([message for of_class in messages for message in of_class])[None]
+        links = torch.ones(1, 1, everything.shape[1], dtype=torch.bool)
+        for conv, senders, parts in graph.relations(layer, Seen.by_class(map(len, messages), kinds)):
+            out = out + conv(everything[:, senders], self._node, self._position, links[:, :, senders], parts)[0]
         self._node = torch.nn.functional.elu(out)
 
     @torch.no_grad()
     def act(self) -> Tensor:
         """Returns the inputs of the action distribution: (num_outputs,)."""
         return self.net.outputs(self._node)[0, 0]
-
-    def _conv(self, layer: int, relation: int) -> Convolution:
-        graph = self.net.encoder.graph
-        conv = graph.convs[layer * graph.num_relations + relation]
-        assert isinstance(conv, Convolution)
-        return conv

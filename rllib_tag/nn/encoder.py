@@ -88,7 +88,7 @@ class CommEncoder(nn.Module):
         Returns:
             (R, C, n, H).
         """
-        return self._encode(_states(obs, receivers), layout).unflatten(0, obs["history"].shape)
+        return self._encode(team_states(obs, receivers), layout).unflatten(0, obs["history"].shape)
 
     def shares_states(self, comm_hops: int) -> bool:
         """Whether `team` equals `forward`: no message from within reach of the graph layers is cut off."""
@@ -119,7 +119,7 @@ class CommEncoder(nn.Module):
             layout: The layout of the messages.
         """
         sent: list[Tensor] = []
-        self._encode(_states(obs, None), layout, sent=sent)
+        self._encode(team_states(obs, None), layout, sent=sent)
         return torch.stack(sent, dim=1)
 
     def _encode(
@@ -152,11 +152,8 @@ class CommEncoder(nn.Module):
             nodes = torch.cat([nodes, self._read_neighbors(nodes, links)], dim=-1)
         elif config.temporal != "none":
             nodes = torch.cat([nodes, self._read_windows(tokens, valid)], dim=-1)
-        seen, start = [], 0
-        for own, entities in views:
-            end = start + own.shape[2]
-            seen.append(Seen(slice(start, end), {kind: each[:, -C:].flatten(0, 1) for kind, each in entities.items()}))
-            start = end
+        now = ({kind: each[:, -C:].flatten(0, 1) for kind, each in entities.items()} for _, entities in views)
+        seen = Seen.by_class((own.shape[2] for own, _ in views), now)
         return nodes, messages[:, -C:, :, :2].flatten(0, 1), seen
 
     def _views(self, messages: Tensor, layout: MessageLayout) -> list[tuple[Tensor, dict[str, Tensor]]]:
@@ -194,7 +191,7 @@ class CommEncoder(nn.Module):
         return self.temporal(sequence.flatten(0, 1), links.flatten(0, 1), place).view(S, N, H)
 
 
-def _states(obs: Observation, receivers: Tensor | None) -> Teams:
+def team_states(obs: Observation, receivers: Tensor | None) -> Teams:
     """Returns team states of which all receivers share what was said."""
     messages, links = obs["messages"], obs["links"] > 0
     T = messages.shape[1] - links.shape[1] + 1

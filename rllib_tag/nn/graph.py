@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Mapping, Sequence
+import itertools
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -29,6 +30,12 @@ class Seen(NamedTuple):
 
     senders: slice
     entities: Mapping[str, Tensor]
+
+    @staticmethod
+    def by_class(sizes: Iterable[int], entities: Iterable[Mapping[str, Tensor]]) -> list[Seen]:
+        """Returns what each class of a team sees, given the number of its agents and the entities."""
+        ends = list(itertools.accumulate(sizes, initial=0))
+        return [Seen(slice(*ends_of), each) for ends_of, each in zip(pairwise(ends), entities, strict=True)]
 
 
 class GraphEncoder(nn.Module):
@@ -83,13 +90,11 @@ class GraphEncoder(nn.Module):
         Returns:
             (S, n, H).
         """
-        groups = [(slice(None), seen)] if self.num_relations == 1 else [(part.senders, [part]) for part in seen]
         for i, skip in enumerate(self.skips):
             last = answers if i == len(self.skips) - 1 else None
             asking, linked, places = (at(each, last) for each in (nodes, links, positions))
             out, shares, messages = skip(asking), [], []
-            for conv, (senders, parts) in zip(self.convs[i * self.num_relations :], groups, strict=False):
-                assert isinstance(conv, Convolution)
+            for conv, senders, parts in self.relations(i, seen):
                 messages.append(conv.message(nodes[:, senders], positions, parts))
                 heard, share = conv(messages[-1], asking, places, linked[:, :, senders], parts)
                 out = out + heard
@@ -101,6 +106,13 @@ class GraphEncoder(nn.Module):
                 weights.append(joined / joined.sum(-1, keepdim=True))
             nodes = functional.elu(out)
         return nodes
+
+    def relations(self, layer: int, seen: Sequence[Seen]) -> Iterator[tuple[Convolution, slice, Sequence[Seen]]]:
+        """Yields a layer's convolutions, each with the senders that it hears and what their classes see."""
+        groups = [(slice(None), seen)] if self.num_relations == 1 else [(part.senders, [part]) for part in seen]
+        for conv, (senders, parts) in zip(self.convs[layer * self.num_relations :], groups, strict=False):
+            assert isinstance(conv, Convolution)
+            yield conv, senders, parts
 
 
 class Convolution(nn.Module):

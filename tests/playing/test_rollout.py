@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.encoder import team_states
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing.games import Games
 from rllib_tag.playing.restore import TrainedTeam
@@ -37,18 +37,10 @@ def test_messages_are_those_that_were_sent(tmp_path: Path) -> None:
     assert recorded["senders"].tolist() == ["adversary_0", "adversary_1", "adversary_2"]
     games = Games(TagEnvConfig(**GAME), [5])
     encoder = team.nets["class_b"].encoder
-    nodes, positions, seen = encoder.nodes(encoder_input(games), games.layout)
+    nodes, positions, seen = encoder.nodes(team_states(games.states(), None), games.layout)
     first = encoder.graph.convs[0].message(nodes, positions, seen)[0]
     np.testing.assert_allclose(recorded["messages"][0, 0], first.detach().numpy(), atol=1e-6)
     assert path.name == "episode_5.json"
-
-
-def encoder_input(games: Games) -> Any:
-    from rllib_tag.nn.encoder import Teams
-
-    state = games.states()
-    valid = torch.tensor([[[[False, True]]]])  # right after the reset
-    return Teams(state["messages"], valid, state["links"][0] > 0, None)
 
 
 def test_a_recording_without_messages_removes_those_of_the_last_one(tmp_path: Path) -> None:

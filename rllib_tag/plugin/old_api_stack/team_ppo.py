@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -148,11 +148,12 @@ class TeamPPO(FromExported, PPO):
                 obs = None
                 if len(names) > 1:
                     seen = [batch.policy_batches[name][SampleBatch.OBS] for name in names]
-                    obs = {**seen[0], "receivers": np.concatenate([each["receivers"] for each in seen], axis=1)}
+                    obs = {key: column for each in seen for key, column in each.items()}  # one of them has the state
+                    obs["receivers"] = np.concatenate([each["receivers"] for each in seen], axis=1)
                 jobs.append((parts, obs, np.random.default_rng(np.random.randint(2**31))))
         builder = LearnerInfoBuilder()
         policies = [[self.get_policy(name) for name in parts] for parts, *_ in jobs]
-        threads = 1 if _share_weights([policy for group in policies for policy in group]) else max(1, len(jobs))
+        threads = 1 if _share_weights(policies) else max(1, len(jobs))
         with ThreadPoolExecutor(threads) as pool:
             for learned in pool.map(lambda job: self._epochs(*job), jobs):
                 for name, results in learned.items():
@@ -230,7 +231,7 @@ def learn_together(
             given[SampleBatch.OBS] = {**state, "receivers": receivers, "features": heard[name]}
             return policies[name].learn_on_batch(given)
 
-        in_turn = _share_weights(policies.values(), besides=weights)
+        in_turn = _share_weights([[policy] for policy in policies.values()], besides=weights)
         results = dict(zip(policies, (map if in_turn else pool.map)(learn, policies), strict=True))
         wanted = torch.zeros_like(features)
         for name, which in own.items():
@@ -248,8 +249,8 @@ def learn_together(
     return results
 
 
-def _share_weights(policies: Iterable[TeamPolicy], besides: Sequence[Tensor] = ()) -> bool:
-    """Whether any weights belong to several policies."""
+def _share_weights(groups: Sequence[Sequence[TeamPolicy]], besides: Sequence[Tensor] = ()) -> bool:
+    """Whether any weights, besides the given ones, belong to several groups of policies."""
     known = {id(weight) for weight in besides}
-    weights = [id(weight) for policy in policies for weight in policy.model.parameters() if id(weight) not in known]
-    return len(weights) > len(set(weights))
+    owned = [{id(weight) for policy in group for weight in policy.model.parameters()} - known for group in groups]
+    return sum(map(len, owned)) > len(set().union(*owned))

@@ -170,9 +170,12 @@ class OnRows:
         return self.net.value(self.obs, self.features)
 
 
-@pytest.mark.parametrize("critic", ["class", "local"])
-def test_a_shared_encoder_learns_from_the_sum_of_all_losses(critic: str, ray_session: None) -> None:
-    """One update of all weights, against plain autograd on each receiver's own observation."""
+@pytest.mark.parametrize(("critic", "carrier"), [("class", 0), ("local", 1)])
+def test_a_shared_encoder_learns_from_the_sum_of_all_losses(critic: str, carrier: int, ray_session: None) -> None:
+    """One update of all weights, against plain autograd on each receiver's own observation.
+
+    Which policy's batch carries the state depends on the order of the agents, not on the names of the policies.
+    """
     clip, eps = 1e-4, 1e-4
     model = {"encoder": "shared", "frame": "receiver", "critic": critic}
     game = {"num_class_a": 3, "num_class_b": 2}
@@ -201,6 +204,9 @@ def test_a_shared_encoder_learns_from_the_sum_of_all_losses(critic: str, ray_ses
         assert scale < 1
         steps = (0.002 * scale * gradient / ((scale * gradient).abs() + eps) for gradient in gradients)
         wanted.append([weight.detach() - step for weight, step in zip(weights, steps, strict=True)])
+    if carrier:
+        carried, receivers = (part[SampleBatch.OBS] for part in parts)
+        parts[0][SampleBatch.OBS], parts[1][SampleBatch.OBS] = {"receivers": carried["receivers"]}, carried | receivers
     ours._learn(batch)
     for weights, values in zip((shared, *heads), wanted, strict=True):
         for weight, value in zip(weights, values, strict=True):
