@@ -8,15 +8,16 @@ NEWEST_PYTHON ?= python3.13
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 BETWEEN := "ray[rllib,tune]==2.50.1" torch==2.13.0
 
-.PHONY: help install demo test test-matrix matrix-oldest matrix-between matrix-newest nightly faults check bench scaling study games report format clean
+.PHONY: help install demo test test-matrix matrix-oldest matrix-between matrix-newest nightly faults check bench scaling gpu study games report format clean
 
 help:
-	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 3 minutes on 2 cores, after installation)"
+	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 75 seconds on 2 cores, after installation)"
 	@echo "make test   run all tests"
 	@echo "make test-matrix  run all tests, the slow ones too, with the oldest, the newest and a middle set of versions that setup.cfg allows, in .matrix"
 	@echo "make nightly  read 18,000 changed and generated files, inject faults into real runs, count what they cost (half an hour)"
 	@echo "make bench  measure all speeds next to other libraries' (about 85 minutes on 2 cores)"
 	@echo "make scaling  measure training with 1, 2 and 4 env runners on 1 and 2 nodes (a quarter of an hour)"
+	@echo "make gpu    compare a GPU with the CPUs of the same machine: do they agree, and how fast is each"
 	@echo "make study  train and evaluate all arms of the study that have no results yet (hours)"
 	@echo "make games  the same for the games besides tag, and print their table"
 	@echo "make report draw the study's figures and print its tables, from the results alone"
@@ -89,6 +90,9 @@ bench: install
 
 scaling: install
 	$(BIN)/python experiments/benchmarks/scaling.py
+
+gpu: install
+	$(BIN)/python experiments/benchmarks/gpu.py
 
 study: install
 	$(BIN)/python experiments/study/study.py

@@ -24,7 +24,7 @@ warnings.filterwarnings("ignore")
 
 import numpy as np  # noqa: E402
 
-TAG_PPO = Path(__file__).parents[1] / "tag_ppo.yaml"
+EXPERIMENTS = Path(__file__).parents[1]
 Metrics = dict[str, float]
 
 
@@ -93,8 +93,10 @@ def two_nodes(cpus: int) -> Iterator[None]:
         cluster.shutdown()
 
 
-def algorithm(batched: bool, env: dict[str, Any], model: dict[str, Any], **options: Any) -> Any:
-    """Builds RLlib's PPO or `TeamPPO` from `tag_ppo.yaml`, with some of its values replaced."""
+def algorithm(
+    batched: bool, env: dict[str, Any], model: dict[str, Any], experiment: str = "tag_ppo", **options: Any
+) -> Any:
+    """Builds RLlib's PPO or `TeamPPO` from a shipped experiment, with some of its values replaced."""
     import ray
     import yaml
     from ray.rllib.algorithms.ppo import PPOConfig
@@ -106,7 +108,7 @@ def algorithm(batched: bool, env: dict[str, Any], model: dict[str, Any], **optio
     deterministic.fill_uninitialized_memory = False
     if not ray.is_initialized():
         start_ray(2)
-    config = yaml.safe_load(TAG_PPO.read_text())["tag_ppo"]["config"]
+    config = yaml.safe_load((EXPERIMENTS / f"{experiment}.yaml").read_text())[experiment]["config"]
     config["env_config"].update(env)
     for key in ("num_class_a", "num_class_b"):
         config["multiagent"]["policy_mapping_fn"][key] = config["env_config"][key]
@@ -127,16 +129,20 @@ def sampling(batched: bool, num_envs: int, model: dict[str, Any]) -> Metrics:
 
 def training(batched: bool, iterations: int, env: dict[str, Any], model: dict[str, Any], **options: Any) -> Metrics:
     """Returns environment steps per second of complete iterations after the first, and the return at the end."""
-    trained = algorithm(batched, env, model, **options)
+    return timed(algorithm(batched, env, model, **options), iterations - 1)
+
+
+def timed(trained: Any, iterations: int) -> Metrics:
+    """Returns an algorithm's environment steps per second, after a first iteration, and what they cost and brought."""
     trained.train()
     trained._timers.clear()
-    start, before = time.perf_counter(), trained.iteration
+    start = time.perf_counter()
     result: dict[str, Any] = {}
-    for _ in range(iterations - before):
+    for _ in range(iterations):
         result = trained.train()
     seconds = time.perf_counter() - start
     timers = {key: trained._timers[key].mean for key in ("sample", "learn")}
-    steps = (trained.iteration - before) * trained.config.total_train_batch_size
+    steps = iterations * trained.config.total_train_batch_size
     metrics = result["env_runners"]["custom_metrics"]
     return {
         "env_steps_per_s": steps / seconds,
@@ -191,13 +197,19 @@ class NoPool(contextlib.nullcontext[Any]):
 
 
 def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Metrics:
-    """Returns the speed of learning, a batch's memory, and GFLOP/s in matrix products against this machine's best."""
+    """Returns the speed of learning, a batch's memory, and GFLOP/s in matrix products.
+
+    Also returns this machine's best GFLOP/s in the precision that the products are in, on all cores as in learning.
+    """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
+    from rllib_tag.nn.products import is_low
     from rllib_tag.plugin.old_api_stack import team_ppo
 
-    trained = algorithm(True, env, model, **{"num_env_runners": 0, "train_batch_size": 6400, **options})
+    cores = os.cpu_count() or 1
+    alone = {"num_env_runners": 0, "num_cpus_for_main_process": cores, "train_batch_size": 6400}
+    trained = algorithm(True, env, model, **{**alone, **options})
     batch = trained.env_runner.sample()
     memory = sum(part.size_bytes() for part in batch.policy_batches.values())
     with FlopCounterMode(display=False) as counter, unittest.mock.patch.object(team_ppo, "ThreadPoolExecutor", NoPool):
@@ -210,8 +222,9 @@ def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Metr
         trained._learn(batch)
         times.append(time.perf_counter() - start)
     seconds = float(np.median(times))
-    torch.set_num_threads(os.cpu_count() or 1)
-    square = torch.randn(2048, 2048)
+    torch.set_num_threads(cores)
+    low = is_low(trained.get_policy("class_a").model.net.config.precision, torch.device("cpu"))
+    square = torch.randn(2048, 2048, dtype=torch.bfloat16 if low else torch.float32)
     best = rate(lambda: square @ square, 2 * 2048**3) / 1e9
     return {
         "env_steps_per_s": batch.env_steps() / seconds,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
-import gymnasium as gym
-from ray.rllib.policy.policy import Policy
+import numpy as np
+from ray.rllib.policy.policy import Policy, PolicySpec
 
 from rllib_tag.errors import ConfigError, raised
+from rllib_tag.nn.config import DEFAULTS_OF_0_1
 from rllib_tag.nn.weights import Exported
 from rllib_tag.plugin.env_config import groups_of, read_env_config
 from rllib_tag.plugin.mapping import acting_policies
@@ -57,7 +57,7 @@ def load_policies(folder: Path) -> dict[str, Policy]:
         ConfigError: If the checkpoint is truncated, or its weights do not fit its model.
     """
     try:
-        policies = checkpoint_policies(folder, _with_layout)
+        policies = checkpoint_policies(folder, _complete)
     except Exception as error:  # a damaged pickle may raise anything
         raise _unreadable_error(folder, error) from error
     if not policies:
@@ -65,14 +65,34 @@ def load_policies(folder: Path) -> dict[str, Policy]:
     return policies
 
 
-def _with_layout(space: gym.Space, config: Mapping[str, Any]) -> gym.Space:
-    """Returns a policy's observation space with the layout of its messages, which RLlib does not save."""
-    if "game" in config["env_config"]:
-        env_config = read_env_config(config["env_config"])
-        game = env_config.game
-        known = MessageSpace(len(game.team), env_config.history_length, game.layout)
-        space.original_space.spaces["messages"] = known
-    return space
+def _complete(name: str, spec: PolicySpec, weights: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Adds the layout of messages, which RLlib does not save, and the values of keys that the run left to defaults.
+
+    The defaults have changed, but whether an encoder is shared and where messages are placed shows in the weights.
+    """
+    env_config, model = spec.config["env_config"], spec.config["model"]
+    if "game" in env_config:
+        read = read_env_config(env_config)
+        known = MessageSpace(len(read.game.team), read.history_length, read.game.layout)
+        spec.observation_space.original_space.spaces["messages"] = known
+    encoders = {
+        policy: {key: value for key, value in each.items() if key.startswith("net.encoder.")}
+        for policy, each in weights.items()
+        if any(key.startswith("net.encoder.graph.") for key in each)
+    }
+    own = encoders.pop(name, {})
+    found = {}
+    if any(".convs." in key for key in own):
+        found["frame"] = "receiver" if any(".placement." in key for key in own) else "absolute"
+    if encoders and own:
+        found["encoder"] = "shared" if any(_equal(own, other) for other in encoders.values()) else "class"
+    elif found.get("frame") == DEFAULTS_OF_0_1["frame"]:  # alone, sharing makes no difference
+        found["encoder"] = DEFAULTS_OF_0_1["encoder"]
+    model["custom_model_config"] = {**found, **model["custom_model_config"]}
+
+
+def _equal(weights: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> bool:
+    return weights.keys() == others.keys() and all(np.array_equal(weights[key], others[key]) for key in weights)
 
 
 def _unreadable_error(folder: Path, error: Exception) -> ConfigError:

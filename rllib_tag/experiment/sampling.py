@@ -9,6 +9,7 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.callbacks import DefaultCallbacks
 
 from rllib_tag.experiment.variant import View
+from rllib_tag.plugin import model as model_of_0_1
 from rllib_tag.plugin.callbacks import TagCallbacks
 from rllib_tag.plugin.env import CommEnv, TagEnv
 from rllib_tag.plugin.env_config import read_env_config
@@ -62,7 +63,7 @@ def _reason(view: View, defaults: AlgorithmConfig) -> str | None:
             return f"callbacks: {_name(callbacks)}, which has {hook}"
     for config in (view.config, *view.policies.values()):
         model, exploration = config.model["custom_model"], config.exploration_config.get("type")
-        if model is not CommModel:
+        if model not in (CommModel, model_of_0_1.CommModel):
             return f"custom_model: {_name(model)}"
         for key in DEFAULT_SAMPLER_ONLY:
             if config[key] != defaults[key]:

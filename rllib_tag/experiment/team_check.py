@@ -35,6 +35,8 @@ SHARED = {
     "critic": ["hidden_dim", "precision"],
 }
 
+UPDATES = ("lr", "lr_schedule", "grad_clip")  # of RLlib; how a policy updates a shared encoder
+
 
 def check_team(training: View, evaluation: View | None) -> CommEnv | None:
     """Checks that the environment, the policies and the model fit together.
@@ -79,7 +81,7 @@ def comm_config(what: str, config: AlgorithmConfig) -> CommConfig:
         ConfigError: If a value does not fit.
     """
     with under(f"{what}: model"):
-        return CommConfig.from_mapping(config.model["custom_model_config"])
+        return CommConfig.from_mapping({**config.model["custom_model"].defaults, **config.model["custom_model_config"]})
 
 
 def _configs(view: View) -> Iterator[tuple[str, AlgorithmConfig]]:
@@ -217,13 +219,21 @@ def _check_training(view: View, team: CommEnv, acting: dict[str, str]) -> None:
     }
     for part, fields in SHARED.items():
         sharing = {policy: comm for policy, comm in models.items() if getattr(comm, part) == "shared"}
-        for field in fields:
-            values = {policy: getattr(comm, field) for policy, comm in sharing.items()}
-            if len(set(values.values())) > 1:
+        found = {field: {policy: getattr(comm, field) for policy, comm in sharing.items()} for field in fields}
+        if part == "encoder":  # the first policy updates it
+            found |= {key: {policy: view.policies[policy][key] for policy in sharing} for key in UPDATES}
+        for key, values in found.items():
+            if any(value != next(iter(values.values())) for value in values.values()):
                 raise ConfigError(
-                    f"config: multiagent: policies: {part}: shared: expected one {field}, got {values}: these policies "
+                    f"config: multiagent: policies: {part}: shared: expected one {key}, got {values}: these policies "
                     f"have one {part}. Make them equal, or set {part}: class."
                 )
+    held = sorted(policy for policy, comm in models.items() if comm.encoder == "shared" and policy not in trained)
+    if held and trained & models.keys():
+        raise ConfigError(
+            f"config: multiagent: policies_to_train: expected all of the team's policies, got none of {held}: with "
+            "encoder: shared, training one of them changes how all of them act. Add them, or set encoder: class."
+        )
 
 
 def _check_evaluation(training: View, team: CommEnv, view: View) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_number, dataclass_from_mapping
-from rllib_tag.nn.precision import Precision
+from rllib_tag.nn.products import Precision
 
 logger = logging.getLogger(__name__)
 Temporal = Literal["transformer", "gru", "none"]
@@ -42,13 +42,13 @@ class CommConfig:
             from 1. Default: 10.
         encoder: `class` lets each class encode what everybody says with weights of its own. `shared` is one encoder,
             whose weights all class policies hold, so that what crosses a link in a graph layer is one learned message.
-            Default: `class`.
+            Default: `shared`.
         frame: Where a graph layer places what is heard. `absolute` leaves it in absolute coordinates. `receiver`
             places the sender, and in the first layer what it sees, relative to the receiver before any nonlinearity.
-            Default: `absolute`.
+            Default: `receiver`.
         message_dim: How many numbers cross a link in a graph layer; None is H. Default: None.
         precision: The precision of products of H numbers: `float32`, `bfloat16`, or `auto`, which is bfloat16 on
-            devices that are faster at it. Weights, softmax, logits, values and losses stay float32.
+            devices with instructions for it. Weights, softmax, logits, values and losses stay float32.
             Default: `float32`.
 
     Raises:
@@ -69,8 +69,8 @@ class CommConfig:
     relational: bool = False
     critic: Critic = "class"
     value_scale: float = 10.0
-    encoder: Encoder = "class"
-    frame: Frame = "absolute"
+    encoder: Encoder = "shared"
+    frame: Frame = "receiver"
     message_dim: int | None = None
     precision: Precision = "float32"
 
@@ -119,6 +119,8 @@ class CommConfig:
         return dataclass_from_mapping(cls, "custom_model_config", mapping)
 
 
+# Version 0.1 had no such keys. Its exports and checkpoints are read with these values.
+DEFAULTS_OF_0_1 = {"encoder": "class", "frame": "absolute"}
 # The keys that two networks must have in common for one's weights to mean the same in the other.
 ARCHITECTURE = [field.name for field in dataclasses.fields(CommConfig) if field.name != "precision"]
 

@@ -72,7 +72,7 @@ class DecentralizedAgent:
     def message(self, layer: int) -> Tensor:
         """Returns what it sends in a graph layer: (message_dim,)."""
         said = [
-            conv.message(self._node[:, senders], self._position, parts)
+            conv.message(self._node[:, senders], self._position[:, senders], parts)
             for conv, senders, parts in self.net.encoder.graph.relations(layer, self._seen)
         ]
         return torch.cat(said, dim=1)[0, 0]
@@ -88,7 +88,8 @@ class DecentralizedAgent:
         """
         graph = self.net.encoder.graph
         out = graph.skips[layer](self._node)
-        kinds = (dict.fromkeys(kinds, self._node) for kinds in self._layout.sees)
+        present = [kind for kind, count in self._layout.counts.items() if count]
+        kinds = ({kind: self._node for kind in kinds if kind in present} for kinds in self._layout.sees)
         everything = torch.stack([message for of_class in messages for message in of_class])[None]
         links = torch.ones(1, 1, everything.shape[1], dtype=torch.bool)
         for conv, senders, parts in graph.relations(layer, Seen.by_class(map(len, messages), kinds)):

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.entities import EntityEncoder
-from rllib_tag.nn.graph import GraphEncoder, Seen, at
-from rllib_tag.nn.team import Observation, between
+from rllib_tag.nn.graph import GraphEncoder, Seen
+from rllib_tag.nn.team import Observation, at, between
 from rllib_tag.nn.temporal import GRUReader, TransformerReader, age_encoding, valid_steps, windows
 from rllib_tag.world.layout import MessageLayout, Senses
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from rllib_tag.nn.precision import Precision, Product
+from rllib_tag.nn.products import Narrow, Precision, Product, narrow
+from rllib_tag.nn.team import at
 
 
 class EntityEncoder(nn.Module):
@@ -17,9 +21,9 @@ class EntityEncoder(nn.Module):
     .. math::
         h = W x + \sum_k V_k \max_j \mathrm{ReLU}(U_k [p_{kj} - p, e_{kj}] + b_k)
 
-    over the kinds k of entities. The first two numbers of an entity, and of the observer, are its position p. An empty
-    or fully masked set contributes nothing. The observer acts on positions relative to itself; receivers of its
-    message are elsewhere and need absolute positions.
+    over the kinds k of entities. The first two numbers of an entity, and of the observer, are its position p. A set
+    that is empty, or in which the observer is alone, contributes nothing. The observer acts on positions relative to
+    itself; receivers of its message are elsewhere and need absolute positions.
 
     Args:
         own_dim: How many numbers describe the observer.
@@ -34,12 +38,12 @@ class EntityEncoder(nn.Module):
         self, own_dim: int, kinds: Mapping[str, int], hidden_dim: int, precision: Precision = "float32"
     ) -> None:
         super().__init__()
-        self.own = nn.Linear(own_dim, hidden_dim)
-        self.entity = nn.ModuleDict({kind: nn.Linear(2 + dim, hidden_dim) for kind, dim in kinds.items()})
+        self.own = Narrow(own_dim, hidden_dim)
+        self.entity = nn.ModuleDict({kind: Narrow(2 + dim, hidden_dim) for kind, dim in kinds.items()})
         self.pooled = nn.ModuleDict({kind: Product(hidden_dim, hidden_dim, False, precision) for kind in kinds})
 
     def forward(
-        self, own: Tensor, entities: Mapping[str, Tensor], counts: Mapping[str, Tensor] | None = None
+        self, own: Tensor, entities: Mapping[str, Tensor], itself: Mapping[str, Tensor] | None = None
     ) -> Tensor:
         """Embeds observers.
 
@@ -47,7 +51,8 @@ class EntityEncoder(nn.Module):
             own: (..., own_dim).
             entities: For each kind, its entities (..., K, dim). A kind without entities may be omitted. Observers that
                 see the same share an axis of length 1, and the entities are embedded only once for them.
-            counts: For each kind of which not all entities count, those that do: (..., K) booleans. Default: none.
+            itself: For each kind that the n observers (S, n, own_dim) belong to, their indices among its entities
+                (S, 1, K, dim): (n,), or (S, n) if they differ. They do not see themselves. Default: none.
 
         Returns:
             (..., H).
@@ -58,12 +63,43 @@ class EntityEncoder(nn.Module):
                 # U [p_j - p, e_j] = U' e_j - U_p p, where U' acts on e_j alone. U_p p is the same for all j, so it is
                 # subtracted after the maximum.
                 layer = self.entity[kind]
-                assert isinstance(layer, nn.Linear)
+                assert isinstance(layer, Narrow)
                 relative, absolute = layer.weight.split([2, values.shape[-1]], dim=1)
                 weight = absolute + functional.pad(relative, (0, values.shape[-1] - 2))
-                embedded = functional.linear(values, weight, layer.bias)
-                if counts is not None and kind in counts:
-                    embedded = embedded.masked_fill(~counts[kind].unsqueeze(-1), -torch.inf)
-                highest = embedded.amax(-2)
-                out = out + self.pooled[kind]((highest - functional.linear(own[..., :2], relative)).relu())
+                embedded = narrow(values, weight, layer.bias)
+                if itself is not None and kind in itself:
+                    highest: Tensor = _HighestOfOthers.apply(embedded.squeeze(1), itself[kind])
+                else:
+                    highest = embedded.amax(-2)
+                out = out + self.pooled[kind]((highest - narrow(own[..., :2], relative)).relu())
         return out
+
+
+class _HighestOfOthers(torch.autograd.Function):
+    """The maximum over all entities but one: values (S, K, H) and the ones left out, (n,) or (S, n), to (S, n, H).
+
+    Without any other, it is -inf. Autograd would lay out all S * n * K pairs, in both directions.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, left_out: Tensor) -> Tensor:
+        steps = values.unbind(1)
+        none = torch.full_like(steps[0], -torch.inf)
+        before = list(itertools.accumulate(steps[:-1], torch.maximum, initial=none))
+        after = list(itertools.accumulate(steps[:0:-1], torch.maximum, initial=none))
+        highest = at(torch.stack([*map(torch.maximum, before, reversed(after))], dim=1), left_out)
+        ctx.save_for_backward(values, left_out, highest)
+        return highest
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """Returns the gradient of values; of entities that tie, the first one gets it."""
+        values, left_out, highest = ctx.saved_tensors
+        grads = []
+        for k, value in enumerate(values.unbind(1)):
+            elsewhere = (value.unsqueeze(1) < highest) | (left_out == k).unsqueeze(-1)
+            here = grad.masked_fill(elsewhere, 0)
+            grads.append(here.sum(1))
+            grad = grad - here
+        return torch.stack(grads, dim=1), None

@@ -13,11 +13,15 @@ from torch.nn import functional
 
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.pairs import DensePairs, SparsePairs
-from rllib_tag.nn.precision import Precision, Product
+from rllib_tag.nn.products import Narrow, Precision, Product, narrow
+from rllib_tag.nn.team import at
 from rllib_tag.world.layout import Senses
 
 SLOPE = 0.2  # of the LeakyReLU in attention scores, as in torch-geometric
-LARGEST_DENSE = 32  # agents of a team whose layers compute all pairs; in larger teams, only linked ones
+# Up to how many senders a layer computes all pairs; with more, only the linked ones, by torch-geometric. With a third
+# of the pairs linked, as in tag with 32 adversaries, this was the largest size tried on a CPU. All pairs took at most
+# 1.3 times as long in teams of 8 to 32, and half as long in larger ones.
+LARGEST_DENSE = 128
 
 
 class Seen(NamedTuple):
@@ -68,7 +72,7 @@ class GraphEncoder(nn.Module):
             for layer, before in enumerate(dims[:-1]):
                 kinds = senses.kinds if layer == 0 else {}
                 for _ in range(self.num_relations):
-                    self.convs.append(Convolution(before, config, len(senses.classes) // self.num_relations, kinds))
+                    self.convs.append(Convolution(before, config, kinds))
 
     def forward(
         self, nodes: Tensor, links: Tensor, positions: Tensor, seen: Sequence[Seen], answers: Tensor | None = None,
@@ -95,7 +99,7 @@ class GraphEncoder(nn.Module):
             asking, linked, places = (at(each, last) for each in (nodes, links, positions))
             out, shares, messages = skip(asking), [], []
             for conv, senders, parts in self.relations(i, seen):
-                messages.append(conv.message(nodes[:, senders], positions, parts))
+                messages.append(conv.message(nodes[:, senders], positions[:, senders], parts))
                 heard, share = conv(messages[-1], asking, places, linked[:, :, senders], parts)
                 out = out + heard
                 shares.append(share)
@@ -123,26 +127,27 @@ class Convolution(nn.Module):
     self-loops other than the given ones. There is no graph convolution (GCN): its symmetric normalization divides by
     each sender's number of links, which would tell a node about agents beyond its reach.
 
-    With `frame: receiver`, a message is placed relative to the receiver before any nonlinearity:
+    With `frame: receiver`, a message also says where things are, and is read relative to the receiver:
 
     .. math::
-        e_{ij} = W m_j - U p_i, \qquad m_j = M x_j + P p_j + \sum_k \max_e P_k e_{jk}
+        z_{ij} = W m_j - U_{c(j)} p_i, \qquad m_j = M x_j + P p_j + \sum_k \max_e P_k e_{jk}
 
-    where p are positions, e are the entities of kind k that j sees, and U is the part of P and P_k (through W) that
-    acts on positions, so that placed things count relative to p_i. Then `gat` attends by
-    LeakyReLU(a ReLU(e_ij) + b x_i), `gatv2` by a LeakyReLU(e_ij + R x_i), and the output is
-    V (sum of weight times ReLU(e_ij)).
+    where p are positions and e_jk are the entities of kind k that j sees. U_c is what acts on positions in P and in the
+    P_k of the kinds that class c sees, multiplied by W, so that moving everything by a vector changes z_ij only through
+    x_j. Then `gat` attends by LeakyReLU(a ReLU(z_ij) + b W M x_i), `gatv2` by a LeakyReLU(z_ij + R x_i), and the output
+    is V (sum of weight times ReLU(z_ij)). The receiver need not learn to subtract through its own nonlinearity. Without
+    `message_dim`, W is the identity and M is the layer's own weight; with it, M maps to `message_dim` numbers and W is
+    the layer's own weight.
 
     Args:
         in_dim: The number of input features of a node.
         config: The network's configuration.
-        num_classes: The number of sender classes that it hears.
         kinds: The size of an entity, by kind, of what the senders see and the layer places; empty in later layers.
 
     Source: Velickovic et al. 2018; Brody et al. 2022; Hamilton et al. 2017 for the mean.
     """
 
-    def __init__(self, in_dim: int, config: CommConfig, num_classes: int, kinds: Mapping[str, int]) -> None:
+    def __init__(self, in_dim: int, config: CommConfig, kinds: Mapping[str, int]) -> None:
         super().__init__()
         self.gnn, self.heads = config.gnn, config.num_heads
         hidden, heads, precision = config.hidden_dim, config.num_heads, config.precision
@@ -159,7 +164,7 @@ class Convolution(nn.Module):
         self.frame = config.frame
         if self.frame == "receiver":
             self.value = _linear(hidden, hidden, precision)
-            self.placements = nn.ModuleList(Placement(kinds, width) for _ in range(num_classes))
+            self.placement = Placement(kinds, width)
 
     def forward(
         self, messages: Tensor, asking: Tensor, places: Tensor, links: Tensor, seen: Sequence[Seen]
@@ -177,57 +182,55 @@ class Convolution(nn.Module):
             (S, n, H), and the weight of each sender, averaged over the heads, (S, n, m). A receiver that is linked to
             no sender gets zeros.
         """
-        heard = messages if self.send is None else self._lin(messages)  # (S, m, H)
-        pairs = DensePairs(links) if links.shape[-1] <= LARGEST_DENSE else SparsePairs(links)
-        if self.frame == "absolute":
-            of_senders = pairs.of_senders(heard)
-            weights = self._weights(pairs, asking, of_senders, of_senders)
-            out = pairs.weigh_senders(weights, self._split(heard)).flatten(2)
+        # Messages may hold absolute positions, of which bfloat16 would leave three digits.
+        heard = messages if self.send is None else functional.linear(messages, self._lin.weight)  # (S, m, H)
+        relative = self.frame == "receiver"
+        classes = [part.senders.stop - part.senders.start for part in seen] if relative else [links.shape[-1]]
+        pairs = (DensePairs if links.shape[-1] <= LARGEST_DENSE else SparsePairs)(links, classes)
+        if relative:
+            placed = -self._shift(places, seen)
+            weights = self._weights(pairs, asking, heard, placed)
+            out = self.value(pairs.sums(weights, heard, placed))
         else:
-            shifts = torch.stack(
-                [self._shift(place, part, places) for place, part in zip(self.placements, seen, strict=True)], dim=2
-            )
-            placed = pairs.of_senders(heard) - pairs.of_classes(shifts, [_length(part.senders) for part in seen])
-            shown = placed.relu()
-            weights = self._weights(pairs, asking, placed, shown)
-            out = self.value(pairs.weigh(weights, self._split(shown)).flatten(2))
+            weights = self._weights(pairs, asking, heard, None)
+            out = pairs.weighed(weights, self._split(heard)).flatten(2)
         return out, pairs.dense(weights.mean(-1))
 
     def message(self, nodes: Tensor, positions: Tensor, seen: Sequence[Seen]) -> Tensor:
-        """Returns what m senders send over each of their links, given the positions of all: (S, m, message_dim)."""
+        """Returns what m senders at positions (S, m, 2) send over each of their links: (S, m, message_dim)."""
         out = (self._lin if self.send is None else self.send)(nodes)
-        if self.frame == "absolute":
-            return out
-        placed = [
-            place(positions[:, part.senders], part.entities) for place, part in zip(self.placements, seen, strict=True)
-        ]
-        return out + torch.cat(placed, dim=1)
+        return out if self.frame == "absolute" else out + self.placement(positions, seen)
 
-    def _shift(self, place: nn.Module, part: Seen, places: Tensor) -> Tensor:
-        """Returns what is taken from what a class of senders says, for receivers at places (S, n, 2): (S, n, H)."""
-        assert isinstance(place, Placement)
-        shift = place.shift(part.entities)
-        return functional.linear(places, shift if self.send is None else self._lin.weight @ shift)
+    def _shift(self, places: Tensor, seen: Sequence[Seen]) -> Tensor:
+        """Returns what receivers at places (S, n, 2) take from what each class says: (S, n, classes, H)."""
+        shifts = torch.stack([self.placement.shift(part.entities) for part in seen])
+        if self.send is not None:
+            shifts = self._lin.weight @ shifts  # (classes, H, 2)
+        return narrow(places, shifts.flatten(0, 1)).unflatten(-1, shifts.shape[:2])
 
-    def _weights(self, pairs: DensePairs | SparsePairs, asking: Tensor, heard: Tensor, shown: Tensor) -> Tensor:
+    def _weights(self, pairs: DensePairs | SparsePairs, asking: Tensor, heard: Tensor, placed: Tensor | None) -> Tensor:
         """Returns the weight of each sender for each receiver: (..., heads), with the leading axes of pairs.
 
         Args:
             pairs: The pairs.
             asking: (S, n, in_dim), the nodes of the receivers.
-            heard: (..., H) what `gatv2` attends by, by pair.
-            shown: (..., H) what `gat` attends by, by pair.
+            heard: (S, m, H), what the senders say.
+            placed: (S, n, classes, H), what the receivers add to it; None for nothing.
         """
         if self.gnn == "mean":
-            return torch.stack([pairs.even()] * self.heads, dim=-1)
+            return torch.stack([pairs.even().to(heard.dtype)] * self.heads, dim=-1)
         if self.gnn == "gatv2":
-            summed = heard + pairs.of_receivers(self.lin_r(asking))
-            scores = (self._split(functional.leaky_relu(summed, SLOPE)) * self.att).sum(-1)
+            asked = self.lin_r(asking).unsqueeze(2)
+            scores = pairs.dots(heard, asked if placed is None else asked + placed, self.att[0], SLOPE)
         else:
             asks = asking if self.send is None else self.send(asking)
-            asked = functional.linear(asks, (self._split(self.lin.weight.T) * self.att_dst).sum(-1).T)
-            said = (self._split(shown) * self.att_src).sum(-1)
-            scores = functional.leaky_relu(said + pairs.of_receivers(asked), SLOPE)
+            asked = functional.linear(asks, torch.block_diag(*self.att_dst[0].unsqueeze(1)) @ self.lin.weight)
+            if placed is None:
+                said = functional.linear(heard, torch.block_diag(*self.att_src[0].unsqueeze(1)))
+                scores = pairs.of_senders(said) + pairs.of_receivers(asked)
+            else:
+                scores = pairs.dots(heard, placed, self.att_src[0], slope=0) + pairs.of_receivers(asked)
+            scores = functional.leaky_relu(scores, SLOPE)
         return pairs.normalized(scores)
 
     @property
@@ -238,12 +241,8 @@ class Convolution(nn.Module):
         return values.unflatten(-1, (self.heads, -1))
 
 
-def _length(part: slice) -> int:
-    return part.stop - part.start
-
-
 class Placement(nn.Module):
-    r"""Where a sender and what it sees are.
+    r"""Where senders and what they see are.
 
     .. math::
         P p + \sum_k \max_e P_k e
@@ -257,39 +256,41 @@ class Placement(nn.Module):
 
     def __init__(self, kinds: Mapping[str, int], width: int) -> None:
         super().__init__()
-        self.own = _linear(2, width)
-        self.entities = nn.ModuleDict({kind: _linear(dim, width) for kind, dim in kinds.items()})
+        self.own = _narrow(2, width)
+        self.entities = nn.ModuleDict({kind: _narrow(dim, width) for kind, dim in kinds.items()})
 
-    def forward(self, positions: Tensor, entities: Mapping[str, Tensor]) -> Tensor:
-        """Returns (..., width) for positions (..., 2) and entities by kind, (..., K, D)."""
+    def forward(self, positions: Tensor, seen: Sequence[Seen]) -> Tensor:
+        """Returns (S, m, width) for the positions (S, m, 2) of senders, class by class, and what each class sees."""
         out = self.own(positions)
-        for kind, layer in self.entities.items():
-            if kind in entities:
-                out = out + layer(entities[kind]).amax(-2)
-        return out
+        if not self.entities:
+            return out
+        placed = []
+        for part in seen:
+            near = [
+                layer(part.entities[kind]).amax(-2) for kind, layer in self.entities.items() if kind in part.entities
+            ]
+            size = part.senders.stop - part.senders.start
+            placed.append(sum(near) if near else out.new_zeros(len(out), size, out.shape[-1]))
+        return out + torch.cat(placed, dim=1)
 
     def shift(self, kinds: Container[str]) -> Tensor:
         """Returns the matrix (width, 2) by which the result moves with everything, given the kinds of entities."""
         shift: Tensor = self.own.weight
         for kind, layer in self.entities.items():
             if kind in kinds:
-                weight = layer.weight
-                assert isinstance(weight, Tensor)
-                shift = shift + weight[:, :2]
+                assert isinstance(layer, Narrow)
+                shift = shift + layer.weight[:, :2]
         return shift
 
 
-def at(values: Tensor, places: Tensor | None) -> Tensor:
-    """Returns the values (S, N, ...) at places (n,), or (S, n) if they differ, or all if None: (S, n, ...)."""
-    if places is None:
-        return values
-    if places.ndim == 1:
-        return values[:, places]
-    return values[torch.arange(len(values), device=values.device).unsqueeze(1), places]
-
-
-def _linear(in_dim: int, out_dim: int, precision: Precision = "float32") -> Product:
+def _linear(in_dim: int, out_dim: int, precision: Precision) -> Product:
     layer = Product(in_dim, out_dim, False, precision)
+    nn.init.xavier_uniform_(layer.weight)
+    return layer
+
+
+def _narrow(in_dim: int, out_dim: int) -> Narrow:
+    layer = Narrow(in_dim, out_dim, bias=False)
     nn.init.xavier_uniform_(layer.weight)
     return layer
 

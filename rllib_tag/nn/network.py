@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.encoder import CommEncoder
 from rllib_tag.nn.entities import EntityEncoder
-from rllib_tag.nn.graph import at
-from rllib_tag.nn.precision import Product
-from rllib_tag.nn.team import Observation
+from rllib_tag.nn.products import Product
+from rllib_tag.nn.team import Observation, at
 from rllib_tag.world.layout import MessageLayout, Senses
 from rllib_tag.world.observations import SENSES
 
@@ -51,10 +50,8 @@ class CentralCritic(nn.Module):
             obs: `team` (S, N, D) and other kinds (S, K, D).
             agents: Their indices in the team: (n,), or (S, n) if they differ.
         """
-        team = obs["team"]
-        others = torch.arange(team.shape[1], device=team.device) != agents.unsqueeze(-1)  # (n, N) or (S, n, N)
         entities = {kind: values.unsqueeze(1) for kind, values in _present(obs, self.kinds).items()}
-        return self.value(self.encoder(at(team, agents), entities, {"team": others}).relu()).squeeze(-1)
+        return self.value(self.encoder(at(obs["team"], agents), entities, {"team": agents}).relu()).squeeze(-1)
 
 
 def _present(obs: Observation, kinds: Iterable[str]) -> dict[str, Tensor]:

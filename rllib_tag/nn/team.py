@@ -62,3 +62,12 @@ def receiver_rows(obs: Observation, receivers: Tensor, comm_hops: int) -> dict[s
     for key in obs.keys() - {"messages", "history", "links", "receivers"}:
         out[key] = obs[key].unsqueeze(2).expand(R, C, n, *obs[key].shape[2:])
     return {key: value.flatten(0, 2) for key, value in out.items()}
+
+
+def at(values: Tensor, places: Tensor | None) -> Tensor:
+    """Returns the values (S, N, ...) at places (n,), or (S, n) if they differ, or all if None: (S, n, ...)."""
+    if places is None:
+        return values
+    if places.ndim == 1:
+        return values[:, places]
+    return values[torch.arange(len(values), device=values.device).unsqueeze(1), places]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rllib_tag.nn.precision import Precision, Product
+from rllib_tag.nn.products import Precision, Product
 from rllib_tag.nn.window_attention import WindowAttention
 
 

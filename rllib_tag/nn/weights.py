@@ -19,7 +19,7 @@ from torch import nn
 
 from rllib_tag.errors import ConfigError, check_int, check_keys, under
 from rllib_tag.names import GOOD_POLICIES, GOOD_POLICY, POLICIES
-from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.config import DEFAULTS_OF_0_1, CommConfig
 from rllib_tag.nn.network import AdversaryNet, GoodNet
 from rllib_tag.world.layout import Senses
 from rllib_tag.world.observations import SENSES
@@ -280,7 +280,8 @@ def _load_net(folder: Path, name: str, entry: Any, what: str, is_prey: bool) -> 
             tensors |= load_file(folder / file)
         except (OSError, SafetensorError) as error:
             raise ConfigError(f"exported weights: cannot read {folder / file}: {error}. {ADVICE}.") from error
-    config = CommConfig.from_mapping(entry.get("custom_model_config", {}))
+    given = entry.get("custom_model_config", {})
+    config = CommConfig.from_mapping({**DEFAULTS_OF_0_1, **given} if isinstance(given, dict) else given)
     kind = GOOD_POLICY if is_prey and "senses" not in entry else POLICIES[0]
     net = build_net(kind, config, entry["continuous"], senses, num_outputs)
     if not any(key.startswith(CRITIC) for key in tensors):

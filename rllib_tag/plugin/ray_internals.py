@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import gymnasium as gym
+import numpy as np
 from ray import ObjectRef, cloudpickle
 from ray._private.services import canonicalize_bootstrap_address
 from ray.rllib.algorithms.algorithm import Algorithm
@@ -170,23 +170,25 @@ def sub_environment_seed(seed: int, worker_index: int, index: int) -> int:
 
 
 def checkpoint_policies(
-    checkpoint: Path, complete: Callable[[gym.Space, Mapping[str, Any]], gym.Space]
+    checkpoint: Path, complete: Callable[[str, PolicySpec, Mapping[str, Mapping[str, np.ndarray]]], None]
 ) -> dict[str, Policy]:
     """Rebuilds the policies in an RLlib checkpoint, without a GPU, whatever training used.
 
-    Equals `Policy.from_state`, except that observation spaces keep what gymnasium's own spaces do not have.
+    Equals `Policy.from_state`, except that a policy's specification can be completed.
 
     Args:
         checkpoint: The checkpoint's folder.
-        complete: Adds what is missing to a policy's observation space, given the policy's config.
+        complete: Adds what is missing to a policy's specification, given its name and all policies' weights by name.
     """
+    names = sorted(get_checkpoint_info(str(checkpoint))["policy_ids"] or ())
+    states = {name: _state(checkpoint / "policies" / name) for name in names}
+    weights = {name: state["weights"] for name, state in states.items()}
     policies = {}
-    for name in sorted(get_checkpoint_info(str(checkpoint))["policy_ids"] or ()):
-        state = _state(checkpoint / "policies" / name)
+    for name, state in states.items():
         state["policy_spec"]["config"].update(num_gpus=0, num_gpus_per_env_runner=0)
         spec = PolicySpec.deserialize(state["policy_spec"])
-        space = complete(spec.observation_space, spec.config)
-        policies[name] = spec.policy_class(space, spec.action_space, spec.config)
+        complete(name, spec, weights)
+        policies[name] = spec.policy_class(spec.observation_space, spec.action_space, spec.config)
         policies[name].set_state(state)
     return policies
 

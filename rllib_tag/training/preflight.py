@@ -241,13 +241,17 @@ def _check_architecture(view: View, nets: Mapping[str, Net], source: str) -> Non
     env_config = read_env_config(view.config.env_config)
     for name, net in nets.items():
         comm = comm_config(f"config: multiagent: policies: {name}", view.policies[name])
-        for key in ARCHITECTURE:
-            trained, asked = getattr(net.config, key), getattr(comm, key)
-            if trained != asked:
-                raise ConfigError(
-                    f"{source}: expected the configured architecture of {name} ({key}: {asked}), got {trained}. "
-                    "Use the custom_model_config that it was trained with."
-                )
+        trained, asked = ({key: getattr(each, key) for key in ARCHITECTURE} for each in (net.config, comm))
+        if trained != asked:
+            other = [key for key in ARCHITECTURE if trained[key] != asked[key]]
+            expected, got = (
+                ", ".join(f"{key}: {'null' if each[key] is None else each[key]}" for key in other)
+                for each in (asked, trained)
+            )
+            raise ConfigError(
+                f"{source}: expected the configured architecture of {name} ({expected}), got {got}. Write {got} in "
+                "custom_model_config, or use another checkpoint."
+            )
         if net.critic is None:
             raise ConfigError(
                 f"{source}: expected critics, which training needs, got only the acting weights of {name}. Add "

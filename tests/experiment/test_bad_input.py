@@ -221,7 +221,8 @@ CASES: list[tuple[Change, str]] = [
     (config(minibatch_size=0), "minibatch_size: expected an integer of at least 1, got 0"),
     (config(seed="abc"), "seed: expected an integer of at least 0, got 'abc'"),
     (config(grad_clip=None), ""),
-    (own(grad_clip=None), ""),
+    (own(grad_clip=None), "encoder: shared: expected one grad_clip, got {'class_a': None, 'class_b': 1.0}"),
+    (lambda spec: (model(encoder="class")(spec), own(grad_clip=None)(spec)), ""),
     (config(grad_clip="1e-1"), "grad_clip: expected a number of at least 0, got '1e-1'"),
     (config(lr_schedule="abc"), "lr_schedule: expected [[steps, value], …], got 'abc'"),
     (config(lr_schedule=[[0, "1e-3"]]), "lr_schedule: value: expected a number of at least 0, got '1e-3'"),
@@ -260,8 +261,13 @@ CASES: list[tuple[Change, str]] = [
     (own(lr_=1), "class_a: unknown key 'lr_'"),
     (multiagent(policies={"class_a": [None, None, None, {}], "class_b": None}), "class_b: expected [null, null, null,"),
     (multiagent(policies={name: [None, None, None, {"clip_param": 0.1}] for name in ("class_a", "class_b")}), ""),
-    (lambda spec: (model(critic="shared")(spec), config(num_gpus=2)(spec)), "critic: shared: expected at most one GPU"),
-    (lambda spec: (model(encoder="shared")(spec), config(num_gpus=2)(spec)), "encoder: shared: expected at most one"),
+    (
+        lambda spec: (model(critic="shared", encoder="class")(spec), config(num_gpus=2)(spec)),
+        "critic: shared: expected at most one GPU",
+    ),
+    (config(num_gpus=2), "encoder: shared: expected at most one"),
+    (multiagent(policies_to_train=["class_b"]), "policies_to_train: expected all of the team's policies, got none of"),
+    (lambda spec: (model(encoder="class")(spec), multiagent(policies_to_train=["class_b"])(spec)), ""),
     (model(critic="shared"), ""),
     (
         config(

@@ -71,7 +71,7 @@ def both(*changes: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, An
 
 
 SPEC_NET = SPECS["tag_quick"]["config"]["model"]["custom_model_config"]
-TINY = {"custom_model_config": {"hidden_dim": 32}}
+TINY = {"custom_model_config": {"hidden_dim": 32, "encoder": "class"}}
 CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     # What a policy says of its own
     ("tag_quick", own(model=TINY), ""),
@@ -81,13 +81,16 @@ CASES: list[tuple[str, Callable[[dict[str, Any]], object], str]] = [
     ("tag_quick", own(observation_filter="MeanStdFilter"), "class_a: observation_filter: expected NoFilter"),
     ("tag_quick", own(gamma=0.9), "shaping_gamma: expected the training's gamma, 0.9 of class_a, got 0.99"),
     ("tag_quick", both(own(gamma=0.9), lambda c: c["env_config"].update(shaping=0)), ""),
-    ("tag_quick", both(own(gamma=0.9), lambda c: c["multiagent"].update(policies_to_train=["class_b"])), ""),
+    ("tag_quick", both(
+            own(gamma=0.9, model={"custom_model_config": {**SPEC_NET, "encoder": "class"}}),
+            lambda c: c["multiagent"].update(policies_to_train=["class_b"]),
+        ), ""),
     ("tag_quick", own(num_epochs=3), "class_a: expected no num_epochs, which holds for the whole run, got 3"),
     ("tag_quick", own(enable_rl_module_and_learner=True), "expected no enable_rl_module_and_learner, which holds"),
     (
         "tag_quick",
         both(
-            own(model={"custom_model_config": {"hidden_dim": 32, "critic": "shared"}}),
+            own(model={"custom_model_config": {"hidden_dim": 32, "critic": "shared", "encoder": "class"}}),
             lambda c: c["model"]["custom_model_config"].update(critic="shared"),
         ),
         "critic: shared: expected one hidden_dim, got {'class_a': 32, 'class_b': 64}",
@@ -169,7 +172,7 @@ def test_views_are_what_rllib_merges() -> None:
     assert config == before
     gammas = [{name: policy.gamma for name, policy in view.policies.items()} for view in (training, evaluation)]
     assert gammas == [{"class_a": 0.7, "class_b": 0.99}, {"class_a": 0.7, "class_b": 0.5}]
-    assert training.policies["class_a"].model["custom_model_config"] == {"hidden_dim": 32}
+    assert training.policies["class_a"].model["custom_model_config"] == TINY["custom_model_config"]
     assert training.policies["class_a"].model["custom_model"] is training.config.model["custom_model"]
     assert evaluation.config.env_config == {**config["env_config"], "num_class_a": 3}
     assert (training.config.explore, evaluation.config.explore) == (True, False)
@@ -183,7 +186,7 @@ def test_a_registered_name_may_look_like_a_path() -> None:
 
 @pytest.mark.parametrize("backend", ["batched", "mpe2"])
 def test_another_game_is_evaluated_by_those_who_play_it(ray_session: None, tmp_path: Path, backend: str) -> None:
-    experiments = small("tag_selfplay", hidden_dim=28)
+    experiments = small("tag_selfplay", hidden_dim=28, encoder="class")
     config = experiments["tag_selfplay"]["config"]
     config["env_config"]["backend"] = backend
     config["multiagent"]["policies"] = {
@@ -202,7 +205,7 @@ def test_another_game_is_evaluated_by_those_who_play_it(ray_session: None, tmp_p
     }
     check_architecture(Path(team.source), [resolve_config("PPO", "rllib_tag.TagEnv", config)])
     config["multiagent"]["policies"]["class_b"][3] = {"model": TINY}
-    with pytest.raises(ConfigError, match=r"architecture of class_b \(hidden_dim: 32\), got 28"):
+    with pytest.raises(ConfigError, match=r"of class_b \(hidden_dim: 32, num_layers: 2\), got hidden_dim: 28"):
         check_architecture(Path(team.source), [resolve_config("PPO", "rllib_tag.TagEnv", config)])
 
 

@@ -19,10 +19,10 @@ from rllib_tag.plugin.env import TagEnv
 
 CONFIGS: list[dict[str, Any]] = [
     {},
-    {"frame": "receiver", "message_dim": 6},
-    {"frame": "receiver", "relational": True, "gnn": "gatv2"},
-    {"frame": "receiver", "relational": True, "gnn": "mean", "temporal": "none", "gnn_layers": 1},
-    {"temporal": "gru", "message_dim": 5, "relational": True, "gnn_layers": 3},
+    {"message_dim": 6},
+    {"relational": True, "gnn": "gatv2"},
+    {"relational": True, "gnn": "mean", "temporal": "none", "gnn_layers": 1},
+    {"frame": "absolute", "temporal": "gru", "message_dim": 5, "relational": True, "gnn_layers": 3},
 ]
 
 

@@ -55,8 +55,9 @@ class Encoded:
 
 @pytest.mark.parametrize("options", [
     {},
-    {"encoder": "shared", "frame": "receiver", "relational": True, "gnn": "gatv2", "precision": "bfloat16"},
-    {"frame": "receiver", "gnn": "mean", "num_layers": 1, "message_dim": 6, "critic": "local"},
+    {"frame": "absolute", "num_layers": 1},
+    {"relational": True, "gnn": "gatv2", "precision": "bfloat16"},
+    {"gnn": "mean", "num_layers": 1, "message_dim": 6, "critic": "local"},
     {"gnn": "none", "temporal": "gru"},
 ], ids=str)  # fmt: skip
 def test_a_step_on_a_made_up_device(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from torch_geometric.nn import GATConv, GATv2Conv, SAGEConv
 
-from rllib_tag.nn import graph, precision
+from rllib_tag.nn import graph, products
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.entities import EntityEncoder
-from rllib_tag.nn.graph import Convolution, GraphEncoder, Seen, at
-from rllib_tag.nn.precision import Product
+from rllib_tag.nn.graph import Convolution, GraphEncoder, Seen
+from rllib_tag.nn.products import Product
+from rllib_tag.nn.team import at
 from rllib_tag.nn.temporal import GRUReader, TransformerLayer, TransformerReader, age_encoding
 from rllib_tag.world.layout import Senses
 
@@ -95,7 +96,9 @@ def geometric(conv: Convolution, in_dim: int, hidden: int, heads: int) -> nn.Mod
 def test_graph_layers_are_torch_geometrics(gnn: str, relational: bool, largest_dense: int, monkeypatch: Any) -> None:
     monkeypatch.setattr(graph, "LARGEST_DENSE", largest_dense)
     D, H, heads = 7, 12, 2
-    config = CommConfig(hidden_dim=H, num_heads=heads, gnn=gnn, relational=relational and gnn != "none")
+    config = CommConfig(
+        hidden_dim=H, num_heads=heads, gnn=gnn, relational=relational and gnn != "none", frame="absolute"
+    )
     encoder = GraphEncoder(D, config, SENSES)
     nodes, links, positions, seen = teams(D)
     weights: list[torch.Tensor] = []
@@ -162,12 +165,17 @@ def plainly_heard(
     r: int,
 ) -> torch.Tensor:
     read, pairs, asked = conv.lin_l if conv.gnn == "gatv2" else conv.lin, [], nodes[r]
-    for part, place in zip(seen, conv.placements, strict=True):
+    for part in seen:
         for n, j in enumerate(range(part.senders.start, part.senders.stop)):
             near = {kind: values[s, n].clone() for kind, values in part.entities.items()}
             for entities in near.values():
                 entities[:, :2] -= positions[r]
-            said = place(positions[j] - positions[r], near) + (read if conv.send is None else conv.send)(nodes[j])
+            said = (read if conv.send is None else conv.send)(nodes[j]) + conv.placement.own(
+                positions[j] - positions[r]
+            )
+            for kind, layer in conv.placement.entities.items():
+                if kind in near:
+                    said = said + layer(near[kind]).amax(0)
             if linked[j]:
                 pairs.append(said if conv.send is None else read(said))
     if not pairs:
@@ -228,7 +236,7 @@ def test_products_in_bfloat16_follow_the_weights_and_keep_float32_outside() -> N
 def test_the_faster_precision_is_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
     values, layer = torch.randn(5, 64), Product(64, 32, precision="auto")
     for faster in (True, False):
-        monkeypatch.setattr(precision, "bfloat16_is_faster", lambda device, faster=faster: faster)
+        monkeypatch.setattr(products, "bfloat16_is_faster", lambda device, faster=faster: faster)
         exact = nn.functional.linear(values, layer.weight, layer.bias)
         assert torch.equal(layer(values), exact) is not faster
 
@@ -240,6 +248,77 @@ def test_entities_are_a_set() -> None:
     assert out.shape == (11, 7)
     torch.testing.assert_close(encoder(own, {"marks": marks.flip(1), "prey": prey.flip(1)}), out)
     torch.testing.assert_close(encoder(own, {"marks": marks[:, :0]}), encoder.own(own))
+
+
+@pytest.mark.parametrize("team", [1, 2, 5])
+@pytest.mark.parametrize("same_for_all", [True, False])
+def test_observers_do_not_see_themselves(team: int, same_for_all: bool) -> None:
+    """Against the plain form, in which each observer has its own set, with -inf for itself."""
+    encoder = EntityEncoder(3, {"team": 4}, 7).double()
+    entities = torch.randn(11, 1, team, 4, dtype=torch.double, requires_grad=True)
+    who = torch.randint(team, (3,)) if same_for_all else torch.randint(team, (11, 3))
+    own = at(entities.squeeze(1).detach(), who)[..., :3]
+    layer = encoder.entity["team"]
+    placed = torch.cat([entities[..., :2] - own[:, :, None, :2], entities.expand(-1, 3, -1, -1)], dim=-1)
+    itself = (torch.arange(team) == who.unsqueeze(-1)).unsqueeze(-1)
+    seen = layer(placed).masked_fill(itself, -torch.inf).amax(2).relu()
+    expected = encoder.own(own) + encoder.pooled["team"](seen)
+    out = encoder(own, {"team": entities}, {"team": who})
+    torch.testing.assert_close(out, expected)
+    given = [entities, *encoder.parameters()]
+    for ours, plain in zip(
+        torch.autograd.grad(out.square().sum(), given),
+        torch.autograd.grad(expected.square().sum(), given),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, plain)
+
+
+def test_of_others_that_tie_the_first_gets_the_gradient() -> None:
+    encoder, entities = EntityEncoder(2, {"team": 2}, 7), torch.ones(1, 1, 4, 2, requires_grad=True)
+    encoder(torch.zeros(1, 2, 2), {"team": entities}, {"team": torch.tensor([0, 1])}).sum().backward()
+    assert entities.grad is not None
+    of_first, of_second, *of_others = entities.grad[0, 0]
+    assert torch.equal(of_first, of_second)
+    assert of_first.abs().sum() > 0
+    assert not any(gradient.any() for gradient in of_others)
+
+
+@pytest.mark.parametrize("frame", ["receiver", "absolute"])
+@pytest.mark.parametrize("gnn", ["gat", "gatv2", "mean"])
+def test_all_pairs_and_linked_ones_give_the_same_gradients(
+    gnn: str, frame: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = GraphEncoder(7, CommConfig(hidden_dim=12, num_heads=2, gnn=gnn, frame=frame), SENSES)
+    nodes, links, positions, seen = teams(7)
+    nodes.requires_grad_()
+    found = []
+    for largest in (1000, 0):
+        monkeypatch.setattr(graph, "LARGEST_DENSE", largest)
+        loss = encoder(nodes, links, positions, seen).square().sum()
+        found.append(torch.autograd.grad(loss, [nodes, *encoder.parameters()]))
+    for dense, sparse in zip(*found, strict=True):
+        torch.testing.assert_close(dense, sparse, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("message_dim", [None, 5])
+@pytest.mark.parametrize("gnn", ["gat", "gatv2", "mean"])
+def test_moving_everything_changes_nothing_that_is_placed(gnn: str, message_dim: int | None) -> None:
+    config = CommConfig(hidden_dim=12, num_heads=2, gnn=gnn, message_dim=message_dim)
+    encoder = GraphEncoder(7, config, SENSES).double()
+    nodes, links, positions, seen = teams(7)
+    nodes, positions, by = nodes.double(), positions.double(), torch.tensor([3.0, -2.0], dtype=torch.double)
+
+    def shifted(entities: torch.Tensor, by: torch.Tensor) -> torch.Tensor:
+        return entities.double() + nn.functional.pad(by, (0, entities.shape[-1] - 2))
+
+    doubled, moved = (
+        [part._replace(entities={kind: shifted(each, by_) for kind, each in part.entities.items()}) for part in seen]
+        for by_ in (0 * by, by)
+    )
+    expected = encoder(nodes, links, positions, doubled)
+    torch.testing.assert_close(encoder(nodes, links, positions + by, moved), expected)
+    assert not torch.allclose(encoder(nodes, links, positions + by, doubled), expected)
 
 
 def test_entities_are_seen_from_where_the_observer_is() -> None:

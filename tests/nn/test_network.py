@@ -31,10 +31,10 @@ VARIANTS = [
         {"gnn": "none"},
         {"gnn_layers": 1, "num_layers": 1},
         {"critic": "local"},
-        {"frame": "receiver"},
-        {"frame": "receiver", "relational": True, "gnn": "gatv2", "message_dim": 6},
-        {"frame": "receiver", "gnn": "mean", "temporal": "none", "gnn_layers": 3},
-        {"message_dim": 5, "relational": True},
+        {"frame": "absolute"},
+        {"relational": True, "gnn": "gatv2", "message_dim": 6},
+        {"gnn": "mean", "temporal": "none", "gnn_layers": 3},
+        {"frame": "absolute", "message_dim": 5, "relational": True},
     )
 ]
 IDS = [
@@ -49,9 +49,9 @@ IDS = [
     "no_comm",
     "shallow",
     "local_critic",
-    "frame",
-    "frame_gatv2",
-    "frame_mean",
+    "absolute",
+    "message_dim_gatv2",
+    "deep_mean",
     "message_dim",
 ]
 # Matrix products add in another order when memory lies elsewhere; what leaks is of order 1 and more.

@@ -29,8 +29,9 @@ SHARED = [
         {"gnn": "none"},
         {"gnn_layers": 1},
         {"critic": "local"},
-        {"frame": "receiver", "relational": True, "message_dim": 6},
-        {"frame": "receiver", "gnn": "gatv2"},
+        {"relational": True, "message_dim": 6},
+        {"frame": "absolute"},
+        {"frame": "absolute", "gnn": "gatv2"},
     )
 ]
 

@@ -259,11 +259,11 @@ def test_a_checkpoint_of_another_architecture_is_refused_before_training(
     trained: TrialEnd, ray_session: None, tmp_path: Path
 ) -> None:
     options = TrainOptions(storage_path=str(tmp_path), restore=str(trained.folder), stop={"training_iteration": 9})
-    with pytest.raises(ConfigError, match=r"configured architecture of class_a \(hidden_dim: 32\), got 64"):
+    with pytest.raises(ConfigError, match=r"configured architecture of class_a \(hidden_dim: 32\), got hidden_dim: 64"):
         train(small("tag_quick", hidden_dim=32), options, lambda *_: None)
     with pytest.raises(ConfigError, match="expected policies"):
         train(small("tag_selfplay", hidden_dim=64, num_layers=1), options, lambda *_: None)
-    with pytest.raises(ConfigError, match=r"configured architecture of class_a \(critic: shared\), got class"):
+    with pytest.raises(ConfigError, match=r"configured architecture of class_a \(critic: shared\), got critic: class"):
         train(small("tag_quick", critic="shared"), options, lambda *_: None)
     assert list(tmp_path.iterdir()) == []
 

@@ -41,7 +41,7 @@ def build(batched: bool, **options: Any) -> Any:
     (spec,) = load_experiments(EXPERIMENTS / "games" / "speaker_listener.yaml").values()
     config = {**spec["config"], "env": "rllib_tag.CommEnv", "num_env_runners": 0, "num_envs_per_env_runner": 3}
     config["env_config"] = {"game": RESCUE, "near": 0.4, "comm_range": 0.9, "history_length": 3}
-    config["model"]["custom_model_config"] = {"hidden_dim": 16}
+    config["model"]["custom_model_config"] = {"hidden_dim": 16, "encoder": "class"}
     config["multiagent"]["policies"] = POLICIES
     config |= {"rollout_fragment_length": 20, "train_batch_size": 60, "minibatch_size": 20, "explore": False, **options}
     made = TeamPPOConfig().update_from_dict(config)

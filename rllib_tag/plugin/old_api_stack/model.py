@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
 
 import gymnasium as gym
 import torch
@@ -46,6 +46,8 @@ class CommModel(TorchModelV2, nn.Module):
         {'gnn': 'gatv2'}
     """
 
+    defaults: ClassVar[Mapping[str, Any]] = {}  # of `CommConfig`, where they differ
+
     def __init__(
         self,
         obs_space: gym.Space,
@@ -57,7 +59,7 @@ class CommModel(TorchModelV2, nn.Module):
     ) -> None:
         TorchModelV2.__init__(self, obs_space, action_space, num_outputs, model_config, name)
         nn.Module.__init__(self)
-        config = CommConfig.from_mapping(custom_model_config)
+        config = CommConfig.from_mapping({**self.defaults, **custom_model_config})
         original = getattr(obs_space, "original_space", obs_space)
         if not isinstance(original, gym.spaces.Dict) or not {"messages", "own"} & set(original.spaces):
             raise ConfigError(f"CommModel: expected an observation space of TagEnv or CommEnv, got {original}.")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,6 @@ from ray.rllib.utils.metrics import (
     SAMPLE_TIMER,
     SYNCH_WORKER_WEIGHTS_TIMER,
 )
-from torch import Tensor
 
 from rllib_tag.plugin.old_api_stack.from_exported import FromExported
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler, TeamBatch
@@ -61,7 +62,7 @@ class TeamPPO(FromExported, PPO):
 
     Objective, hyperparameters, counters and checkpoints are the same; PPO's warnings about badly scaled losses are
     omitted. Each epoch splits the shuffled rows into equal minibatches of about `minibatch_size` agent steps. Policies
-    that share no weights learn in parallel, with one thread each.
+    that share no weights learn in parallel. Together, they use about as many threads as the run has CPUs.
     """
 
     _notes: Sequence[str] = ()
@@ -153,13 +154,20 @@ class TeamPPO(FromExported, PPO):
                 jobs.append((parts, obs, np.random.default_rng(np.random.randint(2**31))))
         builder = LearnerInfoBuilder()
         policies = [[self.get_policy(name) for name in parts] for parts, *_ in jobs]
-        threads = 1 if _share_weights(policies) else max(1, len(jobs))
-        with ThreadPoolExecutor(threads) as pool:
+        at_once = 1 if _share_weights(policies) else max(1, len(jobs))
+        threads = max(torch.get_num_threads(), self._cpus()) // at_once
+        with _threads(max(1, threads)), ThreadPoolExecutor(at_once) as pool:
             for learned in pool.map(lambda job: self._epochs(*job), jobs):
                 for name, results in learned.items():
                     for result in results:
                         builder.add_learn_on_batch_results(result, name)
         return builder.finalize()
+
+    def _cpus(self) -> int:
+        """Returns how many CPUs of this machine the run has: learner and env runners take turns on them."""
+        config = self.config
+        cpus = config.num_cpus_for_main_process + config.num_env_runners * config.num_cpus_per_env_runner
+        return min(int(cpus), os.cpu_count() or 1)
 
     def _epochs(
         self, batches: Mapping[str, SampleBatch], obs: Mapping[str, np.ndarray] | None, rng: np.random.Generator
@@ -208,49 +216,40 @@ def learn_together(
     gradients of all losses at the encoder's output then update the encoder, with the optimizer of the first policy.
     """
     first, *_ = policies.values()
-    weights = list(first.model.net.encoder.parameters())
     for policy in policies.values():
         policy.model.train()
         policy.clear_gradients()
-    threads = len(policies) if first.device.type == "cpu" else 1
-    parts = np.array_split(np.arange(len(obs["history"])), threads)
+    features = first.features(obs)  # (R, C, n, H)
+    wanted = torch.zeros_like(features)
     places = obs["receivers"][0].tolist()
     state = {key: obs[key] for key in obs.keys() - ENCODED}
-    with ThreadPoolExecutor(threads) as pool:
-        encoded = list(pool.map(lambda part: first.features({key: each[part] for key, each in obs.items()}), parts))
-        features = torch.cat([each.detach() for each in encoded])  # (R, C, n, H)
-        own = {
-            name: [places.index(place) for place in batch[SampleBatch.OBS]["receivers"][0]]
-            for name, batch in minibatches.items()
-        }
-        heard = {name: features[:, :, which].requires_grad_() for name, which in own.items()}
-
-        def learn(name: str) -> dict[str, Any]:
-            given = minibatches[name]
-            receivers = given[SampleBatch.OBS]["receivers"]
-            given[SampleBatch.OBS] = {**state, "receivers": receivers, "features": heard[name]}
-            return policies[name].learn_on_batch(given)
-
-        in_turn = _share_weights([[policy] for policy in policies.values()], besides=weights)
-        results = dict(zip(policies, (map if in_turn else pool.map)(learn, policies), strict=True))
-        wanted = torch.zeros_like(features)
-        for name, which in own.items():
-            gradient = heard[name].grad
-            assert gradient is not None
-            wanted[:, :, which] = gradient
-        gradients = pool.map(
-            lambda part, out: torch.autograd.grad(
-                out, weights, wanted[part], allow_unused=True, materialize_grads=True
-            ),
-            parts,
-            encoded,
-        )
-        first.update_encoder([sum(each) for each in zip(*gradients, strict=True)])
+    results = {}
+    for name, policy in policies.items():
+        given = minibatches[name]
+        receivers = given[SampleBatch.OBS]["receivers"]
+        own = [places.index(place) for place in receivers[0]]
+        heard = features[:, :, own].detach().requires_grad_()
+        given[SampleBatch.OBS] = {**state, "receivers": receivers, "features": heard}
+        results[name] = policy.learn_on_batch(given)
+        assert heard.grad is not None
+        wanted[:, :, own] = heard.grad
+    weights = list(first.model.net.encoder.parameters())
+    first.update_encoder(torch.autograd.grad(features, weights, wanted, allow_unused=True, materialize_grads=True))
     return results
 
 
-def _share_weights(groups: Sequence[Sequence[TeamPolicy]], besides: Sequence[Tensor] = ()) -> bool:
-    """Whether any weights, besides the given ones, belong to several groups of policies."""
-    known = {id(weight) for weight in besides}
-    owned = [{id(weight) for policy in group for weight in policy.model.parameters()} - known for group in groups]
+def _share_weights(groups: Sequence[Sequence[TeamPolicy]]) -> bool:
+    """Whether any weights belong to several groups of policies."""
+    owned = [{id(weight) for policy in group for weight in policy.model.parameters()} for group in groups]
     return sum(map(len, owned)) > len(set().union(*owned))
+
+
+@contextlib.contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Sets torch's number of threads inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -34,10 +34,11 @@ def _torch_as_before() -> Iterator[None]:
 def build(
     batched: bool, env_config: dict[str, Any], kind: type[AlgorithmConfig] = PPOConfig, **options: Any
 ) -> Algorithm:
-    """An algorithm in this process, small, greedy so that both ways act alike."""
+    """An algorithm in this process, small, greedy so that both ways act alike, with an encoder for each class."""
     config = yaml.safe_load((EXPERIMENTS / "tag_ppo.yaml").read_text())["tag_ppo"]["config"]
     config["env_config"].update({"max_cycles": CYCLES, "comm_range": 0.8, **env_config})
-    config["model"]["custom_model_config"].update(hidden_dim=28, **options.pop("model", {}))
+    model = {"hidden_dim": 28, "encoder": "class", "precision": "float32", **options.pop("model", {})}
+    config["model"]["custom_model_config"].update(model)
     game = config["env_config"]
     config["multiagent"]["policy_mapping_fn"].update({key: game[key] for key in ("num_class_a", "num_class_b")})
     config["multiagent"]["policies"] = options.pop("policies", ["class_a", "class_b"])

@@ -18,6 +18,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch, concat_samples
 
 from rllib_tag.nn.team import receiver_rows
+from rllib_tag.plugin.old_api_stack import team_ppo
 from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.old_api_stack.sampler import (
     STRETCH,
@@ -383,6 +384,20 @@ def test_evaluation_plays_the_episodes_asked_for(ray_session: None) -> None:
     assert result["env_runners"]["episode_len_mean"] == 3
     assert result["num_env_steps_sampled_this_iter"] == 15
     assert result["num_agent_steps_sampled_this_iter"] == 60
+
+
+def test_a_shared_encoder_learns_on_the_cpus_of_the_run(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpus = {"num_cpus_for_main_process": 3, "num_env_runners": 0}
+    ours = build(True, {}, model={"encoder": "shared"}, **cpus)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    seen, learn = [], team_ppo.learn_together
+    monkeypatch.setattr(
+        team_ppo, "learn_together", lambda *batch: (seen.append(torch.get_num_threads()), learn(*batch))[1]
+    )
+    before = torch.get_num_threads()
+    ours.train()
+    assert set(seen) == {3}
+    assert torch.get_num_threads() == before
 
 
 def test_stretches_divide_a_fragment(ray_session: None) -> None:
