@@ -25,7 +25,7 @@ def test_list_shows_what_the_filter_leaves(monkeypatch: pytest.MonkeyPatch, caps
 
 def test_every_example_says_what_it_is_for() -> None:
     assert describe(example_file("tag_quick")) == (
-        "A small team that learns to hunt within minutes on two cores: the demo."
+        "A small team that learns to hunt within a minute on two cores: the demo."
     )
     assert all(describe(file).endswith((".", ")", "?")) for file in example_files().values())
 

@@ -359,6 +359,7 @@ class WatchedPPO(TeamPPO):
         return result
 
 
+@pytest.mark.nightly
 def test_a_population_uses_what_it_changed(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # the trials' processes do not know this file
     monkeypatch.setattr(training, "TeamPPO", WatchedPPO)
