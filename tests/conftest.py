@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from rllib_tag.training.train import TrialEnd
 
 # Cases a fuzzed file: `make nightly` takes the second.
-settings.register_profile("test", max_examples=100, deadline=None, derandomize=True, suppress_health_check=HealthCheck)
+settings.register_profile("test", max_examples=60, deadline=None, derandomize=True, suppress_health_check=HealthCheck)
 settings.register_profile("nightly", settings.get_profile("test"), max_examples=3000, derandomize=False)
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"

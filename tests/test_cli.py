@@ -157,6 +157,7 @@ def test_checkpoints_that_cannot_be_used_are_named(folder: Path, tmp_path: Path)
         assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.nightly
 def test_a_restored_run_goes_on_from_the_checkpoint(folder: Path) -> None:
     out = rllib(
         "train", "file", "quick.yaml", "--storage-path", "restored", "--restore", "results/tag_quick",
