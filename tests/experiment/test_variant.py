@@ -184,7 +184,7 @@ def test_a_registered_name_may_look_like_a_path() -> None:
     parse_experiments({"registered": spec})
 
 
-@pytest.mark.parametrize("backend", ["batched", "mpe2"])
+@pytest.mark.parametrize("backend", ["batched", pytest.param("mpe2", marks=pytest.mark.nightly)])
 def test_another_game_is_evaluated_by_those_who_play_it(ray_session: None, tmp_path: Path, backend: str) -> None:
     experiments = small("tag_selfplay", hidden_dim=28, encoder="class")
     config = experiments["tag_selfplay"]["config"]
