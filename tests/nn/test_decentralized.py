@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,15 @@ def test_agents_that_exchange_only_messages_act_as_the_team(options: dict[str, A
     assert not all(links.all() for _, links in episode)
     expected = logits_of_the_team(options, episode)
     torch.testing.assert_close(torch.stack(logits).view_as(expected), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_kind_without_entities_is_not_placed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(GAME, "num_obstacles", 0)
+    monkeypatch.setattr(sys.modules[__name__], "LAYOUT", TagEnv(**GAME).config.game.layout)
+    for net in (made := nets({})):
+        net.actor[-1].weight.data.mul_(100)  # near zero at first, as the difference would be
+    monkeypatch.setattr(sys.modules[__name__], "nets", lambda _: made)
+    test_agents_that_exchange_only_messages_act_as_the_team({})
 
 
 def test_agents_in_processes_of_their_own_act_as_the_team() -> None:
