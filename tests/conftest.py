@@ -13,7 +13,7 @@ os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
 # Ray's workers find the classes in tests/mappings.py.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +64,13 @@ def team(trained: TrialEnd) -> TrainedTeam:
     from rllib_tag.playing.restore import restore
 
     return restore(trained.folder)
+
+
+def assert_same_gradients(ours: torch.Tensor, plain: torch.Tensor, leaves: Sequence[torch.Tensor]) -> None:
+    """Checks that two forms of the same values also have the same gradients."""
+    found, expected = (torch.autograd.grad(values.square().sum(), leaves) for values in (ours, plain))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def random_actions(env: TagEnv, rng: np.random.Generator) -> dict[str, object]:

@@ -35,6 +35,11 @@ class Seen(NamedTuple):
     senders: slice
     entities: Mapping[str, Tensor]
 
+    @property
+    def size(self) -> int:
+        """The number of the class's agents."""
+        return self.senders.stop - self.senders.start
+
     @staticmethod
     def by_class(sizes: Iterable[int], entities: Iterable[Mapping[str, Tensor]]) -> list[Seen]:
         """Returns what each class of a team sees, given the number of its agents and the entities."""
@@ -185,7 +190,7 @@ class Convolution(nn.Module):
         # Messages may hold absolute positions, of which bfloat16 would leave three digits.
         heard = messages if self.send is None else functional.linear(messages, self._lin.weight)  # (S, m, H)
         relative = self.frame == "receiver"
-        classes = [part.senders.stop - part.senders.start for part in seen] if relative else [links.shape[-1]]
+        classes = [part.size for part in seen] if relative else [links.shape[-1]]
         pairs = (DensePairs if links.shape[-1] <= LARGEST_DENSE else SparsePairs)(links, classes)
         if relative:
             placed = -self._shift(places, seen)
@@ -269,8 +274,7 @@ class Placement(nn.Module):
             near = [
                 layer(part.entities[kind]).amax(-2) for kind, layer in self.entities.items() if kind in part.entities
             ]
-            size = part.senders.stop - part.senders.start
-            placed.append(sum(near) if near else out.new_zeros(len(out), size, out.shape[-1]))
+            placed.append(sum(near) if near else out.new_zeros(len(out), part.size, out.shape[-1]))
         return out + torch.cat(placed, dim=1)
 
     def shift(self, kinds: Container[str]) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import assert_same_gradients
 from torch import nn
 from torch_geometric.nn import GATConv, GATv2Conv, SAGEConv
 
@@ -65,7 +66,7 @@ SENSES = Senses(("a", "b", "c"), (2, 2, 2), {"marks": 2, "prey": 4}, {"team": 2}
 SIZES = (2, 0, 3)  # of the classes
 
 
-def teams(in_dim: int, heard: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[Seen]]:
+def teams(in_dim: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[Seen]]:
     """Nodes, links, positions and what is seen in 7 states of teams of five, some of whom hear nobody of one class."""
     S, N = 7, sum(SIZES)
     links = torch.rand(S, N, N) < 0.4
@@ -233,7 +234,7 @@ def test_products_in_bfloat16_follow_the_weights_and_keep_float32_outside() -> N
         torch.optim.Adam(layer.parameters(), lr=0.1, fused=True).step()
 
 
-def test_the_faster_precision_is_the_measured_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_bfloat16_where_the_device_is_faster_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
     values, layer = torch.randn(5, 64), Product(64, 32, precision="auto")
     for faster in (True, False):
         monkeypatch.setattr(products, "bfloat16_is_faster", lambda device, faster=faster: faster)
@@ -266,12 +267,7 @@ def test_observers_do_not_see_themselves(team: int, same_for_all: bool) -> None:
     out = encoder(own, {"team": entities}, {"team": who})
     torch.testing.assert_close(out, expected)
     given = [entities, *encoder.parameters()]
-    for ours, plain in zip(
-        torch.autograd.grad(out.square().sum(), given),
-        torch.autograd.grad(expected.square().sum(), given),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, plain)
+    assert_same_gradients(out, expected, given)
 
 
 def test_of_others_that_tie_the_first_gets_the_gradient() -> None:
@@ -330,12 +326,7 @@ def test_entities_are_seen_from_where_the_observer_is() -> None:
     expected = encoder.own(own) + encoder.pooled["prey"](seen)
     out = encoder(own, {"prey": prey})
     torch.testing.assert_close(out, expected)
-    for ours, plain in zip(
-        torch.autograd.grad(out.square().sum(), list(encoder.parameters())),
-        torch.autograd.grad(expected.square().sum(), list(encoder.parameters())),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, plain)
+    assert_same_gradients(out, expected, list(encoder.parameters()))
 
 
 def test_ages_count_back_from_the_last_token() -> None:
