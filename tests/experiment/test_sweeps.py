@@ -279,9 +279,9 @@ def test_searches() -> None:
 
 
 def sweep(
-    tmp_path: Path, lr: Any, iterations: int, num_env_runners: int = 1, **more: Any
+    tmp_path: Path, lr: Any, iterations: int, num_env_runners: int = 1, max_cycles: Any = 100, **more: Any
 ) -> tuple[list[TrialEnd], Path]:
-    """A sweep over the learning rate of the demo's experiment, one core a trial."""
+    """A sweep of the demo's experiment, one core a trial."""
     experiments = small("tag_quick")
     spec = experiments["tag_quick"]
     del spec["config"]["lr_schedule"]
@@ -289,21 +289,24 @@ def sweep(
         "lr": lr, "num_env_runners": num_env_runners, "num_cpus_per_env_runner": 0.5,
         "num_cpus_for_main_process": 0.5 if num_env_runners else 1,
     }  # fmt: skip
+    spec["config"]["env_config"]["max_cycles"] = max_cycles
     spec |= {"stop": {"training_iteration": iterations}, **more}
     ends = train(experiments, TrainOptions(storage_path=str(tmp_path)), lambda *_: None, lambda note: None)
     return ends, tmp_path / "tag_quick"
 
 
 def test_asha_stops_the_worst(ray_session: None, tmp_path: Path) -> None:
+    # The best come first, whoever of two reports first, so a later one is always among the worst.
+    lengths = [50, 25, 20, 10]
     scheduler = {"type": "asha", "max_t": 4, "grace_period": 1, "reduction_factor": 2}
-    ends, folder = sweep(tmp_path, {"grid_search": [0.001, 0.002, 0.004, 0.008]}, 4, 0, scheduler=scheduler)
-    iterations = [end.result["training_iteration"] for end in ends]
+    by_length: dict[str, Any] = {"metric": "env_runners/episode_len_mean", "mode": "max", "scheduler": scheduler}
+    ends, folder = sweep(tmp_path, 0.001, 4, 0, max_cycles={"grid_search": lengths}, **by_length)
     assert all(end.status == "TERMINATED" for end in ends)
-    assert max(iterations) == 4
-    assert min(iterations) < 4
+    iterations = {end.result["env_runners"]["episode_len_mean"]: end.result["training_iteration"] for end in ends}
+    assert (iterations[50], iterations[20], iterations[10]) == (4, 1, 1)
     found = read_sweep(folder)
-    assert found.varied == ["lr"]
-    assert sorted(row["lr"] for row in found.rows) == [0.001, 0.002, 0.004, 0.008]
+    assert found.varied == ["env_config/max_cycles"]
+    assert sorted(row["env_config/max_cycles"] for row in found.rows) == sorted(lengths)
 
 
 @pytest.mark.nightly
