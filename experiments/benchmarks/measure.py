@@ -185,17 +185,6 @@ def scaling(runners: int, nodes: int) -> Metrics:
     }
 
 
-class NoPool(contextlib.nullcontext[Any]):
-    """Stands in for a thread pool and runs everything in this thread, the only one whose operations are counted."""
-
-    def map(self, function: Callable[..., Any], *arguments: Any) -> Iterator[Any]:
-        """Calls a function, as `map` does."""
-        return map(function, *arguments)
-
-    def __enter__(self) -> NoPool:
-        return self
-
-
 def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Metrics:
     """Returns the speed of learning, a batch's memory, and GFLOP/s in matrix products.
 
@@ -208,11 +197,12 @@ def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Metr
     from rllib_tag.plugin.old_api_stack import team_ppo
 
     cores = os.cpu_count() or 1
-    alone = {"num_env_runners": 0, "num_cpus_for_main_process": cores, "train_batch_size": 6400}
-    trained = algorithm(True, env, model, **{**alone, **options})
+    given = {"num_env_runners": 0, "num_cpus_for_main_process": cores, "train_batch_size": 6400, **options}
+    trained = algorithm(True, env, model, **given)
     batch = trained.env_runner.sample()
     memory = sum(part.size_bytes() for part in batch.policy_batches.values())
-    with FlopCounterMode(display=False) as counter, unittest.mock.patch.object(team_ppo, "ThreadPoolExecutor", NoPool):
+    in_this_thread = unittest.mock.patch.object(team_ppo, "_mapping", return_value=map)  # the only one that is counted
+    with in_this_thread, FlopCounterMode(display=False) as counter:
         trained._learn(batch)
     flops = counter.get_total_flops()
     trained._learn(batch)

@@ -68,38 +68,58 @@ class EntityEncoder(nn.Module):
                 weight = absolute + functional.pad(relative, (0, values.shape[-1] - 2))
                 embedded = narrow(values, weight, layer.bias)
                 if itself is not None and kind in itself:
-                    highest: Tensor = _HighestOfOthers.apply(embedded.squeeze(1), itself[kind])
+                    found = highest(embedded.squeeze(1), itself[kind])
                 else:
-                    highest = embedded.amax(-2)
-                out = out + self.pooled[kind]((highest - narrow(own[..., :2], relative)).relu())
+                    found = highest(embedded)
+                out = out + self.pooled[kind]((found + narrow(own[..., :2], -relative)).relu())
         return out
 
 
-class _HighestOfOthers(torch.autograd.Function):
-    """The maximum over all entities but one: values (S, K, H) and the ones left out, (n,) or (S, n), to (S, n, H).
+def highest(values: Tensor, left_out: Tensor | None = None) -> Tensor:
+    """Returns the maximum over a set.
 
-    Without any other, it is -inf. Autograd would lay out all S * n * K pairs, in both directions.
+    Args:
+        values: (..., K, H).
+        left_out: If given, n indices (n,), or (S, n) if they differ, of what each maximum leaves out, for values
+            (S, K, H). Default: none.
+
+    Returns:
+        (..., H), or (S, n, H) with `left_out`; -inf where nothing is left.
+    """
+    result: Tensor = _Highest.apply(values, left_out)
+    return result
+
+
+class _Highest(torch.autograd.Function):
+    """`highest`. With `left_out`, autograd would lay out all S * n * K pairs, in both directions.
+
+    The backward pass compares by differences, because a CPU takes several times as long for booleans.
     """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, left_out: Tensor) -> Tensor:
-        steps = values.unbind(1)
-        none = torch.full_like(steps[0], -torch.inf)
-        before = list(itertools.accumulate(steps[:-1], torch.maximum, initial=none))
-        after = list(itertools.accumulate(steps[:0:-1], torch.maximum, initial=none))
-        highest = at(torch.stack([*map(torch.maximum, before, reversed(after))], dim=1), left_out)
-        ctx.save_for_backward(values, left_out, highest)
-        return highest
+    def forward(ctx: Any, values: Tensor, left_out: Tensor | None) -> Tensor:
+        if left_out is None:
+            found = values.amax(-2)
+        else:
+            steps = values.unbind(1)
+            none = torch.full_like(steps[0], -torch.inf)
+            before = list(itertools.accumulate(steps[:-1], torch.maximum, initial=none))
+            after = list(itertools.accumulate(steps[:0:-1], torch.maximum, initial=none))
+            found = at(torch.stack([*map(torch.maximum, before, reversed(after))], dim=1), left_out)
+        ctx.save_for_backward(values, left_out, found)
+        return found
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        """Returns the gradient of values; of entities that tie, the first one gets it."""
-        values, left_out, highest = ctx.saved_tensors
+        """Returns the gradient of values; of those that tie, the first one gets it."""
+        values, left_out, found = ctx.saved_tensors
         grads = []
-        for k, value in enumerate(values.unbind(1)):
-            elsewhere = (value.unsqueeze(1) < highest) | (left_out == k).unsqueeze(-1)
-            here = grad.masked_fill(elsewhere, 0)
-            grads.append(here.sum(1))
+        for k, value in enumerate(values.unbind(-2)):
+            below = (value if left_out is None else value.unsqueeze(1)) - found
+            here = torch.ops.aten.threshold_backward(grad, below, -torch.finfo(below.dtype).tiny)  # 0 where below
+            if left_out is not None:
+                here *= (left_out != k).unsqueeze(-1)
+            grads.append(here if left_out is None else here.sum(1))
             grad = grad - here
-        return torch.stack(grads, dim=1), None
+        return torch.stack(grads, dim=-2), None

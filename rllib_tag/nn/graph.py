@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.entities import highest
 from rllib_tag.nn.pairs import DensePairs, SparsePairs
 from rllib_tag.nn.products import Narrow, Precision, Product, narrow
 from rllib_tag.nn.team import at
@@ -193,7 +195,7 @@ class Convolution(nn.Module):
         classes = [part.size for part in seen] if relative else [links.shape[-1]]
         pairs = (DensePairs if links.shape[-1] <= LARGEST_DENSE else SparsePairs)(links, classes)
         if relative:
-            placed = -self._shift(places, seen)
+            placed = self._shift(places, seen)
             weights = self._weights(pairs, asking, heard, placed)
             out = self.value(pairs.sums(weights, heard, placed))
         else:
@@ -207,11 +209,11 @@ class Convolution(nn.Module):
         return out if self.frame == "absolute" else out + self.placement(positions, seen)
 
     def _shift(self, places: Tensor, seen: Sequence[Seen]) -> Tensor:
-        """Returns what receivers at places (S, n, 2) take from what each class says: (S, n, classes, H)."""
+        """Returns what receivers at places (S, n, 2) add to what each class says: (S, n, classes, H)."""
         shifts = torch.stack([self.placement.shift(part.entities) for part in seen])
         if self.send is not None:
             shifts = self._lin.weight @ shifts  # (classes, H, 2)
-        return narrow(places, shifts.flatten(0, 1)).unflatten(-1, shifts.shape[:2])
+        return narrow(places, -shifts.flatten(0, 1)).unflatten(-1, shifts.shape[:2])
 
     def _weights(self, pairs: DensePairs | SparsePairs, asking: Tensor, heard: Tensor, placed: Tensor | None) -> Tensor:
         """Returns the weight of each sender for each receiver: (..., heads), with the leading axes of pairs.
@@ -270,12 +272,12 @@ class Placement(nn.Module):
         if not self.entities:
             return out
         placed = []
-        for part in seen:
-            near = [
-                layer(part.entities[kind]).amax(-2) for kind, layer in self.entities.items() if kind in part.entities
-            ]
-            placed.append(sum(near) if near else out.new_zeros(len(out), part.size, out.shape[-1]))
-        return out + torch.cat(placed, dim=1)
+        for own, part in zip(out.split([part.size for part in seen], dim=1), seen, strict=True):
+            near = (
+                highest(layer(part.entities[kind])) for kind, layer in self.entities.items() if kind in part.entities
+            )
+            placed.append(functools.reduce(torch.add, near, own))
+        return torch.cat(placed, dim=1)
 
     def shift(self, kinds: Container[str]) -> Tensor:
         """Returns the matrix (width, 2) by which the result moves with everything, given the kinds of entities."""

@@ -95,7 +95,7 @@ class _Dots(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         heard, own, vectors = ctx.saved_tensors
-        of_heard, of_own, of_vectors = torch.zeros_like(heard), torch.zeros_like(own), torch.zeros_like(vectors)
+        of_heard, of_own, of_vectors = torch.empty_like(heard), torch.zeros_like(own), torch.zeros_like(vectors)
         for j, k in enumerate(ctx.class_of):
             summed, here = _summed(heard, own, j, k), grad[:, :, j]
             passed = torch.ops.aten.leaky_relu_backward(here @ vectors, summed, ctx.slope, False)
@@ -122,7 +122,7 @@ class _Sums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         weights, heard, own = ctx.saved_tensors
-        of_weights, of_heard, of_own = torch.zeros_like(weights), torch.zeros_like(heard), torch.zeros_like(own)
+        of_weights, of_heard, of_own = torch.empty_like(weights), torch.empty_like(heard), torch.zeros_like(own)
         heads = (weights.shape[-1], -1)
         for j, k in enumerate(ctx.class_of):
             summed = _summed(heard, own, j, k)

@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 import re
+import threading
 import time
 from typing import Any
 
@@ -18,7 +19,6 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch, concat_samples
 
 from rllib_tag.nn.team import receiver_rows
-from rllib_tag.plugin.old_api_stack import team_ppo
 from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.old_api_stack.sampler import (
     STRETCH,
@@ -27,7 +27,7 @@ from rllib_tag.plugin.old_api_stack.sampler import (
     random_states,
     set_random_states,
 )
-from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT, unpack
+from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT, TeamPolicy, unpack
 from rllib_tag.plugin.old_api_stack.team_ppo import NOTE, SAMPLING, TeamPPO
 from rllib_tag.plugin.ray_internals import on_each_runner
 
@@ -388,16 +388,37 @@ def test_evaluation_plays_the_episodes_asked_for(ray_session: None) -> None:
 
 def test_a_shared_encoder_learns_on_the_cpus_of_the_run(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
     cpus = {"num_cpus_for_main_process": 3, "num_env_runners": 0}
-    ours = build(True, {}, model={"encoder": "shared"}, **cpus)
+    ours = build(True, {}, model={"encoder": "shared"}, minibatch_size=0, **cpus)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    seen, learn = [], team_ppo.learn_together
-    monkeypatch.setattr(
-        team_ppo, "learn_together", lambda *batch: (seen.append(torch.get_num_threads()), learn(*batch))[1]
-    )
+    seen, features, together = [], TeamPolicy.features, threading.Barrier(3)
+
+    def watched(policy: TeamPolicy, obs: Any) -> Any:
+        together.wait(timeout=60)  # raises unless three parts are encoded at once
+        seen.append((torch.get_num_threads(), len(obs["links"])))
+        return features(policy, obs)
+
+    batch = ours.env_runner.sample()
+    monkeypatch.setattr(TeamPolicy, "features", watched)
     before = torch.get_num_threads()
-    ours.train()
-    assert set(seen) == {3}
+    ours._learn(batch)
+    threads, rows = (set(each) for each in zip(*seen, strict=True))
+    assert threads == {1}
+    assert max(rows) - min(rows) <= 1
     assert torch.get_num_threads() == before
+
+
+def test_parts_of_a_minibatch_learn_what_it_would(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = []
+    for cpus in (1, 3):
+        monkeypatch.setattr(os, "cpu_count", lambda: cpus)  # noqa: B023
+        ours = build(True, {}, model={"encoder": "shared"}, num_cpus_for_main_process=cpus, num_env_runners=0)
+        for name in ("class_a", "class_b"):
+            ours.get_policy(name)._optimizers[0].param_groups[0]["eps"] = 1e-2  # else tiny gradients count by sign
+        np.random.seed(0)
+        ours._learn(ours.env_runner.sample())
+        weights.append(ours.get_policy("class_b").get_weights())
+    for key, one in weights[0].items():
+        np.testing.assert_allclose(weights[1][key], one, rtol=0, atol=1e-5, err_msg=key)
 
 
 def test_stretches_divide_a_fragment(ray_session: None) -> None:
