@@ -55,7 +55,7 @@ def trained(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Tria
     """Two iterations of the demo's experiment."""
     from small_runs import run, small
 
-    return run(small("tag_quick"), tmp_path_factory.mktemp("trained"), iterations=2)
+    return run(small("tag_quick", num_env_runners=1), tmp_path_factory.mktemp("trained"), iterations=2)
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,17 @@ from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.training.train import TrainOptions, TrialEnd, train
 
 
-def small(name: str, **model: Any) -> dict[str, dict[str, Any]]:
-    """A shipped experiment with a batch small enough for a test; everything else as shipped."""
+def small(name: str, num_env_runners: int = 0, **model: Any) -> dict[str, dict[str, Any]]:
+    """A shipped experiment with a batch small enough for a test; everything else as shipped.
+
+    Without env runners, a trial samples in its own process, and the test does not wait for another one.
+    """
     experiments = load_experiments(EXPERIMENTS / f"{name}.yaml")
     config = experiments[name]["config"]
-    config.update(num_env_runners=1, num_envs_per_env_runner=2, train_batch_size=200, minibatch_size=100, num_epochs=2)
+    config.update(
+        num_env_runners=num_env_runners, num_envs_per_env_runner=2, train_batch_size=200, minibatch_size=100,
+        num_epochs=2,
+    )  # fmt: skip
     config["model"]["custom_model_config"].update(model)
     return experiments
 

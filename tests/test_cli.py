@@ -45,7 +45,7 @@ class Interrupted:
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     folder = tmp_path_factory.mktemp("cli")
-    experiments = small("tag_quick")
+    experiments = small("tag_quick", num_env_runners=1)
     checkpoints = {"checkpoint_frequency": 1, "checkpoint_at_end": True, "num_to_keep": 2}
     experiments["tag_quick"].update(stop={"training_iteration": 8}, checkpoint_config=checkpoints)
     (folder / "quick.yaml").write_text(yaml.safe_dump(experiments))
@@ -89,7 +89,7 @@ def test_an_interrupted_run_goes_on_where_it_was(interrupted: Interrupted) -> No
 def test_a_living_run_keeps_others_out_and_sigterm_ends_it_like_ctrl_c(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    experiments = small("tag_quick")
+    experiments = small("tag_quick", num_env_runners=1)
     experiments["tag_quick"].update(stop={"training_iteration": 5000}, checkpoint_config={"checkpoint_frequency": 1})
     (tmp_path / "quick.yaml").write_text(yaml.safe_dump(experiments))
     command = ["train", "file", str(tmp_path / "quick.yaml"), "--storage-path", str(tmp_path / "results")]

@@ -84,7 +84,9 @@ def quick_arms(folder: Path, study: str = "study") -> Path:
     arms = load_experiments(EXPERIMENTS / study / "study.yaml")
     for spec in arms.values():
         spec["stop"] = {"training_iteration": 1}
-        spec["config"].update(num_envs_per_env_runner=2, train_batch_size=200, minibatch_size=100, num_epochs=1)
+        spec["config"].update(
+            num_env_runners=0, num_envs_per_env_runner=2, train_batch_size=200, minibatch_size=100, num_epochs=1
+        )
         spec["config"]["seed"] = {"grid_search": [1, 2]}
     (folder / "arms.yaml").write_text(yaml.safe_dump(arms))
     return folder / "arms.yaml"

@@ -193,7 +193,7 @@ def test_another_game_is_evaluated_by_those_who_play_it(ray_session: None, tmp_p
         "class_a": [None, None, None, {"model": TINY}], "class_b": [None] * 3 + [{}], "good": [None] * 3 + [{}],
     }  # fmt: skip
     played(good_policy="random", num_class_a=3, num_class_b=3)(config)
-    config.update(evaluation_duration=2, num_env_runners=0)
+    config["evaluation_duration"] = 2
     end = run(experiments, tmp_path)
     assert set(end.result["evaluation"]["env_runners"]["policy_reward_mean"]) == {"class_a", "class_b"}
     assert set(end.result["info"]["learner"]) == {"class_a", "class_b", "good"}

@@ -37,7 +37,7 @@ def own(request: pytest.FixtureRequest, ray_session: None, tmp_path_factory: pyt
         "policies": MAPPINGS[request.param],
         "policy_mapping_fn": {"type": f"mappings.{request.param.__name__}"},
     }
-    config.update(num_env_runners=0, rollout_fragment_length=20, train_batch_size=40, minibatch_size=40)
+    config.update(rollout_fragment_length=20, train_batch_size=40, minibatch_size=40)
     config["env_config"]["backend"] = "auto"
     return export(run(experiments, folder).folder, folder / "export")
 

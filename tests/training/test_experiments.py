@@ -29,7 +29,6 @@ from rllib_tag.training import train as training
 from rllib_tag.training.train import TrainOptions, TrialEnd, train
 
 SHIPPED = sorted(path.stem for path in EXPERIMENTS.glob("*.yaml"))
-OTHER_NETWORKS = [f"tag_ppo_{variant}" for variant in ("gcn", "no_comm", "relational", "shared_critic")]
 TRAINABLE = [name for name in SHIPPED if name != "tag_ppo_gpu"]
 
 
@@ -51,8 +50,6 @@ def test_sweeps_are_sound(path: Path) -> None:
 @pytest.mark.parametrize("name", TRAINABLE)
 def test_it_trains_one_iteration(name: str, trained: TrialEnd, tmp_path: Path) -> None:
     experiments = small(name)
-    if name in OTHER_NETWORKS:
-        experiments[name]["config"]["num_env_runners"] = 0
     end = trained if name == "tag_quick" else run(experiments, tmp_path)
     metrics = end.result["env_runners"]["custom_metrics"]
     for metric in METRICS:
@@ -114,14 +111,13 @@ def test_the_gpu_experiment_reaches_its_check(ray_session: None, tmp_path: Path)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_learner_runs_on_a_gpu(tmp_path: Path) -> None:
     experiments = small("tag_ppo_gpu")
-    experiments["tag_ppo_gpu"]["config"]["num_env_runners"] = 0
     run(experiments, tmp_path)
 
 
 def test_plain_tune_runs_the_main_experiment_unchanged(ray_session: None, tmp_path: Path) -> None:
     """The file as it is, without our command: only batch and stop are made small."""
     spec = yaml.safe_load((EXPERIMENTS / "tag_ppo.yaml").read_text())
-    spec["tag_ppo"]["config"].update(small("tag_ppo")["tag_ppo"]["config"])
+    spec["tag_ppo"]["config"].update(small("tag_ppo", num_env_runners=1)["tag_ppo"]["config"])
     spec["tag_ppo"].update(stop={"training_iteration": 1}, storage_path=str(tmp_path))
     (trial,) = tune.run_experiments(spec, verbose=0)
     assert trial.last_result["timesteps_total"] == 200
