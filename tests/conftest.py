@@ -13,8 +13,10 @@ os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
 # Ray's workers find the classes in tests/mappings.py.
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.path.dirname(__file__), os.environ.get("PYTHONPATH")]))
 
+import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,6 +35,14 @@ settings.register_profile("test", max_examples=60, deadline=None, derandomize=Tr
 settings.register_profile("nightly", settings.get_profile("test"), max_examples=3000, derandomize=False)
 
 EXPERIMENTS = Path(__file__).parent.parent / "experiments"
+
+
+def script(name: str, folder: str = "study") -> ModuleType:
+    """A script of the study, or in another folder of experiments, as a module."""
+    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / folder / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(autouse=True)

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import random
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import typer
-from conftest import EXPERIMENTS
+from conftest import script
 
 
 @pytest.fixture(scope="module")
 def faults() -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("faults", EXPERIMENTS / "faults" / "faults.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return script("faults", "faults")
 
 
 @pytest.mark.nightly  # five minutes of runs that are killed and resumed

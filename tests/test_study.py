@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import copy
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
-from conftest import EXPERIMENTS
+from conftest import EXPERIMENTS, script
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.experiment import parse_experiments
@@ -27,14 +25,6 @@ COPIES = {
     "comm_relational_evasive": "comm", "comm_long": "comm", "gcn": "comm", "native_3a1b": "no_comm",
     "lone_class_a": "comm",
 }  # fmt: skip
-
-
-def script(name: str, folder: str = "study") -> ModuleType:
-    """A script of the study, or of another folder of experiments, as a module."""
-    spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / folder / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_every_arm_is_a_sound_experiment() -> None:

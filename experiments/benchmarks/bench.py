@@ -40,7 +40,10 @@ BENCHMARL = {"batch": 6400, "minibatch": 800, "epochs": 5, "hidden_dim": 128}
 # The same for ours: a minibatch of 800 environment steps is 1,600 agent steps of each of two policies.
 OURS = {"num_envs_per_env_runner": 32, "train_batch_size": 6400, "minibatch_size": 1600, "num_epochs": 5}
 FULL_GRAPH = {"history_length": 1, "comm_range": "inf"}  # as BenchMARL's
-GATV2 = {"gnn": "gatv2", "gnn_layers": 1, "temporal": "none", "hidden_dim": 128, "critic": "shared"}
+# BenchMARL's is torch-geometric's layer, which this is with `frame: absolute`; it also has one critic for all.
+GATV2 = {
+    "gnn": "gatv2", "gnn_layers": 1, "temporal": "none", "hidden_dim": 128, "critic": "shared", "frame": "absolute",
+}  # fmt: skip
 DEFAULT_MODEL = {"hidden_dim": 128, "num_layers": 2}
 ITERATIONS = 9  # of 12,800 steps: enough for the team to learn to hunt
 Metrics = dict[str, float]
@@ -217,11 +220,21 @@ def growth(ledger: Ledger, repeats: int) -> list[Row]:
     return summary
 
 
+def cells(row: Row) -> list[str]:
+    """Returns a row's values as tables show them."""
+    return [said(value) if isinstance(value, float) else str(value) for value in row.values()]
+
+
+def said(value: float) -> str:
+    """Returns a number with three digits, or with all that are before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
 def show(title: str, rows: list[Row]) -> None:
     """Prints rows as a table."""
     table = Table(*rows[0], title=title)
     for row in rows:
-        table.add_row(*(f"{value:,.4g}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(*cells(row))
     console.print(table)
 
 
