@@ -194,15 +194,15 @@ def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Metr
     from torch.utils.flop_counter import FlopCounterMode
 
     from rllib_tag.nn.products import is_low
-    from rllib_tag.plugin.old_api_stack import team_ppo
+    from rllib_tag.plugin.old_api_stack import learning as team_learning
 
     cores = os.cpu_count() or 1
     given = {"num_env_runners": 0, "num_cpus_for_main_process": cores, "train_batch_size": 6400, **options}
     trained = algorithm(True, env, model, **given)
     batch = trained.env_runner.sample()
     memory = sum(part.size_bytes() for part in batch.policy_batches.values())
-    in_this_thread = unittest.mock.patch.object(team_ppo, "_mapping", return_value=map)  # the only one that is counted
-    with in_this_thread, FlopCounterMode(display=False) as counter:
+    alone = unittest.mock.patch.object(team_learning, "_mapping", return_value=map)  # only this thread is counted
+    with alone, FlopCounterMode(display=False) as counter:
         trained._learn(batch)
     flops = counter.get_total_flops()
     trained._learn(batch)
