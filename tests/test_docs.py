@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import doctest
 import json
 import os
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import EXPERIMENTS, script
 from typer.testing import CliRunner
 
 import rllib_tag
@@ -62,6 +64,30 @@ def test_the_readmes_config_without_a_file_runs_on_two_cores(monkeypatch: pytest
     assert experiment.name == "from_options"
     assert experiment.default_sampler_reason is None
     check_resources(experiment.variants[0].resources, {"CPU": 2})
+
+
+def test_the_page_on_speed_has_what_was_measured() -> None:
+    cells, page = script("bench", "benchmarks").cells, (DOCS / "speed.md").read_text()
+    for name in ("summary", "returns", "growth"):
+        with (EXPERIMENTS / "results" / "benchmarks" / f"{name}.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            row.pop("machine")
+            values = {key: value if value.isdecimal() else _number(value) for key, value in row.items()}
+            assert f"| {' | '.join(cells(values))} |" in page
+        if name == "summary":
+            ratio = {row["figure"].partition(",")[0]: float(row["ratio"]) for row in rows}
+    readme = " ".join((DOCS.parent / "README.md").read_text().split())
+    assert f"training {ratio['training tag_ppo.yaml']:.1f} times as fast as with plain RLlib" in readme
+    assert f"sampling {ratio['sampling tag_ppo.yaml']:.0f} times as fast" in readme
+    assert f"a comparable network {1 / ratio['training GATv2']:.1f} times as fast" in readme
+
+
+def _number(value: str) -> float | str:
+    try:
+        return float(value)
+    except ValueError:
+        return value
 
 
 @pytest.mark.parametrize("name", sorted({*rllib_tag.__all__} - {"__version__"}))

@@ -250,7 +250,7 @@ def plot(summary: list[Row], path: Path) -> None:
             f"{row['ratio']:.3g}", (0, place), (5, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
             va="center", color="white",
         )  # fmt: skip
-    axes.set(xscale="log", xlabel="ratio, ours to the other's", xlim=(0.1, 5000))
+    axes.set(xscale="log", xlabel="ratio, ours to the other's", xlim=(0.02, 5000))
     axes.set_yticks(places, [row["figure"] for row in summary])
     axes.legend(loc="lower right")
     for written in save_figure(figure, path):
