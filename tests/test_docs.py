@@ -79,7 +79,7 @@ def test_the_page_on_speed_has_what_was_measured() -> None:
         if name == "summary":
             ratio = {row["figure"].partition(",")[0]: float(row["ratio"]) for row in rows}
     readme = " ".join((DOCS.parent / "README.md").read_text().split())
-    assert f"training {ratio['training tag_ppo.yaml']:.1f} times as fast as with plain RLlib" in readme
+    assert f"training `tag_ppo.yaml` {ratio['training tag_ppo.yaml']:.1f} times as fast as with plain RLlib" in readme
     assert f"sampling {ratio['sampling tag_ppo.yaml']:.0f} times as fast" in readme
     assert f"a comparable network {1 / ratio['training GATv2']:.1f} times as fast" in readme
 

@@ -40,7 +40,7 @@ BENCHMARL = {"batch": 6400, "minibatch": 800, "epochs": 5, "hidden_dim": 128}
 # The same for ours: a minibatch of 800 environment steps is 1,600 agent steps of each of two policies.
 OURS = {"num_envs_per_env_runner": 32, "train_batch_size": 6400, "minibatch_size": 1600, "num_epochs": 5}
 FULL_GRAPH = {"history_length": 1, "comm_range": "inf"}  # as BenchMARL's
-# BenchMARL's is torch-geometric's layer, which this is with `frame: absolute`; it also has one critic for all.
+# With `frame: absolute`, this is torch-geometric's layer, as in BenchMARL, which also has one critic for all.
 GATV2 = {
     "gnn": "gatv2", "gnn_layers": 1, "temporal": "none", "hidden_dim": 128, "critic": "shared", "frame": "absolute",
 }  # fmt: skip

@@ -7,6 +7,6 @@ __all__ = ["TeamPPO", "TeamPPOConfig"]
 
 
 class TeamPPO(team_ppo.TeamPPO):
-    """`TeamPPO` with a name for each method that it had then: RLlib's checkpoints name them all."""
+    """`TeamPPO` with every method name of version 0.1, because RLlib's checkpoints refer to methods by name."""
 
-    _epochs = team_ppo.TeamPPO._learn
+    _epochs = team_ppo.TeamPPO._learn  # RLlib only looks the name up, and never calls it

@@ -296,7 +296,7 @@ def sweep(
 
 
 def test_asha_stops_the_worst(ray_session: None, tmp_path: Path) -> None:
-    # The best come first, whoever of two reports first, so a later one is always among the worst.
+    # The best trials start first, so later ones are among the worst whatever the order of reports.
     lengths = [50, 25, 20, 10]
     scheduler = {"type": "asha", "max_t": 4, "grace_period": 1, "reduction_factor": 2}
     by_length: dict[str, Any] = {"metric": "env_runners/episode_len_mean", "mode": "max", "scheduler": scheduler}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,7 +20,7 @@ from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy, sharing
 from rllib_tag.plugin.ray_internals import LearnerInfoBuilder
 
 ENCODED = {"messages", "history", "links", "receivers"}  # what an encoder reads of an observation
-# Into how many parts a minibatch is split at most, each encoded by a thread. More would mostly wait for Python's lock.
+# The largest number of parts of a minibatch that are encoded in parallel. More threads would mostly wait for the GIL.
 MOST_PARTS = 4
 
 Map = Callable[..., Iterable[Any]]  # such as `map`
@@ -91,7 +91,7 @@ def _epochs(job: Job, config: PPOConfig, num_parts: int, of_parts: Map) -> dict[
         job: The policies.
         config: PPO's config.
         num_parts: The number of parts in which an encoder that policies share encodes a minibatch.
-        of_parts: Calls a function for each of them.
+        of_parts: `map` over the parts, or a parallel version of it.
 
     Returns:
         The statistics of each minibatch, by policy.
@@ -135,7 +135,7 @@ def learn_together(
         policies: The policies.
         minibatches: The rows of each.
         parts: What the encoder reads, in one or several parts of the rows, in order.
-        of_parts: Calls a function for each part, or policy. Default: one after the other.
+        of_parts: `map` over the parts, or over the policies, or a parallel version of it. Default: `map`.
     """
     first, *_ = policies.values()
     for policy in policies.values():
@@ -177,16 +177,25 @@ def _share_weights(jobs: Sequence[Job]) -> bool:
 
 
 def _mapping(purpose: str, workers: int, threads: int) -> Map:
-    """Returns `map`, or what does the same with several workers."""
-    return map if workers == 1 else _pool(purpose, workers, threads).map
+    """Returns `map`, or a parallel version of it that waits for all calls before it raises."""
+    if workers == 1:
+        return map
+    pool = _pool(purpose, workers, threads)
+
+    def in_parallel(function: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
+        calls = [pool.submit(function, *each) for each in zip(*arguments, strict=True)]
+        wait(calls)  # the pool outlives an error, so no call may go on after it
+        return [call.result() for call in calls]
+
+    return in_parallel
 
 
 @functools.cache
 def _pool(purpose: str, workers: int, threads: int) -> ThreadPoolExecutor:
     """Returns workers for one purpose, each of which uses a number of threads in torch.
 
-    They are kept, because memory that they have freed is faster to get again. Workers must not wait for each other, so
-    those of another purpose are others.
+    They are kept between iterations, because they reuse the memory that they freed. Each purpose has its own: a job
+    that waited for a part in the same pool could wait forever.
     """
     return ThreadPoolExecutor(workers, purpose, torch.set_num_threads, (threads,))
 

@@ -19,6 +19,7 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch, concat_samples
 
 from rllib_tag.nn.team import receiver_rows
+from rllib_tag.plugin.old_api_stack import learning as team_learning
 from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.old_api_stack.sampler import (
     STRETCH,
@@ -390,17 +391,19 @@ def test_a_shared_encoder_learns_on_the_cpus_of_the_run(ray_session: None, monke
     cpus = {"num_cpus_for_main_process": 3, "num_env_runners": 0}
     ours = build(True, {}, model={"encoder": "shared"}, minibatch_size=0, **cpus)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    seen, features, together = [], TeamPolicy.features, threading.Barrier(3)
+    seen, features, together, get_num_threads = [], TeamPolicy.features, threading.Barrier(3), torch.get_num_threads
 
     def watched(policy: TeamPolicy, obs: Any) -> Any:
         together.wait(timeout=60)  # raises unless three parts are encoded at once
-        seen.append((torch.get_num_threads(), len(obs["links"])))
+        seen.append((get_num_threads(), len(obs["links"])))
         return features(policy, obs)
 
     batch = ours.env_runner.sample()
     monkeypatch.setattr(TeamPolicy, "features", watched)
     before = torch.get_num_threads()
+    monkeypatch.setattr(team_learning.torch, "get_num_threads", lambda: 1)
     ours._learn(batch)
+    monkeypatch.undo()
     threads, rows = (set(each) for each in zip(*seen, strict=True))
     assert threads == {1}
     assert max(rows) - min(rows) <= 1
@@ -408,17 +411,38 @@ def test_a_shared_encoder_learns_on_the_cpus_of_the_run(ray_session: None, monke
 
 
 def test_parts_of_a_minibatch_learn_what_it_would(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = []
+    monkeypatch.setattr(team_learning.torch, "get_num_threads", lambda: 1)
+    before, after = [], []
     for cpus in (1, 3):
         monkeypatch.setattr(os, "cpu_count", lambda: cpus)  # noqa: B023
-        ours = build(True, {}, model={"encoder": "shared"}, num_cpus_for_main_process=cpus, num_env_runners=0)
-        for name in ("class_a", "class_b"):
-            ours.get_policy(name)._optimizers[0].param_groups[0]["eps"] = 1e-2  # else tiny gradients count by sign
+        ours = build(
+            True, {}, model={"encoder": "shared"}, num_cpus_for_main_process=cpus, num_env_runners=0, minibatch_size=0
+        )
+        policies = [ours.get_policy(name) for name in ("class_a", "class_b")]
+        for policy in policies:
+            policy._optimizers[0].param_groups[0]["eps"] = 1e-2  # else tiny gradients count by sign
+        before.append([copy.deepcopy(policy.get_weights()) for policy in policies])
         np.random.seed(0)
         ours._learn(ours.env_runner.sample())
-        weights.append(ours.get_policy("class_b").get_weights())
-    for key, one in weights[0].items():
-        np.testing.assert_allclose(weights[1][key], one, rtol=0, atol=1e-5, err_msg=key)
+        after.append([policy.get_weights() for policy in policies])
+    for start, whole, parts in zip(before[0], *after, strict=True):
+        assert any(np.abs(value - start[key]).max() > 1e-4 for key, value in whole.items())
+        for key, value in whole.items():
+            np.testing.assert_allclose(parts[key], value, rtol=0, atol=1e-5, err_msg=key)
+
+
+def test_an_error_of_one_call_waits_for_the_others() -> None:
+    ended = []
+
+    def call(fails: bool) -> None:
+        if fails:
+            raise FloatingPointError
+        time.sleep(0.3)
+        ended.append(True)
+
+    with pytest.raises(FloatingPointError):
+        team_learning._mapping("test", 2, 1)(call, [True, False])
+    assert ended == [True]
 
 
 def test_stretches_divide_a_fragment(ray_session: None) -> None:
