@@ -190,7 +190,7 @@ def _check_training(view: View, team: CommEnv, acting: dict[str, str]) -> None:
     mapping, game = view.config.policy_mapping_fn, team.config
     if isinstance(game, TagEnvConfig):
         ours = (mapping.roster.num_class_a, mapping.roster.num_class_b)
-        theirs = (game.num_class_a, game.num_class_b)
+        theirs = (game.roster.num_class_a, game.roster.num_class_b)
         if ours != theirs:
             raise ConfigError(
                 f"config: policy_mapping_fn and env_config disagree on (num_class_a, num_class_b): expected {theirs} "

@@ -88,8 +88,7 @@ class DecentralizedAgent:
         """
         graph = self.net.encoder.graph
         out = graph.skips[layer](self._node)
-        present = [kind for kind, count in self._layout.counts.items() if count]
-        kinds = ({kind: self._node for kind in kinds if kind in present} for kinds in self._layout.sees)
+        kinds = (dict.fromkeys(kinds, self._node) for kinds in self._layout.sees)
         everything = torch.stack([message for of_class in messages for message in of_class])[None]
         links = torch.ones(1, 1, everything.shape[1], dtype=torch.bool)
         for conv, senders, parts in graph.relations(layer, Seen.by_class(map(len, messages), kinds)):

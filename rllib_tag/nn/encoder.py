@@ -33,6 +33,20 @@ class Teams(NamedTuple):
     answers: Tensor | None
 
 
+class View(NamedTuple):
+    """What n agents of one class say.
+
+    Args:
+        own: Their own numbers and class, (..., n, d).
+        entities: What they see, (..., n, K, D) by kind.
+        present: Which entities there are, (..., n, K) by kind, if that varies; empty otherwise.
+    """
+
+    own: Tensor
+    entities: dict[str, Tensor]
+    present: dict[str, Tensor]
+
+
 class CommEncoder(nn.Module):
     """Encodes the messages that reach an agent.
 
@@ -143,7 +157,11 @@ class CommEncoder(nn.Module):
             messages = messages[:, T - 1 :]
         views = self._views(messages, layout)
         tokens = torch.cat(
-            [encoder(own, entities) for encoder, (own, entities) in zip(self.classes, views, strict=True)], dim=2
+            [
+                encoder(view.own, view.entities, present=view.present)
+                for encoder, view in zip(self.classes, views, strict=True)
+            ],
+            dim=2,
         ).relu()  # (R, C or C + T - 1, N, H)
         if config.gnn == "none" and answers is not None:  # nobody else is heard
             tokens, valid = _among(tokens, answers), _among(valid, answers)
@@ -152,24 +170,29 @@ class CommEncoder(nn.Module):
             nodes = torch.cat([nodes, self._read_neighbors(nodes, links)], dim=-1)
         elif config.temporal != "none":
             nodes = torch.cat([nodes, self._read_windows(tokens, valid)], dim=-1)
-        now = ({kind: each[:, -C:].flatten(0, 1) for kind, each in entities.items()} for _, entities in views)
-        seen = Seen.by_class((own.shape[2] for own, _ in views), now)
+        now, present = (
+            [{kind: values[:, -C:].flatten(0, 1) for kind, values in each.items()} for each in of_classes]
+            for of_classes in ([view.entities for view in views], [view.present for view in views])
+        )
+        seen = Seen.by_class((view.own.shape[2] for view in views), now, present)
         return nodes, messages[:, -C:, :, :2].flatten(0, 1), seen
 
-    def _views(self, messages: Tensor, layout: MessageLayout) -> list[tuple[Tensor, dict[str, Tensor]]]:
-        """Returns what the agents of each class say: own numbers and class (..., n, d), and entities (..., n, K, D)."""
+    def _views(self, messages: Tensor, layout: MessageLayout) -> list[View]:
+        """Returns what the agents of each class say."""
         out = []
         if layout.sizes is None:
             layout = completed(layout, messages)
         parts = messages.split(layout.sizes, dim=-2)
         for part, own_dim, kinds in zip(parts, self.senses.own, layout.sees, strict=True):
             own = torch.cat([part[..., :own_dim], part[..., layout.one_hot]], dim=-1)
-            entities = {
-                kind: part[..., layout.entities(kind)].unflatten(-1, (layout.counts[kind], self.senses.kinds[kind]))
-                for kind in kinds
-                if layout.counts[kind]
-            }
-            out.append((own, entities))
+            entities, present = {}, {}
+            for kind in kinds:
+                K = layout.counts[kind]
+                numbers = part[..., layout.entities(kind)]
+                entities[kind] = numbers.reshape(*numbers.shape[:-1], K, self.senses.kinds[kind])
+                if layout.varies:
+                    present[kind] = torch.arange(K, device=part.device) < part[..., layout.seen(kind), None]
+            out.append(View(own, entities, present))
         return out
 
     def _read_windows(self, tokens: Tensor, valid: Tensor) -> Tensor:

@@ -43,8 +43,9 @@ class EntityEncoder(nn.Module):
         self.pooled = nn.ModuleDict({kind: Product(hidden_dim, hidden_dim, False, precision) for kind in kinds})
 
     def forward(
-        self, own: Tensor, entities: Mapping[str, Tensor], itself: Mapping[str, Tensor] | None = None
-    ) -> Tensor:
+        self, own: Tensor, entities: Mapping[str, Tensor], itself: Mapping[str, Tensor] | None = None,
+        present: Mapping[str, Tensor] | None = None,
+    ) -> Tensor:  # fmt: skip
         """Embeds observers.
 
         Args:
@@ -53,6 +54,8 @@ class EntityEncoder(nn.Module):
                 see the same share an axis of length 1, and the entities are embedded only once for them.
             itself: For each kind that the n observers (S, n, own_dim) belong to, their indices among its entities
                 (S, 1, K, dim): (n,), or (S, n) if they differ. They do not see themselves. Default: none.
+            present: For each kind of which some entities may not be there, which ones are, (..., K) booleans. Default:
+                all are.
 
         Returns:
             (..., H).
@@ -66,13 +69,18 @@ class EntityEncoder(nn.Module):
                 assert isinstance(layer, Narrow)
                 relative, absolute = layer.weight.split([2, values.shape[-1]], dim=1)
                 weight = absolute + functional.pad(relative, (0, values.shape[-1] - 2))
-                embedded = narrow(values, weight, layer.bias)
+                embedded = only(narrow(values, weight, layer.bias), (present or {}).get(kind))
                 if itself is not None and kind in itself:
                     found = highest(embedded.squeeze(1), itself[kind])
                 else:
                     found = highest(embedded)
                 out = out + self.pooled[kind]((found + narrow(own[..., :2], -relative)).relu())
         return out
+
+
+def only(values: Tensor, present: Tensor | None) -> Tensor:
+    """Returns values (..., K, H) of the entities that there are, (..., K) or None for all, and -inf for the others."""
+    return values if present is None else values.masked_fill(~present.unsqueeze(-1), -torch.inf)
 
 
 def highest(values: Tensor, left_out: Tensor | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rllib_tag.nn.config import CommConfig
-from rllib_tag.nn.entities import highest
+from rllib_tag.nn.entities import highest, only
 from rllib_tag.nn.pairs import DensePairs, SparsePairs
 from rllib_tag.nn.products import Narrow, Precision, Product, narrow
 from rllib_tag.nn.team import at
@@ -32,10 +32,12 @@ class Seen(NamedTuple):
     Args:
         senders: The indices of the class's n agents in the team.
         entities: For each kind that the class sees, (S, n, K, D).
+        present: For each kind of which some entities may not be there, which ones are, (S, n, K) booleans.
     """
 
     senders: slice
     entities: Mapping[str, Tensor]
+    present: Mapping[str, Tensor] = {}
 
     @property
     def size(self) -> int:
@@ -43,10 +45,14 @@ class Seen(NamedTuple):
         return self.senders.stop - self.senders.start
 
     @staticmethod
-    def by_class(sizes: Iterable[int], entities: Iterable[Mapping[str, Tensor]]) -> list[Seen]:
-        """Returns what each class of a team sees, given the number of its agents and the entities."""
-        ends = list(itertools.accumulate(sizes, initial=0))
-        return [Seen(slice(*ends_of), each) for ends_of, each in zip(pairwise(ends), entities, strict=True)]
+    def by_class(
+        sizes: Iterable[int], entities: Iterable[Mapping[str, Tensor]],
+        present: Iterable[Mapping[str, Tensor]] | None = None,
+    ) -> list[Seen]:  # fmt: skip
+        """Returns what each class of a team sees, given the numbers of agents, the entities and which of them exist."""
+        senders = [slice(*ends) for ends in pairwise(itertools.accumulate(sizes, initial=0))]
+        given = [{}] * len(senders) if present is None else present
+        return [Seen(*each) for each in zip(senders, entities, given, strict=True)]
 
 
 class GraphEncoder(nn.Module):
@@ -254,7 +260,8 @@ class Placement(nn.Module):
     .. math::
         P p + \sum_k \max_e P_k e
 
-    over the kinds k of entities e. Moving everything by a vector adds a linear function of the vector.
+    over the kinds k of entities e that the sender's class sees. If there are none of a kind, the sender's own position
+    takes their place. So moving everything by a vector adds a linear function of the vector, the same for a class.
 
     Args:
         kinds: The size of an entity, by kind.
@@ -272,12 +279,21 @@ class Placement(nn.Module):
         if not self.entities:
             return out
         placed = []
-        for own, part in zip(out.split([part.size for part in seen], dim=1), seen, strict=True):
-            near = (
-                highest(layer(part.entities[kind])) for kind, layer in self.entities.items() if kind in part.entities
-            )
+        sizes = [part.size for part in seen]
+        for own, places, part in zip(out.split(sizes, dim=1), positions.split(sizes, dim=1), seen, strict=True):
+            near = (self._near(kind, places, part) for kind in self.entities if kind in part.entities)
             placed.append(functools.reduce(torch.add, near, own))
         return torch.cat(placed, dim=1)
+
+    def _near(self, kind: str, places: Tensor, seen: Seen) -> Tensor:
+        """Returns what senders of one class, at places (S, n, 2), see of a kind: (S, n, width)."""
+        layer, entities, present = self.entities[kind], seen.entities[kind], seen.present.get(kind)
+        assert isinstance(layer, Narrow)
+        itself = narrow(places, layer.weight[:, :2])
+        if not entities.shape[-2]:
+            return itself
+        found = highest(only(layer(entities), present))
+        return found if present is None else torch.where(present.any(-1, keepdim=True), found, itself)
 
     def shift(self, kinds: Container[str]) -> Tensor:
         """Returns the matrix (width, 2) by which the result moves with everything, given the kinds of entities."""

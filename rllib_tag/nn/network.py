@@ -13,7 +13,7 @@ from rllib_tag.nn.encoder import CommEncoder
 from rllib_tag.nn.entities import EntityEncoder
 from rllib_tag.nn.products import Product
 from rllib_tag.nn.team import Observation, at
-from rllib_tag.world.layout import MessageLayout, Senses
+from rllib_tag.world.layout import MessageLayout, Senses, present_key
 from rllib_tag.world.observations import SENSES
 
 LOG_STD_RANGE = (-5.0, 2.0)
@@ -47,16 +47,20 @@ class CentralCritic(nn.Module):
         """Returns the values (S, n) of S states for n agents.
 
         Args:
-            obs: `team` (S, N, D) and other kinds (S, K, D).
+            obs: `team` (S, N, D) and other kinds (S, K, D); and by `present_key` which of them there are, if that varies.
             agents: Their indices in the team: (n,), or (S, n) if they differ.
         """
-        entities = {kind: values.unsqueeze(1) for kind, values in _present(obs, self.kinds).items()}
-        return self.value(self.encoder(at(obs["team"], agents), entities, {"team": agents}).relu()).squeeze(-1)
+        entities, present = (
+            {kind: values.unsqueeze(1) for kind, values in each.items()} for each in entities_of(obs, self.kinds)
+        )
+        own = at(obs["team"], agents)
+        return self.value(self.encoder(own, entities, {"team": agents}, present).relu()).squeeze(-1)
 
 
-def _present(obs: Observation, kinds: Iterable[str]) -> dict[str, Tensor]:
-    """Returns the observation's entities of the given kinds, as far as there are any."""
-    return {kind: obs[kind] for kind in kinds if kind in obs}
+def entities_of(obs: Observation, kinds: Iterable[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Returns an observation's entities by kind, (..., K, D), and which of them there are, (..., K), where that varies."""
+    found = {kind: obs[kind] for kind in kinds if kind in obs}
+    return found, {kind: obs[present_key(kind)] > 0 for kind in found if present_key(kind) in obs}
 
 
 class AdversaryNet(nn.Module):
@@ -105,7 +109,8 @@ class AdversaryNet(nn.Module):
         if not isinstance(self.critic, CentralCritic):
             return self.value(obs, features)
         lead = obs["team"].shape[:2]
-        state = {key: obs[key].flatten(0, 1) for key in self.critic.kinds if key in obs}
+        keys = [key for kind in self.critic.kinds for key in (kind, present_key(kind))]
+        state = {key: obs[key].flatten(0, 1) for key in keys if key in obs}
         return self.critic(state, receivers).unflatten(0, lead) * self.config.value_scale
 
     def value(self, obs: Observation, features: Tensor | None) -> Tensor:
@@ -140,11 +145,12 @@ class GoodNet(nn.Module):
 
         Args:
             obs: `own` (B, 4), `adversaries` (B, x, 2), and `good` (B, y - 1, 4) and `landmarks` (B, z, 2)
-                if any, in absolute coordinates.
+                if any, in absolute coordinates; and by `present_key` which of them there are, if that varies.
             layout: Ignored, because prey hears no messages.
         """
         del layout
-        features = self.encoder(obs["own"], _present(obs, self.encoder.entity)).relu()
+        entities, present = entities_of(obs, self.encoder.entity)
+        features = self.encoder(obs["own"], entities, present=present).relu()
         return bounded(self.actor(features), self.continuous), features
 
     def value(self, obs: Observation, features: Tensor | None) -> Tensor:

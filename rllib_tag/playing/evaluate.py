@@ -67,7 +67,7 @@ class Evaluation:
         out: dict[str, dict[str, dict[str, float | None]]] = {}
         for name in dict.fromkeys(row["controller"] for row in self.rows):
             rows = [row for row in self.rows if row["controller"] == name]
-            out[name] = _means(rows, [key for key in rows[0] if key not in ("controller", "seed")])
+            out[name] = _means(rows, [key for row in rows for key in row if key not in ("controller", "seed")])
             if name != TEAM:
                 less = [{"return_minus_team": row[returns] - team[row["seed"]]} for row in rows]
                 out[name] |= _means(less, ["return_minus_team"])
@@ -116,9 +116,10 @@ class Evaluation:
 
 
 def _means(rows: Sequence[Mapping[str, float]], keys: Sequence[str]) -> dict[str, dict[str, float | None]]:
+    """Returns mean and standard error of each key, over the rows that have it."""
     out = {}
-    for key in keys:
-        values = np.array([row[key] for row in rows])
+    for key in dict.fromkeys(keys):
+        values = np.array([row[key] for row in rows if key in row])
         error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
         out[key] = {"mean": float(values.mean()), "standard_error": error}
     return out

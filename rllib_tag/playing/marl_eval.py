@@ -57,10 +57,17 @@ def task_name(env_config: Mapping[str, Any]) -> str:
         return "_".join(f"{key}_{value}" for key, value in given.items()).lower() or "as_by_default"
     defaults = {field.name: field.default for field in dataclasses.fields(TagEnvConfig)}
     game = {**dict.fromkeys(ORDER), **defaults, **env_config}
-    parts = [f"{game.pop('num_class_a')}a{game.pop('num_class_b')}b"]
+    parts = [f"{_said(game.pop('num_class_a'))}a{_said(game.pop('num_class_b'))}b"]
     parts += [
-        f"{key}_{str(value).rstrip('/').rpartition('/')[2]}"
+        f"{key}_{_said(value)}"
         for key, value in game.items()
         if key not in TRAINING_ONLY and value != defaults[key] and key != "wrappers"
     ]
     return "_".join([*parts, *(["wrapped"] if game["wrappers"] else [])]).lower()
+
+
+def _said(value: Any) -> str:
+    """Returns a value as a part of a name: of a path only its end, of numbers to draw from each."""
+    if isinstance(value, (list, tuple)):
+        return "or".join(map(str, value))
+    return str(value).rstrip("/").rpartition("/")[2]

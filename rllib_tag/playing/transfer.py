@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,7 +11,7 @@ from rllib_tag.errors import ConfigError, check_int
 from rllib_tag.names import BASELINES, GAME
 from rllib_tag.playing.evaluate import FIRST_SEED, evaluate
 from rllib_tag.playing.restore import TrainedTeam, restore
-from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.env_config import TagEnvConfig, choices_of
 
 LARGEST = 6  # members per class
 OTHER_GOOD, OTHER_OBSTACLES = (2,), (0, 1, 3, 4)
@@ -23,10 +24,15 @@ def transfer_games(config: TagEnvConfig, largest: int = LARGEST) -> list[dict[st
     """Returns the games of a transfer grid, by the keys of `GAME`.
 
     These are all teams of up to `largest` members per class, except the empty one; the trained team, if it is larger;
-    and the trained team with other numbers of good agents and of landmarks.
+    and the trained team with other numbers of good agents and of landmarks. Where training drew a number, the default
+    counts if it was among them, else the smallest.
     """
     check_int("largest", largest, 1)
-    trained = {key: getattr(config, key) for key in GAME}
+    defaults = {field.name: field.default for field in dataclasses.fields(TagEnvConfig)}
+    trained = {}
+    for key in GAME:
+        choices = choices_of(getattr(config, key))
+        trained[key] = defaults[key] if defaults[key] in choices else min(choices)
     sizes = range(largest + 1)
     games = [{**trained, "num_class_a": a, "num_class_b": b} for a in sizes for b in sizes if a + b]
     others = [trained, *({**trained, "num_good": count} for count in OTHER_GOOD)]

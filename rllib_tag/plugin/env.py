@@ -80,6 +80,8 @@ class CommEnv(MultiAgentEnv):
         if game.others_learn:
             self.observation_spaces |= dict.fromkeys(game.acting[len(game.team) :], others_space(view.others))
         self.action_spaces = {agent: self.par_env.action_space(agent) for agent in self.possible_agents}
+        # Agents that take no part in an episode act without effect.
+        self._idle = {agent: np.zeros((1, *space.shape), space.dtype) for agent, space in self.action_spaces.items()}
         self.observation_space = gym.spaces.Dict(self.observation_spaces)
         self.action_space = gym.spaces.Dict(self.action_spaces)
         super().__init__()
@@ -90,7 +92,10 @@ class CommEnv(MultiAgentEnv):
         """Starts a new episode; the same seed and actions give the same episode."""
         super().reset(seed=seed, options=options)
         self.games.reset([seed], options=options)
-        self.agents = list(self.possible_agents)
+        present = self.games.view.present
+        here = np.ones(len(self.possible_agents), bool) if present is None else present[0]
+        self._here = [agent for agent, takes_part in zip(self.possible_agents, here, strict=True) if takes_part]
+        self.agents = list(self._here)
         return self._observe(), {agent: {} for agent in self.agents}
 
     def step(
@@ -106,8 +111,10 @@ class CommEnv(MultiAgentEnv):
             `__all__`) and infos; the infos of the last step contain the episode's statistics under `__common__`.
         """
         agents = self.agents
-        step = self.games.step({agent: np.asarray(action_dict[agent])[None] for agent in agents}, restart=False)
-        rewards = dict(zip(agents, step.rewards[0].tolist(), strict=True))
+        actions = {**self._idle, **{agent: np.asarray(action_dict[agent])[None] for agent in agents}}
+        step = self.games.step(actions, restart=False)
+        by_agent = dict(zip(self.possible_agents, step.rewards[0].tolist(), strict=True))
+        rewards = {agent: by_agent[agent] for agent in agents}
         infos: dict[str, dict[str, Any]] = {agent: {} for agent in agents}
         if step.stats:
             self.agents = []
@@ -147,7 +154,7 @@ class CommEnv(MultiAgentEnv):
         if game.others_learn:
             others = game.acting[len(game.team) :]
             observations |= _by_agent(others, {key: value[0] for key, value in view.others.items()}, {})
-        return observations
+        return {agent: observations[agent] for agent in self._here}
 
 
 class TagEnv(CommEnv):
@@ -159,6 +166,10 @@ class TagEnv(CommEnv):
 
     A learning good agent observes `own` (4,), `adversaries` (x, 2), `good` (y - 1, 4) if y > 1, and `landmarks` (z, 2)
     if z > 0, in absolute coordinates.
+
+    If the size of a game is drawn (`TagEnvConfig`), arrays have the size of the largest one, and zeros in the places of
+    what is not there. Only the agents that take part in an episode observe and act; the critics' state also says who and
+    what is there, `team_present` (N,), `good_present` (y,) and `landmarks_present` (z,).
 
     Episodes are truncated after `max_cycles` MPE steps; with `terminate_on_success`, they may terminate earlier.
 

@@ -23,13 +23,13 @@ from rllib_tag.errors import (
     raised,
     under,
 )
-from rllib_tag.names import GOOD_POLICIES
+from rllib_tag.names import GAME, GOOD_POLICIES
 from rllib_tag.plugin.class_paths import resolve_subclass
 from rllib_tag.plugin.prey import load_frozen_prey
 from rllib_tag.plugin.wrappers import resolve_wrapper, wrap
 from rllib_tag.world.game import Game, World
 from rllib_tag.world.pettingzoo_world import PettingZooWorld
-from rllib_tag.world.roster import Roster
+from rllib_tag.world.roster import Mixture, Roster
 from rllib_tag.world.tag import TagGame
 from rllib_tag.world.team_games import TeamGames
 
@@ -246,9 +246,33 @@ class CommEnvConfig(EnvConfig):
         return resolve_subclass("game", self.path, Game)(**self.options)
 
 
+Number = int | tuple[int, ...]
+
+
+def choices_of(number: int | Sequence[int]) -> tuple[int, ...]:
+    """Returns the numbers that a key of a game's size stands for: one, or those to draw from."""
+    return tuple(number) if isinstance(number, (list, tuple)) else (number,)
+
+
+def _number_or_choices(name: str, value: Any) -> Number:
+    """Checks the number, or the numbers, of a key of a game's size.
+
+    Raises:
+        ConfigError: If there is none, if one is repeated, or if one is not an integer or is too small.
+    """
+    choices = choices_of(value)
+    for number in choices:
+        check_int(name, number, 1 if name == "num_good" else 0)
+    if not choices or len(set(choices)) < len(choices):
+        raise ConfigError(f"{name}: expected an integer, or different ones to draw from, got {value!r}. Correct it.")
+    return choices if len(choices) > 1 else choices[0]
+
+
 @dataclasses.dataclass(frozen=True)
 class TagEnvConfig(EnvConfig):
     """The keys of `env_config` for `TagEnv`: those of `EnvConfig`, and these.
+
+    The four numbers may be lists, such as `num_good: [1, 2, 3]`. Then each episode draws a game (`Mixture`).
 
     Args:
         num_class_a: The number of adversaries that see the landmarks. Default: 2.
@@ -267,10 +291,10 @@ class TagEnvConfig(EnvConfig):
         ConfigError: If a value is invalid.
     """
 
-    num_class_a: int = 2
-    num_class_b: int = 2
-    num_good: int = 1
-    num_obstacles: int = 2
+    num_class_a: Number = 2
+    num_class_b: Number = 2
+    num_good: Number = 1
+    num_obstacles: Number = 2
     max_cycles: int = 100
     continuous_actions: bool = False
     full_observation: bool = False
@@ -278,8 +302,9 @@ class TagEnvConfig(EnvConfig):
     terminate_on_success: bool = False
 
     def __post_init__(self) -> None:
-        Roster(self.num_class_a, self.num_class_b, self.num_good)
-        check_int("num_obstacles", self.num_obstacles, 0)
+        for name in GAME:
+            object.__setattr__(self, name, _number_or_choices(name, getattr(self, name)))
+        self.roster  # noqa: B018  # checks the numbers of agents
         check_int("max_cycles", self.max_cycles, 1)
         check_bool("continuous_actions", self.continuous_actions)
         check_bool("full_observation", self.full_observation)
@@ -305,17 +330,25 @@ class TagEnvConfig(EnvConfig):
 
     @cached_property
     def roster(self) -> Roster:
-        """The agents and their classes."""
-        return Roster(self.num_class_a, self.num_class_b, self.num_good)
+        """The agents and their classes, in the largest game."""
+        return Roster(*(max(choices_of(getattr(self, field.name))) for field in dataclasses.fields(Roster)))
+
+    @property
+    def mixture(self) -> Mixture | None:
+        """The games of which each episode draws one; None if all episodes are of one size."""
+        numbers = {name: getattr(self, name) for name in GAME}
+        if all(isinstance(number, int) for number in numbers.values()):
+            return None
+        return Mixture(**{name: choices_of(number) for name, number in numbers.items()})
 
     @cached_property
     def game(self) -> TagGame:
         """The game."""
         frozen = self.good_policy not in GOOD_POLICIES
         return TagGame(
-            self.roster, self.num_obstacles, self.max_cycles, self.continuous_actions, self.full_observation,
+            self.roster, max(choices_of(self.num_obstacles)), self.max_cycles, self.continuous_actions, self.full_observation,
             self.good_policy, self.terminate_on_success,
-            load_frozen_prey(self.good_policy, self.continuous_actions) if frozen else None,
+            load_frozen_prey(self.good_policy, self.continuous_actions) if frozen else None, self.mixture,
         )  # fmt: skip
 
     def check_actions(self, what: str, agents: Sequence[str], num_outputs: int, continuous: bool) -> None:
@@ -345,6 +378,7 @@ def groups_of(env_config: Mapping[str, Any]) -> dict[str, str]:
         return {agent: game.group_of[agent] for agent in game.acting}
     given = [field.name for field in dataclasses.fields(Roster)]
     counts = {field.name: field.default for field in dataclasses.fields(TagEnvConfig) if field.name in given}
-    roster = Roster(**{name: env_config.get(name, default) for name, default in counts.items()})
+    largest = {name: max(choices_of(env_config.get(name, default))) for name, default in counts.items()}
+    roster = Roster(**largest)
     acting = (*roster.adversaries, *(roster.good_agents if env_config.get("good_policy") == "learned" else ()))
     return {agent: roster.group_of[agent] for agent in acting}

@@ -10,6 +10,7 @@ from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.names import GOOD_POLICY
+from rllib_tag.plugin.env_config import Number, choices_of
 from rllib_tag.plugin.ray_internals import worker_being_built
 from rllib_tag.world.roster import Roster
 
@@ -21,7 +22,8 @@ class ClassPolicyMapping:
     of the worker that calls it. Only if there is none, it assumes tag with its own counts.
 
     Args:
-        num_class_a: The number of class A adversaries, which come first in MPE's names. Default: 2, as in `TagEnv`.
+        num_class_a: The number of class A adversaries, which come first in MPE's names; of several to draw from, as in
+            `env_config`, the largest counts. Default: 2, as in `TagEnv`.
         num_class_b: The number of class B adversaries, which follow. Default: 2.
 
     Raises:
@@ -33,8 +35,8 @@ class ClassPolicyMapping:
         ['class_a', 'class_b', 'good']
     """
 
-    def __init__(self, num_class_a: int = 2, num_class_b: int = 2) -> None:
-        self.roster = Roster(num_class_a, num_class_b, 1)
+    def __init__(self, num_class_a: Number = 2, num_class_b: Number = 2) -> None:
+        self.roster = Roster(max(choices_of(num_class_a)), max(choices_of(num_class_b)), 1)
 
     def __call__(self, agent_id: str, *args: Any, **kwargs: Any) -> str:
         """Returns the policy of an agent.

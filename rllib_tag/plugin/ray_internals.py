@@ -31,6 +31,7 @@ from ray.rllib.utils.metrics import (
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
 )
 from ray.rllib.utils.metrics.learner_info import LEARNER_STATS_KEY, LearnerInfoBuilder
+from ray.rllib.utils.sgd import standardized
 from ray.train._internal.session import _FutureTrainingResult
 from ray.tune import Callback
 from ray.tune.experiment import Trial
@@ -93,6 +94,7 @@ __all__ = [
     "required_resources",
     "running_cluster",
     "standardize_fields",
+    "standardized",
     "state_contains",
     "sub_environment_seed",
     "synchronous_parallel_sample",

@@ -24,6 +24,7 @@ class EpisodeStats:
         self._links, self._steps = np.zeros((2, num_games))
         self._sums: dict[str, np.ndarray] = {}
         self._firsts: dict[str, np.ndarray] = {}
+        self._present: dict[str, np.ndarray] = {}
 
     def restart(self, games: Any) -> None:
         """Resets the statistics of games that start a new episode, given by their indices."""
@@ -40,9 +41,13 @@ class EpisodeStats:
             linked: (games, N, N) links after the step.
         """
         N = linked.shape[-1]
+        team = N
+        for kind, here in self._game.present(facts).items():
+            self._present.setdefault(kind, np.ones((self._num_games, here.shape[-1]), bool))[games] = here
+            team = here.sum(-1) if kind == "team" else team
         self._steps[games] += 1
         self._returns[games] += rewards
-        self._links[games] += (linked.sum((-2, -1)) - N) / N
+        self._links[games] += (linked.sum((-2, -1)) - N) / team
         for name, values in self._game.measure(facts).items():
             sums = self._sums.setdefault(name, np.zeros(self._num_games))
             firsts = self._firsts.setdefault(name, np.zeros(self._num_games))
@@ -55,19 +60,44 @@ class EpisodeStats:
         `return_TEAM` is the undiscounted sum of the env's own rewards, averaged over the team; TEAM is the team's name
         (`adversary` in tag). `return_CLASS` is the same for each class, and each group of other agents, that has
         members. `mean_links` is the number of teammates that an agent is linked to, averaged over agents and steps.
-        The game adds its own metrics.
+        The game adds its own metrics. If games vary in size, only those who take part count, and the team's return
+        appears once more under a name with their numbers, as in `return_adversary_1_class_a_2_class_b_1_good_0_landmarks`.
         """
-        returns = dict(zip(self._game.everyone, self._returns[game], strict=True))
+        here = {kind: values[game] for kind, values in self._present.items()}
+        absent = self._absent(here)
+        returns = {
+            agent: value for agent, value in zip(self._game.everyone, self._returns[game], strict=True)
+            if agent not in absent
+        }  # fmt: skip
         groups: Mapping[str, Any] = {
             self._game.team_name: self._game.team, **self._game.classes, **self._game.others
         }  # fmt: skip
         out = {
-            f"return_{name}": float(np.mean([returns[agent] for agent in agents]))
+            f"return_{name}": float(np.mean([returns[agent] for agent in agents if agent in returns]))
             for name, agents in groups.items()
-            if agents
+            if returns.keys() & set(agents)
         }
+        if here:
+            out[self._name_by_size(here)] = out[f"return_{self._game.team_name}"]
         own = self._game.metrics(
             {name: float(values[game]) for name, values in self._sums.items()},
             {name: float(values[game]) for name, values in self._firsts.items()},
         )
         return {**out, **own, "mean_links": float(self._links[game] / max(self._steps[game], 1))}
+
+    def _absent(self, here: Mapping[str, np.ndarray]) -> set[str]:
+        """Returns the agents that take no part in a game, given who does, by kind."""
+        groups = {"team": self._game.team, **self._game.others}
+        return {
+            agent
+            for kind, agents in groups.items()
+            for agent, takes_part in zip(agents, here.get(kind, np.ones(len(agents))), strict=True)
+            if not takes_part
+        }
+
+    def _name_by_size(self, here: Mapping[str, np.ndarray]) -> str:
+        """Returns the name of the team's return in games of the same size, given who takes part, by kind."""
+        classes = np.bincount(self._game.class_of[here["team"]], minlength=len(self._game.classes))
+        counts = [*zip(self._game.classes, classes, strict=True)]
+        counts += [(kind, values.sum()) for kind, values in here.items() if kind != "team"]
+        return "_".join([f"return_{self._game.team_name}", *(f"{count}_{kind}" for kind, count in counts)])

@@ -107,6 +107,18 @@ class Game(abc.ABC):
         """Returns what the agents outside the team observe if they learn, (B, n, ...) by key. Default: nothing."""
         return {}
 
+    def present(self, facts: Arrays) -> Arrays:
+        """Returns which agents and entities take part in a game, if that varies from game to game.
+
+        Args:
+            facts: The true world state.
+
+        Returns:
+            Booleans (..., K) by kind of the critics' state, and by group of others that learn. Default: nothing, all
+            take part.
+        """
+        return {}
+
     def potential(self, facts: Arrays) -> np.ndarray:
         """Returns the potential for reward shaping, (..., N).
 

@@ -11,6 +11,11 @@ import numpy as np
 from rllib_tag.errors import ConfigError, check_int
 
 
+def present_key(kind: str) -> str:
+    """Returns the key of which entities of a kind there are, (..., K), in observations of games that vary in size."""
+    return f"{kind}_present"
+
+
 @dataclasses.dataclass(frozen=True)
 class ClassView:
     """What the n agents of one class see, with any leading axes.
@@ -19,6 +24,8 @@ class ClassView:
         own: (..., n, d) numbers about the agent itself; the first two are its position.
         entities: For each kind of entity that the class sees, (..., n, K, D) numbers of K entities; the first two of
             an entity are its position in the same coordinates.
+        present: For each kind of which the number varies from game to game, which of its entities there are,
+            (..., n, K) booleans that are true for the first ones; the numbers of the others must be 0. Default: all.
 
     Example:
         >>> one_agent, three_landmarks = np.zeros((1, 4)), np.ones((1, 3, 2))
@@ -28,6 +35,7 @@ class ClassView:
 
     own: np.ndarray
     entities: Mapping[str, np.ndarray]
+    present: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +93,15 @@ class MessageLayout:
         counts: The number of entities of each kind in this game.
         sees: The kinds that each class sees; empty if unknown. Default: unknown.
         sizes: The number of agents of each class; None if unknown. Default: unknown.
+        varies: Whether the numbers of agents and entities vary from game to game, up to `sizes` and `counts`. The flag
+            of a kind is then the number of its entities. Default: False.
     """
 
     senses: Senses
     counts: Mapping[str, int]
     sees: tuple[tuple[str, ...], ...] = ()
     sizes: tuple[int, ...] | None = None
+    varies: bool = False
 
     @property
     def width(self) -> int:
@@ -142,6 +153,6 @@ class MessageLayout:
             rows[..., : view.own.shape[-1]] = view.own
             for kind, entities in view.entities.items():
                 rows[..., self.entities(kind)] = entities.reshape(*entities.shape[:-2], -1)
-                rows[..., self.seen(kind)] = 1
+                rows[..., self.seen(kind)] = view.present[kind].sum(-1) if kind in view.present else 1
             rows[..., self.one_hot.start + k] = 1
         return out

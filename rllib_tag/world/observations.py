@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rllib_tag.names import POLICIES
-from rllib_tag.world.layout import MessageLayout, Senses
+from rllib_tag.world.layout import MessageLayout, Senses, present_key
 from rllib_tag.world.roster import Roster
 
 # Own numbers are position and velocity. A landmark is its position; a good agent is its position and velocity.
@@ -19,7 +19,8 @@ SEES = {POLICIES[0]: ("landmarks",), POLICIES[1]: ("good",)}
 
 def tag_layout(state: Mapping[str, Any]) -> MessageLayout:
     """Returns the layout of tag's messages, given the critics' state, whose shapes (..., K, D) tell the counts."""
-    return MessageLayout(SENSES, {kind: state[kind].shape[-2] if kind in state else 0 for kind in SENSES.kinds})
+    counts = {kind: state[kind].shape[-2] if kind in state else 0 for kind in SENSES.kinds}
+    return MessageLayout(SENSES, counts, varies=present_key("team") in state)
 
 
 def raw_size(num_adversaries: int, num_good: int, num_obstacles: int, *, good: bool) -> int:

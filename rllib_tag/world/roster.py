@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from functools import cached_property
 
 import numpy as np
@@ -74,3 +75,36 @@ class Roster:
             return self.good_agents
         split = self.num_class_a
         return self.adversaries[:split] if policy == POLICIES[CLASS_A] else self.adversaries[split:]
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Games of tag of different sizes, of which each episode draws one.
+
+    Teams, numbers of good agents and numbers of landmarks are drawn independently and evenly; a team of nobody is never
+    drawn. A drawn game has room for the largest one: its class A adversaries have the first places of those of class A,
+    its class B adversaries the first places of those of class B, and so on.
+
+    Args:
+        num_class_a: The numbers of class A adversaries to draw from.
+        num_class_b: The numbers of class B adversaries.
+        num_good: The numbers of good agents.
+        num_obstacles: The numbers of landmarks.
+    """
+
+    num_class_a: tuple[int, ...]
+    num_class_b: tuple[int, ...]
+    num_good: tuple[int, ...]
+    num_obstacles: tuple[int, ...]
+
+    @cached_property
+    def teams(self) -> list[tuple[int, int]]:
+        """The numbers of adversaries of both classes to draw from."""
+        return [pair for pair in itertools.product(self.num_class_a, self.num_class_b) if sum(pair)]
+
+    def draw(self, rng: np.random.Generator) -> np.ndarray:
+        """Returns who takes part in an episode: (N + y + z,) booleans for adversaries, good agents and landmarks."""
+        team = self.teams[rng.integers(len(self.teams))]
+        counts = (*team, *(choices[rng.integers(len(choices))] for choices in (self.num_good, self.num_obstacles)))
+        largest = (max(choices) for choices in dataclasses.astuple(self))
+        return np.concatenate([np.arange(size) < count for size, count in zip(largest, counts, strict=True)])

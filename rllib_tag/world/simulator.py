@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ MAX_SPEED = {"adversary": 1.0, "good": 1.3}
 CONTACT_REWARD = 10.0
 # Beyond this gap, a contact force is below 2e-20, too small to change a sum of forces, velocities or positions.
 FORCE_GAP = 0.045
+# Where agents and landmarks stand that take no part in an episode, and how far apart: too far to touch, hear or repel.
+ELSEWHERE = 1e12
 MOVES = np.array([[0.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
 
 Arrays = dict[str, np.ndarray]
@@ -39,8 +41,11 @@ class SimpleTagVec:
         num_obstacles: z, the number of landmarks. Default: 2.
         max_cycles: Steps per episode. Default: 25.
         continuous_actions: Whether actions are Box(0, 1, (5,)) instead of Discrete(5). Default: False.
+        draw: Draws, from an environment's random stream, which agents and landmarks take part in an episode,
+            (x + y + z,) booleans; the others are far away and get no reward. Default: all take part.
 
     Attributes:
+        present: (B, x + y + z) which adversaries, good agents and landmarks take part in the current episodes.
         positions: (B, x + y, 2) float64, adversaries first, in world units.
         velocities: (B, x + y, 2) float64, in world units per second.
         landmarks: (B, z, 2) float64.
@@ -68,6 +73,7 @@ class SimpleTagVec:
         num_obstacles: int = 2,
         max_cycles: int = 25,
         continuous_actions: bool = False,
+        draw: Callable[[np.random.Generator], np.ndarray] | None = None,
     ) -> None:
         for name, value, minimum in (
             ("num_envs", num_envs, 1),
@@ -99,6 +105,8 @@ class SimpleTagVec:
         self._pairs = np.array(pairs, dtype=np.intp).reshape(-1, 2)
         self._reach = sizes[self._pairs].sum(1)
         self._rngs = [seeding.np_random()[0] for _ in range(num_envs)]
+        self._draw = draw
+        self.present = np.ones((num_envs, x + y + z), bool)
         self.positions = np.zeros((num_envs, x + y, 2))
         self.velocities = np.zeros((num_envs, x + y, 2))
         self.landmarks = np.zeros((num_envs, z, 2))
@@ -181,8 +189,12 @@ class SimpleTagVec:
         """Starts new episodes in some environments, each drawn from its own random stream."""
         num_agents = self.positions.shape[1]
         for i in envs:
-            self.positions[i] = self._rngs[i].uniform(-1, 1, (num_agents, 2))
-            self.landmarks[i] = self._rngs[i].uniform(-0.9, 0.9, (self.num_obstacles, 2))
+            if self._draw is not None:
+                self.present[i] = self._draw(self._rngs[i])
+                self.positions[i], self.landmarks[i] = np.split(elsewhere(self.present.shape[1]), [num_agents])
+            agents, landmarks = np.split(self.present[i], [num_agents])
+            self.positions[i, agents] = self._rngs[i].uniform(-1, 1, (agents.sum(), 2))
+            self.landmarks[i, landmarks] = self._rngs[i].uniform(-0.9, 0.9, (landmarks.sum(), 2))
         self.velocities[envs] = 0
         self.steps[envs] = 0
 
@@ -248,6 +260,9 @@ class SimpleTagVec:
         bound[beyond < 0.9] = 0
         for i, agent in enumerate(self.agents[x:]):
             out[agent] = -CONTACT_REWARD * touching[:, i].sum(0) - bound[:, i, 0] - bound[:, i, 1]
+        if self._draw is not None:
+            for i, agent in enumerate(self.agents):
+                out[agent] *= self.present[:, i]
         return out
 
     def observe(self) -> Arrays:
@@ -285,3 +300,8 @@ class SimpleTagVec:
                 of_agent[:] = row.reshape(size, -1).T
             out.append(stacked)
         return out[0], out[1]
+
+
+def elsewhere(num: int) -> np.ndarray:
+    """Returns where agents and landmarks stand that take no part in an episode: (num, 2)."""
+    return np.stack([np.full(num, ELSEWHERE), ELSEWHERE * np.arange(num)], axis=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +14,10 @@ from pettingzoo import ParallelEnv
 from rllib_tag.names import GOOD_POLICY, POLICIES
 from rllib_tag.world.behaviours import evasive_actions
 from rllib_tag.world.game import Arrays, Game, Played, Seen
-from rllib_tag.world.layout import ClassView, MessageLayout
+from rllib_tag.world.layout import ClassView, MessageLayout, present_key
+from rllib_tag.world.mixed_env import MixedEnv
 from rllib_tag.world.observations import SEES, SENSES, decode
-from rllib_tag.world.roster import Roster
+from rllib_tag.world.roster import Mixture, Roster
 from rllib_tag.world.simulator import SIZE, SimpleTagVec
 from rllib_tag.world.streams import Streams
 
@@ -39,6 +40,8 @@ class TagGame(Game):
         good_policy: `random`, `evasive` or `learned`; any other value if `prey` is given.
         terminate_on_success: mpe2's option of this name.
         prey: Maps the good agents' observations, (M, ...) by key, to M actions. Default: None.
+        mixture: The games of which each episode draws one; `roster` and `num_obstacles` are then the largest. Default:
+            None, all episodes are of one size.
     """
 
     roster: Roster
@@ -49,6 +52,7 @@ class TagGame(Game):
     good_policy: str
     terminate_on_success: bool
     prey: Prey | None = None
+    mixture: Mixture | None = None
 
     team_name = "adversary"
 
@@ -78,14 +82,20 @@ class TagGame(Game):
         roster = self.roster
         counts = {"landmarks": self.num_obstacles, "good": roster.num_good}
         sees = tuple(self._sees(name) for name in POLICIES)
-        return MessageLayout(SENSES, counts, sees, (roster.num_class_a, roster.num_class_b))
+        sizes = (roster.num_class_a, roster.num_class_b)
+        return MessageLayout(SENSES, counts, sees, sizes, varies=self.mixture is not None)
 
     def parallel_env(self, render_mode: str | None = None) -> ParallelEnv:
         """Creates a new env of mpe2."""
+        if self.mixture is not None:
+            return MixedEnv(self.mixture, self.roster, self.num_obstacles, partial(self._env, render_mode))
+        return self._env(render_mode, self.roster.num_adversaries, self.roster.num_good, self.num_obstacles)
+
+    def _env(self, render_mode: str | None, num_adversaries: int, num_good: int, num_obstacles: int) -> ParallelEnv:
         return simple_tag_v3.parallel_env(
-            num_good=self.roster.num_good,
-            num_adversaries=self.roster.num_adversaries,
-            num_obstacles=self.num_obstacles,
+            num_good=num_good,
+            num_adversaries=num_adversaries,
+            num_obstacles=num_obstacles,
             max_cycles=self.max_cycles,
             continuous_actions=self.continuous_actions,
             render_mode=render_mode,
@@ -94,7 +104,16 @@ class TagGame(Game):
         )
 
     def facts(self, env: ParallelEnv) -> Arrays:
-        """Returns `positions` and `velocities` (N + y, 2), adversaries first, and `landmarks` (z, 2)."""
+        """Returns `positions` and `velocities` (N + y, 2), adversaries first, and `landmarks` (z, 2).
+
+        If the size of a game is drawn, also `present` (N + y + z,), and who takes no part is `elsewhere`.
+        """
+        if isinstance(env, MixedEnv):
+            return env.spread(self._facts(env.env.unwrapped))
+        return self._facts(env)
+
+    @staticmethod
+    def _facts(env: ParallelEnv) -> dict[str, np.ndarray]:
         world = env.world
         return {
             "positions": np.array([agent.state.p_pos for agent in world.agents]),
@@ -109,13 +128,25 @@ class TagGame(Game):
         """Returns what a class sees, from the (wrapped) MPE observations of its members (..., n, D)."""
         fields = decode(np.asarray(observation, np.float32), self.roster, self.num_obstacles, good=False)
         position = fields.position[..., None, :]
-        seen = {}
+        seen, present = {}, {}
         for kind in self._sees(name):
             if kind == "landmarks":
                 seen[kind] = fields.landmarks + position
             else:
                 seen[kind] = np.concatenate([fields.good + position, fields.good_velocities], axis=-1)
-        return ClassView(np.concatenate([fields.position, fields.velocity], axis=-1), seen)
+            if self.mixture is not None:
+                here = self.present(facts)[kind][..., None, :]  # (..., 1, K), the same for all who see it
+                seen[kind] = np.where(here[..., None], seen[kind], 0)
+                present[kind] = np.broadcast_to(here, seen[kind].shape[:-1])
+        return ClassView(np.concatenate([fields.position, fields.velocity], axis=-1), seen, present)
+
+    def present(self, facts: Arrays) -> Arrays:
+        """Returns who takes part, if the size of a game is drawn: booleans for `team`, `good` and `landmarks`."""
+        if self.mixture is None:
+            return {}
+        x = self.roster.num_adversaries
+        parts = np.split(facts["present"], [x, x + self.roster.num_good], axis=-1)
+        return dict(zip(("team", "good", "landmarks"), parts, strict=True))
 
     def positions(self, facts: Arrays) -> np.ndarray:
         """Returns the positions of the adversaries: (..., N, 2)."""
@@ -138,7 +169,14 @@ class TagGame(Game):
             "good": np.concatenate([fields.good + position, fields.good_velocities], axis=-1),
             "landmarks": fields.landmarks + position,
         }
-        return {key: value for key, value in out.items() if value.size}
+        if self.mixture is not None:
+            here = self.present(seen.facts)
+            y = self.roster.num_good
+            beside = np.stack([np.delete(here["good"], i, axis=-1) for i in range(y)], axis=-2)  # (B, y, y - 1)
+            out[present_key("adversaries")] = np.repeat(here["team"][:, None], y, axis=1)
+            out[present_key("good")] = beside
+            out[present_key("landmarks")] = np.repeat(here["landmarks"][:, None], y, axis=1)
+        return {key: np.asarray(value, np.float32) for key, value in out.items() if value.size}
 
     def act_others(self, seen: Seen, streams: Streams) -> Arrays:
         """Returns the good agents' actions, unless they learn."""
@@ -200,11 +238,11 @@ class TagArrays:
     can_be_saved = True
 
     def __init__(self, game: TagGame, num_games: int) -> None:
-        roster = game.roster
+        roster, mixture = game.roster, game.mixture
         self._game, self.num_games = game, num_games
         self.vec = SimpleTagVec(
             num_games, roster.num_good, roster.num_adversaries, game.num_obstacles, game.max_cycles,
-            game.continuous_actions,
+            game.continuous_actions, None if mixture is None else mixture.draw,
         )  # fmt: skip
 
     def reset(self, games: Any, seeds: Any, options: dict[str, Any] | None = None) -> None:
@@ -225,5 +263,5 @@ class TagArrays:
         split = self._game.roster.num_class_a
         groups = adversaries[:, :split], adversaries[:, split:], good
         observations = dict(zip((*POLICIES, GOOD_POLICY), groups, strict=True))
-        facts = {name: getattr(self.vec, name) for name in ("positions", "velocities", "landmarks")}
+        facts = {name: getattr(self.vec, name) for name in ("positions", "velocities", "landmarks", "present")}
         return Seen(observations, facts)

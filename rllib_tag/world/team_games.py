@@ -13,7 +13,7 @@ from rllib_tag.world.episode_stats import EpisodeStats
 from rllib_tag.world.finite import check_finite
 from rllib_tag.world.game import Arrays, Game, World
 from rllib_tag.world.history import History
-from rllib_tag.world.layout import ClassView
+from rllib_tag.world.layout import ClassView, present_key
 from rllib_tag.world.streams import OTHERS, Streams
 
 
@@ -24,9 +24,11 @@ class TeamView:
     Args:
         messages: (B, N, F) what each team member says, laid out as in `Game.layout`.
         links: (B, N, N) booleans.
-        state: The critics' state, (B, K, D) by kind; `team` includes each agent's class one-hot.
+        state: The critics' state, (B, K, D) by kind; `team` includes each agent's class one-hot. If games vary in size,
+            also which entities there are, (B, K) by `present_key` of the kind.
         others: What other agents observe if they learn, (B, n, ...) by key; empty if there are none.
         ages: (B,) steps since the reset; 0 right after it.
+        present: (B, agents) which of the agents that act take part; None if all do.
     """
 
     messages: np.ndarray
@@ -34,6 +36,7 @@ class TeamView:
     state: Arrays
     others: Arrays
     ages: np.ndarray
+    present: np.ndarray | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,12 +125,14 @@ class TeamGames:
             self.stats.step(slice(None), played.rewards, self.facts, self.view.links)
         else:
             for tick in played.ticks:
-                linked = links(self.game.positions(tick.facts), self._comm_range)
-                self.stats.step(tick.games, tick.rewards, tick.facts, linked)
+                self.stats.step(tick.games, tick.rewards, tick.facts, self._links(tick.facts))
         rewards = played.rewards[:, : len(self.agents)].copy()
         if self._shaping:
             before, self._potential = self._potential, self.game.potential(self.facts)
-            rewards[:, : len(self.game.team)] += self._shaping * (self._gamma * self._potential - before)
+            shaped = self._shaping * (self._gamma * self._potential - before)
+            if self.view.present is not None:
+                shaped = np.where(self.view.present[:, : len(self.game.team)], shaped, 0)
+            rewards[:, : len(self.game.team)] += shaped
         ended = (played.terminated | played.truncated) & self._running
         if not ended.any():
             return TeamStep(rewards, played.terminated, played.truncated, None, {})
@@ -153,7 +158,9 @@ class TeamGames:
     def _look(self) -> np.ndarray:
         """Reads the current state of the world and returns the team's messages about it, (B, N, F)."""
         self._seen = self.world.show()
-        return self.game.layout.messages([self._class_view(name) for name in self.game.classes])
+        messages = self.game.layout.messages([self._class_view(name) for name in self.game.classes])
+        present = self.game.present(self.facts)
+        return messages * present["team"][..., None] if present else messages
 
     def _class_view(self, name: str) -> ClassView:
         game, B, n = self.game, self.num_games, len(self.game.classes[name])
@@ -168,6 +175,8 @@ class TeamGames:
                     f"{what}: expected {', '.join(senses.kinds) or 'no kinds'} as in the first step, got {kind!r}."
                 )
             _check_shape(f"{what}: {kind}", entities, (B, n, game.layout.counts[kind], senses.kinds[kind]))
+            if kind in view.present:
+                _check_shape(f"{what}: {kind}, present", view.present[kind], (B, n, game.layout.counts[kind]))
         return view
 
     def _view(self) -> TeamView:
@@ -179,15 +188,28 @@ class TeamGames:
             count = N if kind == "team" else values.shape[-2]
             _check_shape(f"{name}.state: {kind}", values, (self.num_games, count, game.layout.senses.state[kind]))
         state["team"] = np.concatenate([state["team"], one_hot], axis=-1)
-        positions = game.positions(facts)
-        _check_shape(f"{name}.positions", positions, (self.num_games, N, 2))
+        present = game.present(facts)
+        for kind in present.keys() & state.keys():
+            state[kind] = state[kind] * present[kind][..., None]
+            state[present_key(kind)] = present[kind].astype(np.float32)
+        _check_shape(f"{name}.positions", game.positions(facts), (self.num_games, N, 2))
+        acting = [present[group] for group in ("team", *(game.others if game.others_learn else ()))] if present else []
         return TeamView(
             self.history.sent[-1],
-            links(positions, self._comm_range),
+            self._links(facts),
             state,
             game.observe_others(self._seen) if game.others_learn else {},
             self.history.ages.copy(),
+            np.concatenate(acting, axis=-1) if acting else None,
         )
+
+    def _links(self, facts: Arrays) -> np.ndarray:
+        """Returns who is linked to whom: (B, N, N) booleans. Nobody is linked to agents that take no part."""
+        linked, present = links(self.game.positions(facts), self._comm_range), self.game.present(facts)
+        if not present:
+            return linked
+        team = present["team"]
+        return linked & team[..., None] & team[..., None, :] | np.eye(team.shape[-1], dtype=bool)
 
 
 def _check_shape(what: str, values: np.ndarray, shape: tuple[int, ...]) -> None:

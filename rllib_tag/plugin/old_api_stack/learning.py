@@ -12,18 +12,30 @@ import numpy as np
 import torch
 import tree
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
-from ray.rllib.policy.sample_batch import SampleBatch
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_AGENT_STEPS_TRAINED
 from torch import Tensor
 
-from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy, sharing
-from rllib_tag.plugin.ray_internals import LearnerInfoBuilder
+from rllib_tag.plugin.old_api_stack.team_policy import PRESENT, TeamPolicy, agent_steps, sharing
+from rllib_tag.plugin.ray_internals import LearnerInfoBuilder, standardize_fields, standardized
 
 ENCODED = {"messages", "history", "links", "receivers"}  # what an encoder reads of an observation
 # The largest number of parts of a minibatch that are encoded in parallel. More threads would mostly wait for the GIL.
 MOST_PARTS = 4
 
 Map = Callable[..., Iterable[Any]]  # such as `map`
+
+
+def standardize_advantages(batch: MultiAgentBatch) -> MultiAgentBatch:
+    """Standardizes advantages as RLlib's PPO does, policy by policy, over the agents that take part."""
+    if not any(PRESENT in part for part in batch.policy_batches.values()):
+        return standardize_fields(batch, [Postprocessing.ADVANTAGES])
+    for part in batch.policy_batches.values():
+        advantages, here = part[Postprocessing.ADVANTAGES].copy(), part[PRESENT]
+        advantages[here] = standardized(advantages[here])
+        part[Postprocessing.ADVANTAGES] = advantages
+    return batch
 
 
 class Job(NamedTuple):
@@ -110,6 +122,7 @@ def _epochs(job: Job, config: PPOConfig, num_parts: int, of_parts: Map) -> dict[
                 taken = tree.map_structure(lambda column: column[chosen], dict(batch))  # noqa: B023
                 given[name] = SampleBatch(taken)
                 given[name].num_grad_updates = updates_before[name]
+            steps = {name: agent_steps(minibatch) for name, minibatch in given.items()}
             if obs is None:
                 ((name, policy),) = policies.items()
                 learned = {name: policy.learn_on_batch(given[name])}
@@ -118,7 +131,7 @@ def _epochs(job: Job, config: PPOConfig, num_parts: int, of_parts: Map) -> dict[
                 seen = [{key: column[part] for key, column in obs.items()} for part in parts]
                 learned = learn_together(policies, given, seen, of_parts)
             for name, result in learned.items():
-                results[name].append({**result, NUM_AGENT_STEPS_TRAINED: len(chosen) * per_row[name]})
+                results[name].append({**result, NUM_AGENT_STEPS_TRAINED: steps[name]})
     return results
 
 

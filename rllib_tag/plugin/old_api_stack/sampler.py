@@ -19,7 +19,7 @@ from torch.utils import deterministic
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.old_api_stack.runner import TagRunner
-from rllib_tag.plugin.old_api_stack.team_policy import Observed, TeamPolicy, sharing
+from rllib_tag.plugin.old_api_stack.team_policy import PRESENT, Observed, TeamPolicy, agent_steps, sharing
 from rllib_tag.plugin.ray_internals import RolloutMetrics, sub_environment_seed
 from rllib_tag.world.history import num_valid
 from rllib_tag.world.team_games import TeamView
@@ -36,7 +36,7 @@ class TeamBatch(MultiAgentBatch):
 
     def agent_steps(self) -> int:
         """Returns the number of agent steps in all rows."""
-        return sum(part[SampleBatch.ACTION_LOGP].size for part in self.policy_batches.values())
+        return sum(map(agent_steps, self.policy_batches.values()))
 
 
 class BatchedSampler(TagRunner):
@@ -204,18 +204,19 @@ class BatchedSampler(TagRunner):
             ended = np.array(list(result.stats))
             step = len(fragment.views) - 1
             fragment.cuts.append(_Cut(step, ended, result.terminated[ended], before, result.final))
-            self._finish(result.stats, result.final.ages)
+            self._finish(result.stats, result.final)
 
-    def _finish(self, stats: Mapping[int, dict[str, float]], lengths: np.ndarray) -> None:
+    def _finish(self, stats: Mapping[int, dict[str, float]], final: TeamView) -> None:
         policies = {self._games.agents[place]: name for name, places in self._places.items() for place in places}
         names = [(agent, policies[agent]) for agent in self._games.agents]
         for game, metrics in stats.items():
             returns = self._returns[game]
+            here = np.ones(len(names), bool) if final.present is None else final.present[game]
             self._finished.append(
                 RolloutMetrics(
-                    episode_length=int(lengths[game]),
+                    episode_length=int(final.ages[game]),
                     episode_reward=float(returns.sum()),
-                    agent_rewards=dict(zip(names, returns.tolist(), strict=True)),
+                    agent_rewards={names[i]: float(returns[i]) for i in np.flatnonzero(here)},
                     custom_metrics=metrics,
                 )
             )
@@ -313,6 +314,8 @@ class BatchedSampler(TagRunner):
             (Postprocessing.VALUE_TARGETS, advantages + values),
         ):
             columns[key] = array.reshape(-1, stretch, n)
+        if fragment.views[0].present is not None:
+            columns[PRESENT] = _rows([view.present[:, places] for view in fragment.views], stretch)
         return columns
 
 

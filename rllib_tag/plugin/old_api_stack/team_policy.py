@@ -25,6 +25,8 @@ PER_AGENT = (
     Postprocessing.ADVANTAGES, Postprocessing.VALUE_TARGETS,
 )  # fmt: skip
 
+PRESENT = "present"  # the column (C, n) of which agents take part, if that varies from game to game
+
 
 class TeamPolicy(PPOTorchPolicy):
     """RLlib's PPO policy, which also accepts rows that contain a stretch of C steps of one game for its n agents.
@@ -32,8 +34,8 @@ class TeamPolicy(PPOTorchPolicy):
     The `obs` of such a row is a mapping. For adversaries, it is the input of `CommEncoder.team`, with `links` packed by
     `numpy.packbits`, and `receivers` (n,), the indices of the policy's agents in the team; or, in place of what the
     encoder reads, its output `features` (C, n, H). For good agents, it has `TagEnv`'s keys with leading axes (C, n).
-    All other columns have leading axes (C, n). The loss is PPO's own over all R * C * n agent steps; a team state is
-    encoded only once for all of them. Ordinary RLlib batches work as usual.
+    All other columns have leading axes (C, n). The loss is PPO's own over all R * C * n agent steps, or those of agents
+    that are `present`; a team state is encoded only once for all of them. Ordinary RLlib batches work as usual.
     """
 
     config: dict[str, Any]
@@ -44,9 +46,12 @@ class TeamPolicy(PPOTorchPolicy):
         if not isinstance(obs, Mapping):
             return super().loss(model, dist_class, train_batch)
         outputs, features = self._encode(obs)
-        encoded = _Encoded(model, outputs, self._critic_values(model.net, obs, features))
+        values = self._critic_values(model.net, obs, features)
         rows = {key: train_batch[key].flatten(0, 2) for key in PER_AGENT}
-        return super().loss(encoded, dist_class, SampleBatch(rows))
+        if PRESENT in train_batch:
+            here = train_batch[PRESENT].flatten() > 0
+            outputs, values, rows = outputs[here], values[here], {key: column[here] for key, column in rows.items()}
+        return super().loss(_Encoded(model, outputs, values), dist_class, SampleBatch(rows))
 
     def optimizer(self) -> list[torch.optim.Optimizer]:
         """Returns RLlib's Adam, but fused: the same updates in one pass over all weights."""
@@ -175,6 +180,11 @@ def unpack(packed: Tensor, length: int) -> Tensor:
     """Unpacks what `numpy.packbits` packed along the last axis: booleans (..., length)."""
     places = torch.arange(7, -1, -1, device=packed.device, dtype=packed.dtype)
     return ((packed.unsqueeze(-1) >> places) & 1).flatten(-2)[..., :length] > 0
+
+
+def agent_steps(batch: Mapping[str, np.ndarray]) -> int:
+    """Returns the number of agent steps in a policy's batch: those of the agents that take part."""
+    return int(batch[PRESENT].sum()) if PRESENT in batch else batch[SampleBatch.ACTION_LOGP].size
 
 
 class _Encoded:

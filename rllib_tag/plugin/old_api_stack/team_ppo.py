@@ -10,7 +10,6 @@ from typing import Any
 from ray import cloudpickle as pickle
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo.ppo import PPO, PPOConfig
-from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.policy import Policy
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 from ray.rllib.utils.metrics import (
@@ -24,14 +23,13 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_tag.plugin.old_api_stack.from_exported import FromExported
-from rllib_tag.plugin.old_api_stack.learning import learn
+from rllib_tag.plugin.old_api_stack.learning import learn, standardize_advantages
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler, TeamBatch
 from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy
 from rllib_tag.plugin.ray_internals import (
     LEARNER_STATS_KEY,
     episode_history,
     on_each_runner,
-    standardize_fields,
     synchronous_parallel_sample,
 )
 
@@ -117,7 +115,7 @@ class TeamPPO(FromExported, PPO):
         self._counters[NUM_ENV_STEPS_SAMPLED] += batch.env_steps()
         self._counters[NUM_AGENT_STEPS_SAMPLED] += agent_steps
         with self._timers[LEARN_ON_BATCH_TIMER]:
-            results = self._learn(standardize_fields(batch, [Postprocessing.ADVANTAGES]))
+            results = self._learn(standardize_advantages(batch))
         self._timers[LEARN_ON_BATCH_TIMER].push_units_processed(batch.env_steps())
         self._counters[NUM_ENV_STEPS_TRAINED] += batch.env_steps()
         self._counters[NUM_AGENT_STEPS_TRAINED] += agent_steps

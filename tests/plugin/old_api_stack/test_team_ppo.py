@@ -28,7 +28,7 @@ from rllib_tag.plugin.old_api_stack.sampler import (
     random_states,
     set_random_states,
 )
-from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT, TeamPolicy, unpack
+from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT, TeamPolicy, agent_steps, unpack
 from rllib_tag.plugin.old_api_stack.team_ppo import NOTE, SAMPLING, TeamPPO
 from rllib_tag.plugin.ray_internals import on_each_runner
 
@@ -75,6 +75,17 @@ GAMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"good_policy": "learned", "comm_hops": 1},
         {"policies": ["class_a", "class_b", "good"], "model": {"encoder": "shared", "critic": "local"}},
     ),
+    "mixture": (
+        {
+            "num_class_a": [1, 3], "num_class_b": [0, 2], "num_good": [1, 2], "num_obstacles": [0, 2], "shaping": 2.0,
+            "good_policy": "evasive",
+        },
+        {"model": {"encoder": "shared"}},
+    ),
+    "mixture_self_play": (
+        {"num_class_b": [0, 1, 2], "num_good": [1, 3], "good_policy": "learned"},
+        {"policies": ["class_a", "class_b", "good"]},
+    ),
     "complete": ({"shaping": 3.0}, {"batch_mode": "complete_episodes", "model": {"critic": "shared"}}),
 }
 
@@ -109,7 +120,7 @@ def test_the_same_samples(game: str, ray_session: None) -> None:
                         by_agent[column][env, start : start + length, agent], trajectory[column],
                         rtol=1e-3, atol=2e-4, err_msg=column,
                     )  # fmt: skip
-            assert matched == NUM_ENVS * steps * n
+            assert matched == agent_steps(part)
 
 
 def flat_observations(algorithm: TeamPPO, name: str, batch: MultiAgentBatch) -> np.ndarray:
@@ -138,7 +149,7 @@ def find(seen: np.ndarray, trajectory: np.ndarray) -> tuple[int, int, int]:
     return places[best]
 
 
-@pytest.mark.parametrize("game", ["default", "one_layer", "cut_off", "continuous", "self_play"])
+@pytest.mark.parametrize("game", ["default", "one_layer", "cut_off", "continuous", "self_play", "mixture_self_play"])
 def test_an_update_gives_the_same_weights(game: str, ray_session: None) -> None:
     """One gradient step of RLlib's policy on its rows, of ours on team states: the same weights after it."""
     plain, ours = pair(*GAMES[game][:1], **GAMES[game][1])
