@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.network import GoodNet
 from rllib_tag.nn.weights import Exported, save_exported
+from rllib_tag.plugin.env_config import choices_of
 
 # One trial each, or one of them drawn.
 GAMES = {
@@ -60,12 +61,18 @@ def some(options: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
     return st.fixed_dictionaries({}, optional=options)
 
 
+def numbers(smallest: int) -> st.SearchStrategy[int | list[int]]:
+    """How many there are of something, or several to draw from."""
+    number = st.integers(smallest, 3)
+    return number | number | number | st.lists(number, min_size=1, max_size=3, unique=True)
+
+
 def teams(**more: Any) -> st.SearchStrategy[dict[str, Any]]:
     """What `env_config` may say of a game that is learned or evaluated."""
     return some(
         {
-            "num_class_a": st.integers(0, 3), "num_class_b": st.integers(0, 3), "num_good": st.integers(1, 3),
-            "num_obstacles": st.integers(0, 3), "max_cycles": st.integers(1, 12), "full_observation": st.booleans(),
+            "num_class_a": numbers(0), "num_class_b": numbers(0), "num_good": numbers(1), "num_obstacles": numbers(0),
+            "max_cycles": st.integers(1, 12), "full_observation": st.booleans(),
             "comm_range": st.sampled_from([0, 0.5, 1, 2.5, float("inf"), "inf"]), "comm_hops": st.integers(0, 4),
             "history_length": st.integers(1, 5), "terminate_on_success": st.booleans(),
             "good_policy": st.sampled_from(["random", "evasive"]) | st.builds(frozen_prey),
@@ -166,10 +173,10 @@ def configs(draw: Draw, run: str) -> dict[str, Any]:
     game = draw(teams(wrappers=wrappers, continuous_actions=st.booleans(), shaping=st.sampled_from([0, 1, 100.5])))
     if learned:
         game["good_policy"] = "learned"
-    if not game.get("num_class_a", 2) + game.get("num_class_b", 2):
+    if not any(max(choices_of(game.get(key, 2))) for key in ("num_class_a", "num_class_b")):
         game["num_class_b"] = 1
     classes = {key: game[f"num_{key}"] for key in ("class_a", "class_b") if f"num_{key}" in game}
-    names = [name for name in ("class_a", "class_b") if classes.get(name, 2)] + ["good"] * learned
+    names = [name for name in ("class_a", "class_b") if max(choices_of(classes.get(name, 2)))] + ["good"] * learned
     gamma = draw(st.sampled_from(GAMMAS))
     if game.get("shaping") and (gamma != 0.99 or draw(st.booleans())):
         game["shaping_gamma"] = gamma

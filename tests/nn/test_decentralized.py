@@ -74,7 +74,7 @@ def test_agents_that_exchange_only_messages_act_as_the_team(options: dict[str, A
     torch.testing.assert_close(torch.stack(logits).view_as(expected), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_a_kind_without_entities_is_not_placed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kind_without_entities_is_where_the_sender_is(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(GAME, "num_obstacles", 0)
     monkeypatch.setattr(sys.modules[__name__], "LAYOUT", TagEnv(**GAME).config.game.layout)
     for net in (made := nets({})):

@@ -67,12 +67,19 @@ SIZES = (2, 0, 3)  # of the classes
 
 
 def teams(in_dim: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[Seen]]:
-    """Nodes, links, positions and what is seen in 7 states of teams of five, some of whom hear nobody of one class."""
+    """Nodes, links, positions and what is seen in 7 states of teams of five, some of whom hear nobody of one class.
+
+    There are no prey for the first class to see, and from none to three marks.
+    """
     S, N = 7, sum(SIZES)
     links = torch.rand(S, N, N) < 0.4
     links[:3, :, 2:] = False
     seen = [
-        Seen(slice(0, 2), {"marks": torch.randn(S, 2, 3, 2)}),
+        Seen(
+            slice(0, 2),
+            {"marks": torch.randn(S, 2, 3, 2), "prey": torch.randn(S, 2, 0, 4)},
+            {"marks": torch.arange(3) < torch.randint(4, (S, 2, 1))},
+        ),
         Seen(slice(2, 2), {}),
         Seen(slice(2, 5), {"prey": torch.randn(S, 3, 2, 4), "marks": torch.randn(S, 3, 3, 2)}),
     ]
@@ -168,9 +175,12 @@ def plainly_heard(
     read, pairs, asked = conv.lin_l if conv.gnn == "gatv2" else conv.lin, [], nodes[r]
     for part in seen:
         for n, j in enumerate(range(part.senders.start, part.senders.stop)):
-            near = {kind: values[s, n].clone() for kind, values in part.entities.items()}
-            for entities in near.values():
-                entities[:, :2] -= positions[r]
+            near = {}
+            for kind, values in part.entities.items():
+                there = values[s, n][part.present[kind][s, n]] if kind in part.present else values[s, n]
+                if not len(there):  # as if there were one where the sender is
+                    there = torch.cat([positions[j], torch.zeros(values.shape[-1] - 2)])[None]
+                near[kind] = torch.cat([there[:, :2] - positions[r], there[:, 2:]], dim=1)
             said = (read if conv.send is None else conv.send)(nodes[j]) + conv.placement.own(
                 positions[j] - positions[r]
             )
