@@ -113,6 +113,11 @@ class CommConfig:
                 "reads whole tokens of hidden_dim numbers. Remove message_dim, or set sequence: history."
             )
 
+    @property
+    def listens(self) -> bool:
+        """Whether an agent reads anything that another one says."""
+        return self.gnn != "none" or self.sequence == "neighbors"
+
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> CommConfig:
         """Builds it from a mapping such as parsed YAML; the error for an unknown key names the nearest known one."""

@@ -142,13 +142,13 @@ class CommEncoder(nn.Module):
     ) -> Tensor:  # fmt: skip
         """Returns the features of the agents whose output is needed: (S, n, H)."""
         nodes, positions, seen = self.nodes(teams, layout)
-        alone = self.config.gnn == "none" and teams.answers is not None
+        alone = not self.config.listens and teams.answers is not None
         return self.graph(nodes, teams.links, positions, seen, None if alone else teams.answers, weights, sent)
 
     def nodes(self, teams: Teams, layout: MessageLayout) -> tuple[Tensor, Tensor, list[Seen]]:
         """Returns the input of the graph layers: nodes (S, N, in_dim), positions (S, N, 2), and what each class sees.
 
-        With `gnn: none`, the nodes are only those of the agents whose output is needed.
+        If the encoder does not listen, the nodes are only those of the agents whose output is needed.
         """
         config = self.config
         messages, valid, links, answers = teams
@@ -163,7 +163,7 @@ class CommEncoder(nn.Module):
             ],
             dim=2,
         ).relu()  # (R, C or C + T - 1, N, H)
-        if config.gnn == "none" and answers is not None:  # nobody else is heard
+        if not config.listens and answers is not None:
             tokens, valid = _among(tokens, answers), _among(valid, answers)
         nodes = tokens[:, -C:].flatten(0, 1)
         if config.sequence == "neighbors":

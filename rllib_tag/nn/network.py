@@ -47,7 +47,7 @@ class CentralCritic(nn.Module):
         """Returns the values (S, n) of S states for n agents.
 
         Args:
-            obs: `team` (S, N, D) and other kinds (S, K, D); and by `present_key` which of them there are, if that varies.
+            obs: `team` (S, N, D) and other kinds (S, K, D); and by `present_key` which of them exist, if that varies.
             agents: Their indices in the team: (n,), or (S, n) if they differ.
         """
         entities, present = (
@@ -58,7 +58,7 @@ class CentralCritic(nn.Module):
 
 
 def entities_of(obs: Observation, kinds: Iterable[str]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Returns an observation's entities by kind, (..., K, D), and which of them there are, (..., K), where that varies."""
+    """Returns an observation's entities by kind, (..., K, D), and which of them exist, (..., K), if that varies."""
     found = {kind: obs[kind] for kind in kinds if kind in obs}
     return found, {kind: obs[present_key(kind)] > 0 for kind in found if present_key(kind) in obs}
 

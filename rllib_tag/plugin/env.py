@@ -168,8 +168,8 @@ class TagEnv(CommEnv):
     if z > 0, in absolute coordinates.
 
     If the size of a game is drawn (`TagEnvConfig`), arrays have the size of the largest one, and zeros in the places of
-    what is not there. Only the agents that take part in an episode observe and act; the critics' state also says who and
-    what is there, `team_present` (N,), `good_present` (y,) and `landmarks_present` (z,).
+    what is absent. Only the agents that take part in an episode observe and act. The critics' state also says who and
+    what is present: `team_present` (N,), `good_present` (y,) and `landmarks_present` (z,).
 
     Episodes are truncated after `max_cycles` MPE steps; with `terminate_on_success`, they may terminate earlier.
 

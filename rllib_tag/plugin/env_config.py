@@ -251,7 +251,7 @@ Number = int | tuple[int, ...]
 
 def choices_of(number: int | Sequence[int]) -> tuple[int, ...]:
     """Returns the numbers that a key of a game's size stands for: one, or those to draw from."""
-    return tuple(number) if isinstance(number, (list, tuple)) else (number,)
+    return (number,) if isinstance(number, int) else tuple(number)
 
 
 def _number_or_choices(name: str, value: Any) -> Number:
@@ -346,8 +346,8 @@ class TagEnvConfig(EnvConfig):
         """The game."""
         frozen = self.good_policy not in GOOD_POLICIES
         return TagGame(
-            self.roster, max(choices_of(self.num_obstacles)), self.max_cycles, self.continuous_actions, self.full_observation,
-            self.good_policy, self.terminate_on_success,
+            self.roster, max(choices_of(self.num_obstacles)), self.max_cycles, self.continuous_actions,
+            self.full_observation, self.good_policy, self.terminate_on_success,
             load_frozen_prey(self.good_policy, self.continuous_actions) if frozen else None, self.mixture,
         )  # fmt: skip
 

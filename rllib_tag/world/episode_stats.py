@@ -61,7 +61,8 @@ class EpisodeStats:
         (`adversary` in tag). `return_CLASS` is the same for each class, and each group of other agents, that has
         members. `mean_links` is the number of teammates that an agent is linked to, averaged over agents and steps.
         The game adds its own metrics. If games vary in size, only those who take part count, and the team's return
-        appears once more under a name with their numbers, as in `return_adversary_1_class_a_2_class_b_1_good_0_landmarks`.
+        appears once more under a name with their numbers, such as
+        `return_adversary_1_class_a_2_class_b_1_good_0_landmarks`.
         """
         here = {kind: values[game] for kind, values in self._present.items()}
         absent = self._absent(here)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from gymnasium import spaces
@@ -34,7 +34,7 @@ class MixedEnv(ParallelEnv):
         present: Who takes part in it: (N + y + z,) booleans for adversaries, good agents and landmarks.
     """
 
-    metadata = {"name": "simple_tag_mixture", "render_modes": ["human", "rgb_array"]}
+    metadata: ClassVar = {"name": "simple_tag_mixture", "render_modes": ["human", "rgb_array"]}
 
     def __init__(
         self, mixture: Mixture, roster: Roster, num_obstacles: int, make: Callable[[int, int, int], ParallelEnv]
@@ -105,7 +105,8 @@ class MixedEnv(ParallelEnv):
     def _take_part(self, present: np.ndarray) -> None:
         x, y, _ = self._counts
         self.present = present
-        counts = tuple(int(part.sum()) for part in np.split(present, [x, x + y]))
+        agents, good, landmarks = (int(part.sum()) for part in np.split(present, [x, x + y]))
+        counts = agents, good, landmarks
         if counts not in self._envs:
             self._envs[counts] = self._make(*counts)
         self.env, self._drawn = self._envs[counts], counts
@@ -113,7 +114,7 @@ class MixedEnv(ParallelEnv):
         self._names = dict(zip(taking_part, self.env.possible_agents, strict=True))
 
     def _padded(self, observations: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        x, y, z = self._counts
+        x, y, _z = self._counts
         roster = Roster(self._drawn[0], 0, self._drawn[1])
         adversaries, good, landmarks = np.split(self.present, [x, x + y])
         out = {agent: np.zeros(self.observation_space(agent).shape, np.float32) for agent in self.possible_agents}

@@ -170,12 +170,15 @@ class TagGame(Game):
             "landmarks": fields.landmarks + position,
         }
         if self.mixture is not None:
-            here = self.present(seen.facts)
-            y = self.roster.num_good
-            beside = np.stack([np.delete(here["good"], i, axis=-1) for i in range(y)], axis=-2)  # (B, y, y - 1)
-            out[present_key("adversaries")] = np.repeat(here["team"][:, None], y, axis=1)
-            out[present_key("good")] = beside
-            out[present_key("landmarks")] = np.repeat(here["landmarks"][:, None], y, axis=1)
+            here, y = self.present(seen.facts), self.roster.num_good
+            present = {
+                "adversaries": np.repeat(here["team"][:, None], y, axis=1),
+                "good": np.stack([np.delete(here["good"], i, axis=-1) for i in range(y)], axis=-2),
+                "landmarks": np.repeat(here["landmarks"][:, None], y, axis=1),
+            }  # (B, y, K)
+            out["own"] = np.where(here["good"][..., None], out["own"], 0)
+            for kind, which in present.items():
+                out[kind], out[present_key(kind)] = np.where(which[..., None], out[kind], 0), which
         return {key: np.asarray(value, np.float32) for key, value in out.items() if value.size}
 
     def act_others(self, seen: Seen, streams: Streams) -> Arrays:
@@ -263,5 +266,6 @@ class TagArrays:
         split = self._game.roster.num_class_a
         groups = adversaries[:, :split], adversaries[:, split:], good
         observations = dict(zip((*POLICIES, GOOD_POLICY), groups, strict=True))
-        facts = {name: getattr(self.vec, name) for name in ("positions", "velocities", "landmarks", "present")}
+        names = ("positions", "velocities", "landmarks", *(() if self._game.mixture is None else ("present",)))
+        facts = {name: getattr(self.vec, name) for name in names}
         return Seen(observations, facts)

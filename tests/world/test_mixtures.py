@@ -125,7 +125,9 @@ def test_who_takes_no_part_neither_observes_nor_acts(monkeypatch: pytest.MonkeyP
     here = ["adversary_0", "adversary_3", "adversary_4"]
     observations, infos = env.reset(seed=0)
     assert env.agents == list(observations) == list(infos) == here
-    assert {agent: env.group_of[agent] for agent in here} == dict(zip(here, ["class_a", "class_b", "class_b"], strict=True))
+    assert {agent: env.group_of[agent] for agent in here} == dict(
+        zip(here, ["class_a", "class_b", "class_b"], strict=True)
+    )
     for agent, obs in observations.items():
         assert env.observation_spaces[agent].contains(obs)
         assert obs["team_present"].tolist() == [1, 0, 0, 1, 1]

@@ -314,8 +314,9 @@ class BatchedSampler(TagRunner):
             (Postprocessing.VALUE_TARGETS, advantages + values),
         ):
             columns[key] = array.reshape(-1, stretch, n)
-        if fragment.views[0].present is not None:
-            columns[PRESENT] = _rows([view.present[:, places] for view in fragment.views], stretch)
+        present = [view.present[:, places] for view in fragment.views if view.present is not None]
+        if present:
+            columns[PRESENT] = _rows(present, stretch)
         return columns
 
 

@@ -77,7 +77,11 @@ GAMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "mixture": (
         {
-            "num_class_a": [1, 3], "num_class_b": [0, 2], "num_good": [1, 2], "num_obstacles": [0, 2], "shaping": 2.0,
+            "num_class_a": [1, 3],
+            "num_class_b": [0, 2],
+            "num_good": [1, 2],
+            "num_obstacles": [0, 2],
+            "shaping": 2.0,
             "good_policy": "evasive",
         },
         {"model": {"encoder": "shared"}},
