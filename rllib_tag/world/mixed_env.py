@@ -10,7 +10,7 @@ from gymnasium import spaces
 from gymnasium.utils import seeding
 from pettingzoo import ParallelEnv
 
-from rllib_tag.world.observations import decode, raw_size
+from rllib_tag.world.observations import decode
 from rllib_tag.world.roster import Mixture, Roster
 from rllib_tag.world.simulator import elsewhere
 
@@ -32,6 +32,7 @@ class MixedEnv(ParallelEnv):
     Attributes:
         env: The env of the current episode.
         present: Who takes part in it: (N + y + z,) booleans for adversaries, good agents and landmarks.
+        np_random: The random stream of this env and of the episode's.
     """
 
     metadata: ClassVar = {"name": "simple_tag_mixture", "render_modes": ["human", "rgb_array"]}
@@ -43,26 +44,27 @@ class MixedEnv(ParallelEnv):
         self._counts = (roster.num_adversaries, roster.num_good, num_obstacles)
         self.possible_agents = [*roster.adversaries, *roster.good_agents]
         self.agents: list[str] = []
-        self._rng = seeding.np_random()[0]
+        self.np_random = seeding.np_random()[0]
         self._envs: dict[tuple[int, int, int], ParallelEnv] = {}
         self._take_part(np.ones(sum(self._counts), bool))
         self.render_mode = self.env.render_mode
+        self._observation_spaces = {agent: self.env.observation_space(name) for agent, name in self._names.items()}
+        self._action_spaces = {agent: self.env.action_space(name) for agent, name in self._names.items()}
 
-    def observation_space(self, agent: str) -> spaces.Box:
-        """Returns the space of an agent's observations."""
-        size = raw_size(*self._counts, good=agent.startswith("agent"))
-        return spaces.Box(-np.inf, np.inf, (size,), np.float32)
+    def observation_space(self, agent: str) -> spaces.Space:
+        """Returns the space of an agent's observations in the largest game."""
+        return self._observation_spaces[agent]
 
     def action_space(self, agent: str) -> spaces.Space:
         """Returns mpe2's action space."""
-        return self.env.action_space(self.env.possible_agents[0])
+        return self._action_spaces[agent]
 
     def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict, dict]:
         """Draws who takes part, and starts an episode with the same random stream."""
         if seed is not None:
-            self._rng = seeding.np_random(seed)[0]
-        self._take_part(self._mixture.draw(self._rng))
-        self.env.unwrapped.np_random = self._rng
+            self.np_random = seeding.np_random(seed)[0]
+        self._take_part(self._mixture.draw(self.np_random))
+        self.env.unwrapped.np_random = self.np_random
         observations, infos = self.env.reset(options=options)
         self.agents = list(self.possible_agents)
         return self._padded(observations), {agent: infos.get(self._names.get(agent), {}) for agent in self.agents}

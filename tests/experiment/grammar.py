@@ -182,6 +182,8 @@ def configs(draw: Draw, run: str) -> dict[str, Any]:
         game["shaping_gamma"] = gamma
     game["backend"] = draw(st.sampled_from(["auto", "auto", "mpe2"]))
     net = draw(networks())
+    if draw(st.booleans()):  # without which policies may not differ
+        net["encoder"] = "class"
     if net.get("temporal") in (None, "transformer") and draw(st.booleans()):
         net["gnn"] = {"grid_search": ["gat", "mean"]}
     own = copy.copy(OWN) if run == "PPO" else {key: OWN[key] for key in ("lr", "entropy_coeff", "grad_clip", "explore")}

@@ -27,14 +27,15 @@ GAMES = [
     {"num_class_a": 1, "num_class_b": 0, "good_policy": "evasive", "comm_range": float("inf")},
     {"good_policy": "learned", "num_good": 3, "full_observation": True, "comm_hops": 0},
 ]
+DRAWN = {"num_class_a": [0, 1, 3], "num_class_b": [0, 2], "num_good": [1, 2], "num_obstacles": [0, 3]}
 
 
-@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("game", [*GAMES, DRAWN])
 def test_rllibs_own_checks_pass(game: dict) -> None:
     check_multiagent_environments(TagEnv(game))
 
 
-@pytest.mark.parametrize("game", GAMES)
+@pytest.mark.parametrize("game", [*GAMES, DRAWN])
 def test_pettingzoos_own_tests_pass_on_what_is_wrapped(game: dict) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tests warn of their own taste in observations

@@ -28,9 +28,11 @@ def test_frame_skip_takes_fewer_steps() -> None:
     assert steps == 5
 
 
+@pytest.mark.parametrize("game", [{}, {"num_good": [1, 2], "num_class_b": [0, 2]}], ids=["one_size", "drawn"])
 @pytest.mark.parametrize("num_frames", [[2, 4], (2, 4)])
-def test_supersuit_gets_tuples_where_yaml_has_lists(num_frames: object) -> None:
-    env = TagEnv(wrappers=[{"type": "supersuit.frame_skip_v0", "num_frames": num_frames}], max_cycles=20)
+def test_supersuit_gets_tuples_where_yaml_has_lists(num_frames: object, game: dict) -> None:
+    """And the env's own random stream, from which this wrapper draws."""
+    env = TagEnv(wrappers=[{"type": "supersuit.frame_skip_v0", "num_frames": num_frames}], max_cycles=20, **game)
     play_on(env, 4)
 
 
