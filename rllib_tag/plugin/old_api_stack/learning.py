@@ -20,7 +20,7 @@ from torch import Tensor
 from rllib_tag.plugin.old_api_stack.team_policy import PRESENT, TeamPolicy, agent_steps, sharing
 from rllib_tag.plugin.ray_internals import LearnerInfoBuilder, standardize_fields, standardized
 
-ENCODED = {"messages", "history", "links", "receivers"}  # what an encoder reads of an observation
+ENCODED = ("messages", "history", "links", "receivers")  # what an encoder reads of an observation
 # The largest number of parts of a minibatch that are encoded in parallel. More threads would mostly wait for the GIL.
 MOST_PARTS = 4
 
@@ -127,17 +127,16 @@ def _epochs(job: Job, config: PPOConfig, num_parts: int, of_parts: Map) -> dict[
                 ((name, policy),) = policies.items()
                 learned = {name: policy.learn_on_batch(given[name])}
             else:
-                parts = np.array_split(chosen, min(num_parts, len(chosen)))
-                seen = [{key: column[part] for key, column in obs.items()} for part in parts]
-                learned = learn_together(policies, given, seen, of_parts)
+                seen = {key: column[chosen] for key, column in obs.items()}
+                learned = learn_together(policies, given, seen, num_parts, of_parts)
             for name, result in learned.items():
                 results[name].append({**result, NUM_AGENT_STEPS_TRAINED: steps[name]})
     return results
 
 
 def learn_together(
-    policies: Mapping[str, TeamPolicy], minibatches: Mapping[str, SampleBatch],
-    parts: Sequence[Mapping[str, np.ndarray]], of_parts: Map = map,
+    policies: Mapping[str, TeamPolicy], minibatches: Mapping[str, SampleBatch], obs: Mapping[str, np.ndarray],
+    num_parts: int = 1, of_parts: Map = map,
 ) -> dict[str, dict[str, Any]]:  # fmt: skip
     """Learns from the same rows with policies that share an encoder, which encodes them once.
 
@@ -147,18 +146,21 @@ def learn_together(
     Args:
         policies: The policies.
         minibatches: The rows of each.
-        parts: What the encoder reads, in one or several parts of the rows, in order.
+        obs: What the encoder reads, and the critics' state.
+        num_parts: The number of parts of the rows that are encoded apart, if there are as many rows. Default: 1.
         of_parts: `map` over the parts, or over the policies, or a parallel version of it. Default: `map`.
     """
     first, *_ = policies.values()
     for policy in policies.values():
         policy.model.train()
         policy.clear_gradients()
+    split = {key: np.array_split(obs[key], min(num_parts, len(obs[key]))) for key in ENCODED}
+    parts = [dict(zip(split, each, strict=True)) for each in zip(*split.values(), strict=True)]
     encoded = list(of_parts(first.features, parts))  # each (rows of the part, C, n, H)
     features = torch.cat([part.detach() for part in encoded])  # (R, C, n, H)
     wanted = torch.zeros_like(features)
-    places = parts[0]["receivers"][0].tolist()
-    state = {key: np.concatenate([part[key] for part in parts]) for key in parts[0].keys() - ENCODED}
+    places = obs["receivers"][0].tolist()
+    state = {key: column for key, column in obs.items() if key not in ENCODED}
 
     def learn(name: str) -> dict[str, Any]:
         given = minibatches[name]

@@ -24,8 +24,8 @@ from ray.rllib.utils.metrics import (
 
 from rllib_tag.plugin.old_api_stack.from_exported import FromExported
 from rllib_tag.plugin.old_api_stack.learning import learn, standardize_advantages
-from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler, TeamBatch
-from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy
+from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
+from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy, agent_steps
 from rllib_tag.plugin.ray_internals import (
     LEARNER_STATS_KEY,
     episode_history,
@@ -111,14 +111,14 @@ class TeamPPO(FromExported, PPO):
             )
         if not batch:  # all workers failed and are being restarted
             return {}
-        agent_steps = TeamBatch(batch.policy_batches, batch.count).agent_steps()
+        num_agent_steps = sum(map(agent_steps, batch.policy_batches.values()))
         self._counters[NUM_ENV_STEPS_SAMPLED] += batch.env_steps()
-        self._counters[NUM_AGENT_STEPS_SAMPLED] += agent_steps
+        self._counters[NUM_AGENT_STEPS_SAMPLED] += num_agent_steps
         with self._timers[LEARN_ON_BATCH_TIMER]:
             results = self._learn(standardize_advantages(batch))
         self._timers[LEARN_ON_BATCH_TIMER].push_units_processed(batch.env_steps())
         self._counters[NUM_ENV_STEPS_TRAINED] += batch.env_steps()
-        self._counters[NUM_AGENT_STEPS_TRAINED] += agent_steps
+        self._counters[NUM_AGENT_STEPS_TRAINED] += num_agent_steps
         policies = {name: self.get_policy(name) for name in results}
         global_vars = {
             "timestep": self._counters[NUM_AGENT_STEPS_SAMPLED],
