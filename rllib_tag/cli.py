@@ -111,7 +111,8 @@ def evaluate(
         typer.Option(
             "--messages",
             help="Also play the team under this channel intervention: cut, swap, shuffle, silence[:NAME], delay:STEPS, "
-            "drop:P, range:R, or all for a series of them; may be repeated.",
+            "drop:P, range:R, quantize:BITS, or all for a series of them (without quantize, which needs a team with "
+            "encoder: shared); may be repeated.",
         ),
     ] = None,
 ) -> None:  # fmt: skip

@@ -26,8 +26,12 @@ KINDS = {
     "delay:STEPS": "a receiver hears what it would have heard this many steps ago",
     "drop:P": "each message on each link is lost with this probability, drawn again at every step",
     "range:R": "links have this range in world units; inf links everybody",
+    "quantize:BITS": "each number of a learned message is rounded to this many bits",
 }
 ALL = "all"
+MOST_BITS = 16
+# The smallest and the largest value of kinds that take whole numbers, and what they count.
+WHOLE = {"delay": (1, math.inf, "steps"), "quantize": (1, MOST_BITS, "bits")}
 DELAYS, DROPS = (1, 2, 4, 8), (0.1, 0.25, 0.5, 0.75, 0.9)
 RANGES = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, math.inf)
 
@@ -58,7 +62,7 @@ def read_conditions(texts: Sequence[str], config: EnvConfig) -> list[Condition]:
 
     Args:
         texts: Names such as `cut`, `drop:0.5`, `silence:adversary_2` or `all`; `silence` alone stands for every
-            sender in turn.
+            sender in turn. `all` leaves out `quantize`, which needs learned messages.
         config: The game, for the names of its senders.
 
     Raises:
@@ -95,10 +99,16 @@ def _read(text: str, config: EnvConfig) -> list[Condition]:
     if not takes_value[kind]:
         return [Condition(kind)]
     value = _number(text, given)
-    if kind == "delay" and (value < 1 or value % 1):
-        raise ConfigError(f"messages: delay: expected a whole number of steps of at least 1, got {given!r}. Change it.")
+    if kind in WHOLE:
+        least, most, unit = WHOLE[kind]
+        if not least <= value <= most or value % 1:
+            up_to = "at least 1" if most == math.inf else f"{least} to {most}"
+            raise ConfigError(
+                f"messages: {kind}: expected a whole number of {unit} of {up_to}, got {given!r}. Change it."
+            )
+        return [Condition(kind, int(value))]
     check_number(f"messages: {kind}", value, 0, 1 if kind == "drop" else math.inf)
-    return [Condition(kind, int(value) if kind == "delay" else value)]
+    return [Condition(kind, value)]
 
 
 def _number(text: str, given: str) -> float:
@@ -154,7 +164,7 @@ class Channel:
         if kind == "drop":
             kept = self._kept_links(games).repeat_interleave(len(rows["self"]) // len(games.seeds), 0)
             return relinked(rows, (rows["links"] > 0) & kept, hops)
-        return rows  # the environment applies a range
+        return rows  # the environment applies a range, and the network rounds
 
     def _kept_links(self, games: Games) -> Tensor:
         """Returns the links (B, N, N) that are not lost in this step, the same for all receivers of a game."""

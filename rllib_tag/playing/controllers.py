@@ -16,6 +16,7 @@ from rllib_tag.playing.restore import TrainedTeam
 from rllib_tag.plugin.env_config import EnvConfig, TagEnvConfig
 from rllib_tag.world.behaviours import chase_actions, random_actions
 from rllib_tag.world.roster import CLASS_A
+from rllib_tag.world.streams import ACTIONS
 
 # From games, and a random stream for each so that an episode depends on its seed alone, to actions (B, ...) by agent.
 Controller = Callable[[Games, Sequence[np.random.Generator]], dict[str, np.ndarray]]
@@ -91,3 +92,26 @@ def with_others(team: Controller, trained: TrainedTeam, config: EnvConfig, deter
         return team
     others = team_controller(trained, list(config.game.others), deterministic)
     return lambda games, rngs: {**team(games, rngs), **others(games, rngs)}
+
+
+def play(
+    config: EnvConfig,
+    controller: Controller,
+    seeds: Sequence[int],
+    watch: Callable[[Games], None] | None = None,
+) -> Games:
+    """Plays one episode per seed, side by side, to the end.
+
+    Args:
+        config: The game.
+        controller: Who acts.
+        seeds: One per game.
+        watch: Called with the games before each step. Default: nothing.
+    """
+    games = Games(config, seeds)
+    rngs = [np.random.default_rng([seed, ACTIONS]) for seed in seeds]
+    while not all(games.stats):
+        if watch:
+            watch(games)
+        games.step(controller(games, rngs))
+    return games

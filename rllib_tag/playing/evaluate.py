@@ -15,13 +15,12 @@ from rllib_tag.errors import ConfigError, check_int, under
 from rllib_tag.files import as_csv, as_json, provenance, write_files
 from rllib_tag.names import TAG, team_return
 from rllib_tag.playing.channel import Channel, Condition, read_conditions
-from rllib_tag.playing.controllers import Controller, scripted_controller, team_controller, with_others
-from rllib_tag.playing.games import Games
+from rllib_tag.playing.controllers import Controller, play, scripted_controller, team_controller, with_others
 from rllib_tag.playing.influence import Influence
 from rllib_tag.playing.marl_eval import marl_eval_layout
+from rllib_tag.playing.quantized import Quantized
 from rllib_tag.playing.restore import TrainedTeam, restore
 from rllib_tag.plugin.env_config import EnvConfig, read_env_config
-from rllib_tag.world.streams import ACTIONS
 
 # Episode i of an evaluation has the seed FIRST_SEED + i. No training run starts there.
 FIRST_SEED = 1_000_000
@@ -233,32 +232,12 @@ def _parts(
         parts[name] = own, joined(team_controller(other, classes, deterministic))
     for condition in conditions:
         changed = dataclasses.replace(config, **condition.env_overrides)
-        channel = Channel(condition)
-        parts[str(condition)] = changed, team_controller(team, config.policies, deterministic, channel)
+        moved = team_controller(team, config.policies, deterministic, Channel(condition))
+        if condition.kind == "quantize":
+            team.check_sends(config, str(condition))
+            moved = Quantized(team, moved, int(condition.value or 0), config)
+        parts[str(condition)] = changed, moved
     return parts
-
-
-def play(
-    config: EnvConfig,
-    controller: Controller,
-    seeds: Sequence[int],
-    watch: Callable[[Games], None] | None = None,
-) -> Games:
-    """Plays one episode per seed, side by side, to the end.
-
-    Args:
-        config: The game.
-        controller: Who acts.
-        seeds: One per game.
-        watch: Called with the games before each step. Default: nothing.
-    """
-    games = Games(config, seeds)
-    rngs = [np.random.default_rng([seed, ACTIONS]) for seed in seeds]
-    while not all(games.stats):
-        if watch:
-            watch(games)
-        games.step(controller(games, rngs))
-    return games
 
 
 def parse_overrides(**options: Any) -> dict[str, Any]:

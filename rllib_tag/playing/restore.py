@@ -126,6 +126,25 @@ class TrainedTeam:
                         f"{net.encoder.senses}, got one that shows {config.game.layout.senses}. Change the game."
                     )
 
+    def check_sends(self, config: EnvConfig, what: str) -> None:
+        """Checks that agents send learned messages, each the same to all who hear it.
+
+        Args:
+            config: The game.
+            what: What needs them, for messages.
+
+        Raises:
+            ConfigError: If they do not.
+        """
+        for name, net in self.nets.items():
+            if isinstance(net, AdversaryNet) and not net.encoder.shares_messages(config.comm_hops):
+                raise ConfigError(
+                    f"{what}: expected encoder: shared, sequence: history and comm_hops of at least gnn_layers, so "
+                    f"that all receivers hear the same message, got encoder: {net.config.encoder}, sequence: "
+                    f"{net.config.sequence}, gnn: {net.config.gnn}, gnn_layers: {net.config.gnn_layers} for {name} and "
+                    f"comm_hops: {config.comm_hops}. Use another team, or leave this out."
+                )
+
     def parts(self, game: Game, name: str) -> list[tuple[str, list[int]]]:
         """Returns which policies move the members of a class, and which members each of them moves.
 

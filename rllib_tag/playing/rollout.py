@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rllib_tag.errors import ConfigError, check_int
+from rllib_tag.errors import check_int
 from rllib_tag.files import as_json, provenance, write_files
 from rllib_tag.names import POLICIES
 from rllib_tag.nn.network import AdversaryNet
@@ -65,7 +65,7 @@ def rollout(
     check_int("first_seed", first_seed, 0)
     config = team.tag_config_for("rollout", **env_overrides)
     if messages:
-        _check_messages(team, config)
+        team.check_sends(config, "messages")
     paths = []
     for seed in range(first_seed, first_seed + episodes):
         sent: list[np.ndarray] | None = [] if messages else None
@@ -81,17 +81,6 @@ def rollout(
         if on_episode:
             on_episode(written)
     return paths
-
-
-def _check_messages(team: TrainedTeam, config: TagEnvConfig) -> None:
-    for name, net in team.nets.items():
-        if isinstance(net, AdversaryNet) and not net.encoder.shares_messages(config.comm_hops):
-            raise ConfigError(
-                "messages: expected encoder: shared, sequence: history and comm_hops of at least gnn_layers, so that "
-                f"all receivers hear the same message, got encoder: {net.config.encoder}, sequence: "
-                f"{net.config.sequence}, gnn: {net.config.gnn}, gnn_layers: {net.config.gnn_layers} for {name} and "
-                f"comm_hops: {config.comm_hops}. Use another team, or record without messages."
-            )
 
 
 def _messages_file(episode: Mapping[str, Any], sent: list[np.ndarray]) -> bytes:

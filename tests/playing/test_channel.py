@@ -189,7 +189,7 @@ def test_lost_links_are_drawn_by_seed_and_step_and_are_the_same_for_all_receiver
 
 def test_names_of_conditions() -> None:
     config = TagEnvConfig(**TEAM)
-    names = ["cut", "swap", "drop:0.25", "delay:3", "range:inf", "silence:adversary_4"]
+    names = ["cut", "swap", "drop:0.25", "delay:3", "range:inf", "silence:adversary_4", "quantize:8"]
     assert [str(condition) for condition in read_conditions(names, config)] == names
     assert len(read_conditions(["silence", "silence:adversary_1"], config)) == 5
     assert len(read_conditions(["all", "cut"], config)) == 3 + 5 + len(DELAYS) + len(DROPS) + len(RANGES)
@@ -209,6 +209,9 @@ def test_names_of_conditions() -> None:
         ("delay:0", "delay: expected a whole number of steps of at least 1, got '0'"),
         ("delay:1.5", "delay: expected a whole number"),
         ("delay:inf", "delay: expected a whole number"),
+        ("quantize:0", "quantize: expected a whole number of bits of 1 to 16, got '0'"),
+        ("quantize:2.5", "quantize: expected a whole number of bits"),
+        ("quantize:17", "quantize: expected a whole number of bits"),
         ("silence:adversary_5", "silence: expected one of adversary_0"),
     ],
 )

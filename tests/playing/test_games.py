@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from rllib_tag.names import BASELINES
-from rllib_tag.playing.controllers import scripted_controller
-from rllib_tag.playing.evaluate import play
+from rllib_tag.playing.controllers import play, scripted_controller
 from rllib_tag.playing.games import Games
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.world.pettingzoo_world import PettingZooWorld
