@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.env_config import EnvConfig
-from rllib_tag.world.game import World
+from rllib_tag.world.game import Arrays, World
 from rllib_tag.world.layout import MessageLayout
 
 Rows = Mapping[str, Tensor]
@@ -50,6 +50,11 @@ class Games:
     def layout(self) -> MessageLayout:
         """The layout of a message."""
         return self._games.game.layout
+
+    @property
+    def facts(self) -> Arrays:
+        """What the game says is true of its world; see `Game.facts`."""
+        return self._games.facts
 
     @property
     def positions(self) -> np.ndarray:

@@ -21,6 +21,7 @@ from rllib_tag.playing.games import Games
 from rllib_tag.playing.influence import class_parts, receiver_attention
 from rllib_tag.playing.restore import TrainedTeam, restore
 from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.world.simulator import SIZE
 
 View = Callable[[dict[str, Any]], str | bytes]
 DIGITS = 5  # of recorded numbers; positions are of order 1
@@ -104,22 +105,28 @@ def record_episode(
         A mapping with, for S steps and N adversaries: `names`, `classes` (N), `positions` (S + 1, agents, 2),
         `landmarks` (z, 2), `sizes` (agents), `comm_range`, `links` (S + 1, N, N), `attention` (S + 1, N, N):
         each adversary's attention to each sender in its last graph layer, `actions` (S) by agent, `rewards` (S),
-        MPE's own, averaged over the adversaries, and `stats`.
+        MPE's own, averaged over the adversaries, and `stats`. If the size of a game is drawn, these are only those
+        that take part.
     """
     config = TagEnvConfig.from_mapping(env_config)
-    world = config.world(1)
-    games, roster = Games(config, [seed], world), config.roster
+    games, roster = Games(config, [seed], config.world(1)), config.roster
+    x, y, z = roster.num_adversaries, roster.num_good, config.game.num_obstacles
+    present = games.facts.get("present", np.ones((1, x + y + z), bool))[0]
+    agents, marks = np.split(present, [x + y])
+    team_here = np.flatnonzero(present[:x])
+    pairs = np.ix_(team_here, team_here)
+    names = np.array([*roster.adversaries, *roster.good_agents])[agents].tolist()
     act = team_controller(team, config.policies)
     record: dict[str, list[Any]] = {"positions": [], "links": [], "attention": [], "rewards": [], "actions": []}
     returns = 0.0
     while True:
-        record["positions"].append(_rounded(games.positions[0]))
-        record["links"].append(games.links[0].astype(int).tolist())
-        record["attention"].append(_rounded(last_attention(team, games)[0]))
+        record["positions"].append(_rounded(games.positions[0, agents]))
+        record["links"].append(games.links[0][pairs].astype(int).tolist())
+        record["attention"].append(_rounded(last_attention(team, games)[0][pairs]))
         if sent is not None:
             encoder = next(net.encoder for net in team.nets.values() if isinstance(net, AdversaryNet))
             with torch.no_grad():
-                sent.append(encoder.messages(games.states(), games.layout)[0].numpy())
+                sent.append(encoder.messages(games.states(), games.layout)[0].numpy()[:, team_here])
         if games.stats[0]:
             break
         actions = act(games, [])
@@ -127,17 +134,16 @@ def record_episode(
         returns_now = games.metrics_so_far()[0]["return_adversary"]
         record["rewards"].append(returns_now - returns)
         returns = returns_now
-        record["actions"].append({name: action[0].tolist() for name, action in actions.items()})
-    drawn = world.envs[0].unwrapped.world
+        record["actions"].append({name: action[0].tolist() for name, action in actions.items() if name in names})
     return {
         "seed": seed,
         "source": "/".join(Path(team.source).parts[-2:]),
         "env_config": env_config,
-        "names": [*roster.adversaries, *roster.good_agents],
-        "classes": roster.classes.tolist(),
-        "sizes": [agent.size for agent in drawn.agents],
-        "landmark_sizes": [mark.size for mark in drawn.landmarks],
-        "landmarks": _rounded([mark.state.p_pos for mark in drawn.landmarks]),
+        "names": names,
+        "classes": roster.classes[team_here].tolist(),
+        "sizes": [SIZE["adversary"]] * len(team_here) + [SIZE["good"]] * (len(names) - len(team_here)),
+        "landmark_sizes": [SIZE["landmark"]] * int(marks.sum()),
+        "landmarks": _rounded(games.facts["landmarks"][0, marks]),
         "comm_range": config.comm_range if np.isfinite(config.comm_range) else None,
         "stats": games.stats[0],
         **record,

@@ -14,7 +14,7 @@ from rllib_tag.nn.encoder import team_states
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing.games import Games
 from rllib_tag.playing.restore import TrainedTeam
-from rllib_tag.playing.rollout import rollout
+from rllib_tag.playing.rollout import record_episode, rollout
 from rllib_tag.plugin.env_config import TagEnvConfig
 
 GAME = {"num_class_a": 1, "num_class_b": 2, "max_cycles": 5, "history_length": 2}
@@ -41,6 +41,27 @@ def test_messages_are_those_that_were_sent(tmp_path: Path) -> None:
     first = encoder.graph.convs[0].message(nodes, positions, seen)[0]
     np.testing.assert_allclose(recorded["messages"][0, 0], first.detach().numpy(), atol=1e-6)
     assert path.name == "episode_5.json"
+
+
+def test_only_who_takes_part_is_recorded() -> None:
+    sizes, game = set(), {**GAME, "num_class_a": [0, 3], "num_good": [1, 2], "num_obstacles": [0, 2]}
+    for seed in range(20):
+        sent: list[np.ndarray] = []
+        episode = record_episode(untrained(), seed, game, sent)
+        N, y = len(episode["classes"]), len(episode["names"]) - len(episode["classes"])
+        sizes.add((N, y, len(episode["landmarks"])))
+        first = [f"adversary_{i}" for i in range(N - 2)]  # class A has the first three places
+        assert episode["names"] == [*first, "adversary_3", "adversary_4", *(f"agent_{i}" for i in range(y))]
+        assert episode["classes"] == [0] * (N - 2) + [1, 1]
+        assert np.shape(episode["positions"]) == (6, N + y, 2)
+        assert np.abs(episode["positions"]).max() < 3
+        assert np.shape(episode["links"]) == np.shape(episode["attention"]) == (6, N, N)
+        assert np.stack(sent).shape == (6, 2, N, 16)
+        assert list(episode["actions"][0]) == episode["names"][:N]
+        assert len(episode["sizes"]) == N + y
+        assert len(episode["landmark_sizes"]) == len(episode["landmarks"])
+    assert {sizes_of[0] for sizes_of in sizes} == {2, 5}
+    assert {sizes_of[1:] for sizes_of in sizes} == {(1, 0), (1, 2), (2, 0), (2, 2)}
 
 
 def test_a_recording_without_messages_removes_those_of_the_last_one(tmp_path: Path) -> None:
