@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import csv
 import json
 import shutil
 import subprocess
@@ -32,8 +33,40 @@ def test_every_arm_is_a_sound_experiment() -> None:
     parse_experiments(arms)
     assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 14 + [5] * 3
     study, report = script("study"), script("report")
-    assert set(report.LABELS) == set(arms)
+    second = load_experiments(EXPERIMENTS / "study" / "second.yaml")
+    assert set(report.LABELS) == {*arms, *second} - {"selfplay"}  # which crossplay.py reports
     assert {talking[0] for _, talking, *_ in report.GAMES.values()} | {"lone_class_a"} == set(study.BASELINES_ON)
+
+
+def test_the_second_studys_arms_are_sound_and_use_the_same_seeds() -> None:
+    arms = load_experiments(EXPERIMENTS / "study" / "second.yaml")
+    for experiment in parse_experiments(arms):
+        assert experiment.default_sampler_reason is None
+    seeds = {name: arms[name]["config"]["seed"]["grid_search"] for name in arms}
+    assert {name: len(found) for name, found in seeds.items()} == {
+        **{f"{arm}{prey}": 10 for prey in ("", "_evasive")
+           for arm in ("comm", "no_comm", "full_observation", "full_comm")},
+        "selfplay": 3,
+    }  # fmt: skip
+    assert all(found == list(range(1, len(found) + 1)) for found in seeds.values())
+
+
+def test_teams_meet_the_prey_of_other_seeds(ray_session: None, tmp_path: Path) -> None:
+    study, crossplay = script("study"), script("crossplay")
+    work = tmp_path / "work"
+    with pytest.raises(ConfigError, match=r"crossplay: expected checkpoints in .*/selfplay_SEED, found none"):
+        crossplay.main(work, "selfplay", tmp_path / "crossplay.csv", 2)
+    quick = quick_arms(tmp_path, file="second.yaml")
+    study.main(quick, tmp_path / "results", work, 1e9, ["selfplay"], episodes=2, jobs=1)
+    crossplay.main(work, "selfplay", tmp_path / "crossplay.csv", 2)
+    with (tmp_path / "crossplay.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    pairs = [(row["team_seed"], row["prey_seed"]) for row in rows]
+    assert sorted(pairs) == sorted((team, prey) for team in "12" for prey in ("1", "2", "evasive", "random"))
+    assert {row["team_steps"] for row in rows} == {"200"}
+    own = json.loads((tmp_path / "results" / "selfplay" / "seed_2" / "summary.json").read_text())["summary"]["team"]
+    (row,) = (row for row in rows if (row["team_seed"], row["prey_seed"]) == ("2", "2"))
+    assert float(row["return_adversary_mean"]) == own["return_adversary"]["mean"]
 
 
 @pytest.mark.parametrize("game", ["speaker_listener", "spread"])
@@ -69,9 +102,9 @@ def test_a_run_of_another_game_keeps_its_figures(ray_session: None, tmp_path: Pa
     assert [line.split(",")[0] for line in conditions] == ["condition", "team", "cut"]
 
 
-def quick_arms(folder: Path, study: str = "study") -> Path:
+def quick_arms(folder: Path, study: str = "study", file: str = "study.yaml") -> Path:
     """A study's arms with two seeds of one small iteration each."""
-    arms = load_experiments(EXPERIMENTS / study / "study.yaml")
+    arms = load_experiments(EXPERIMENTS / study / file)
     for spec in arms.values():
         spec["stop"] = {"training_iteration": 1}
         spec["config"].update(
@@ -110,7 +143,7 @@ def test_runs_are_kept_as_they_end_and_reported(
     monkeypatch.setitem(report.NATIVES, "native_3a1b", (1, 1))  # the largest team that was played
     report.main(out)
     printed = capsys.readouterr().out
-    assert printed.count("share of the gap recovered") == 3
+    assert printed.count("share of the gap to full observation: ") == 3
     assert "parts of the network" in printed
     assert "trained as 3A + 1B" in printed
     assert "a lone class A, trained as such" in printed

@@ -5,6 +5,7 @@ make report
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -33,10 +34,12 @@ LABELS = {
     "comm": "communication (GAT)",
     "no_comm": "no communication",
     "full_observation": "full observation",
+    "full_comm": "full observation and communication",
     "lone_class_a": "a lone class A",
     "comm_evasive": "communication (GAT)",
     "no_comm_evasive": "no communication",
     "full_observation_evasive": "full observation",
+    "full_comm_evasive": "full observation and communication",
     "comm_long": "classes heard apart",
     "no_comm_long": "no communication",
     "full_observation_long": "full observation",
@@ -51,14 +54,16 @@ LABELS = {
     "shared_critic": "one critic for both classes",
     "local_critic": "critics that see what actors see",
 }
-GAMES = {  # by the figures' suffix: the game, arms with communication, the one without, the one with full observation
-    "random": ("random prey", ["comm"], "no_comm", "full_observation"),
+# By the figures' suffix: the game, arms with communication, the one without, and those with full observation.
+GAMES = {
+    "random": ("random prey", ["comm"], "no_comm", ["full_observation", "full_comm"]),
     "evasive": (
-        "evasive prey", ["comm_evasive", "comm_relational_evasive"], "no_comm_evasive", "full_observation_evasive",
+        "evasive prey", ["comm_evasive", "comm_relational_evasive"], "no_comm_evasive",
+        ["full_observation_evasive", "full_comm_evasive"],
     ),
     "random_long": (
         "random prey, second round (3,000,000 steps, no history)", ["comm_long"], "no_comm_long",
-        "full_observation_long",
+        ["full_observation_long"],
     ),
 }  # fmt: skip
 PARTS = ("comm", "comm_relational", "gcn", "temporal_gru", "temporal_none", "shared_critic", "local_critic")
@@ -68,7 +73,7 @@ NATIVES = {"native_3a1b": (3, 1), "native_1a3b": (1, 3), "native_4a4b": (4, 4)}
 def tell(name: str, interval: tuple[float, float, float], form: str = "{:.1f}") -> None:
     """Prints one line of a table."""
     middle, low, high = map(form.format, interval)
-    console.print(f"{name:<62} {middle:>7}  [{low}, {high}]")
+    console.print(f"{name:<72} {middle:>7}  [{low}, {high}]")
 
 
 def main(
@@ -80,9 +85,9 @@ def main(
     """Draws figures of the runs that are there, and prints interquartile means with 95 % bootstrap intervals."""
     study, out = Study(results), out or results / "figures"
     drawn: list[Path] = []
-    for suffix, (title, talking, low, high) in GAMES.items():
+    for suffix, (title, talking, low, highs) in GAMES.items():
         first, *more = talking
-        there = {arm: LABELS[arm] for arm in (first, low, high, *more) if arm in study.arms}
+        there = {arm: LABELS[arm] for arm in (first, low, *highs, *more) if arm in study.arms}
         if first not in there:
             continue
         talking = [arm for arm in talking if arm in there]
@@ -97,11 +102,13 @@ def main(
         for arm in there if study.curves(first)[0].size >= 10 else ():
             tell(f"  {LABELS[arm]}: last fifth minus the fifth before", late_gain(study.curves(arm)[1]), "{:+.1f}")
         for name, level in levels.items():
-            console.print(f"{name:<62} {level:>7.1f}")
-        if {low, high} <= there.keys():
-            for arm in talking:
-                tell(f"share of the gap recovered: {LABELS[arm]}", gap_recovered(scores, arm, low, high), "{:.2f}")
-            found = improvement(scores, first, [low, high])
+            console.print(f"{name:<72} {level:>7.1f}")
+        highs = [arm for arm in highs if arm in there]
+        if low in there and highs:
+            for high, arm in product(highs, talking):
+                name = f"share of the gap to {LABELS[high]}: {LABELS[arm]}"
+                tell(name, gap_recovered(scores, arm, low, high), "{:.2f}")
+            found = improvement(scores, first, [low, *highs])
             drawn += draw_improvement(found, LABELS, LABELS[first], out / f"improvement_{suffix}")
         for arm in there:
             if (study.runs(arm)[0] / "class_b_alone.csv").exists():

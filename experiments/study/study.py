@@ -35,6 +35,7 @@ HERE = Path(__file__).parent
 BASELINES_ON = ("comm", "comm_evasive", "lone_class_a", "comm_long")  # where report.py draws or prints them
 TAGS_OWN = ("captured", "steps_to_first_contact")  # metrics that only tag has
 TRANSFERRED = "comm"
+QUANTIZED = tuple(f"quantize:{bits}" for bits in (8, 4, 2, 1))  # for learned messages
 WITHOUT_CLASS_A = ("comm_evasive", "no_comm_evasive", "comm_relational_evasive")  # what is class B worth by itself?
 interrupted = threading.Event()  # so that Ctrl-C, which every process gets, ends the whole study
 
@@ -67,9 +68,12 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     folder = out / arm / f"seed_{seed}"
     team = restore(end.folder)
     is_tag = isinstance(team.env_config_for(), TagEnvConfig)
-    communicates = all(net.config.gnn != "none" for net in team.nets.values() if isinstance(net, AdversaryNet))
+    encoders = [net for net in team.nets.values() if isinstance(net, AdversaryNet)]
+    communicates = all(net.config.gnn != "none" for net in encoders)
     baselines = (tuple(BASELINES) if arm in BASELINES_ON else ()) if is_tag else (RANDOM,)
     conditions = ("all" if is_tag else "cut",) if communicates else ()
+    if is_tag and communicates and all(net.config.encoder == "shared" for net in encoders):
+        conditions += QUANTIZED
     result = evaluate(team, episodes=episodes, baselines=baselines, messages=conditions)
     summary = result.summary()
     returned = team_return(summary["team"])

@@ -304,12 +304,19 @@ def draw_improvement(found: Mapping[str, Interval], labels: Mapping[str, str], a
 
 
 def draw_conditions(found: Mapping[str, np.ndarray], levels: Levels, out: Path) -> list[Path]:
-    """Draws returns over the range of links, the delay and the loss of messages: each run, and the mean."""
-    kinds = {"range": "range of links (world units)", "delay": "delay (steps)", "drop": "share of messages lost"}
-    figure, all_axes = new_figure((9, 3.4), 1, 3, sharey=True)
-    for axes, (kind, label) in zip(all_axes, kinds.items(), strict=True):
-        points = {float(name.partition(":")[2]): runs for name, runs in found.items() if name.startswith(f"{kind}:")}
-        if kind != "range":
+    """Draws returns over the range of links, the delay, loss and bits of messages: each run, and the mean."""
+    kinds = {
+        "range": "range of links (world units)", "delay": "delay (steps)", "drop": "share of messages lost",
+        "quantize": "bits per number",
+    }  # fmt: skip
+    series = {
+        kind: {float(name.partition(":")[2]): runs for name, runs in found.items() if name.startswith(f"{kind}:")}
+        for kind in kinds
+    }
+    series = {kind: points for kind, points in series.items() if points}
+    figure, all_axes = new_figure((3 * len(series), 3.4), 1, len(series), sharey=True)
+    for axes, (kind, points) in zip(all_axes, series.items(), strict=True):
+        if kind in ("delay", "drop"):
             points[0.0] = found["team"]
         ends = sorted(points)
         finite = [x for x in ends if math.isfinite(x)]
@@ -320,7 +327,7 @@ def draw_conditions(found: Mapping[str, np.ndarray], levels: Levels, out: Path) 
         if not math.isfinite(ends[-1]):
             axes.set_xticks([*finite[::2], x[-1]], [*(f"{value:g}" for value in finite[::2]), "all"])
         draw_levels(axes, levels, write=kind == "drop")
-        axes.set(xlabel=label, ylim=(0, None))
+        axes.set(xlabel=kinds[kind], ylim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0].set_ylabel("return per adversary")
     return save_figure(figure, out)
