@@ -321,7 +321,12 @@ def _overrides(game: opt.GameOptions) -> dict[str, Any]:
 
 def _restore(checkpoint: str | None) -> Any:
     """Returns the team at a path, or else the one that ships with the package, and says so."""
+    import torch
+
     from rllib_tag.playing.restore import restore
+
+    # Networks this small gain nothing from more threads, which wait for each other when another process has a core.
+    torch.set_num_threads(1)
 
     if checkpoint is not None:
         return restore(checkpoint)
