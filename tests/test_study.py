@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,15 @@ def test_every_arm_is_a_sound_experiment() -> None:
     study, report = script("study"), script("report")
     second = load_experiments(EXPERIMENTS / "study" / "second.yaml")
     assert set(report.LABELS) == {*arms, *second} - {"selfplay"}  # which crossplay.py reports
+    dims = {name: arms_net(second[name]).get("message_dim") for name in second}
+    assert {name for name, dim in dims.items() if dim} == {
+        name for names in report.MESSAGE_DIMS.values() for name, dim in names.items() if dim == dims[name]
+    }
     assert {talking[0] for _, talking, *_ in report.GAMES.values()} | {"lone_class_a"} == set(study.BASELINES_ON)
+
+
+def arms_net(spec: dict) -> dict:
+    return spec["config"]["model"]["custom_model_config"]
 
 
 def test_the_second_studys_arms_are_sound_and_use_the_same_seeds() -> None:
@@ -46,6 +55,7 @@ def test_the_second_studys_arms_are_sound_and_use_the_same_seeds() -> None:
     assert {name: len(found) for name, found in seeds.items()} == {
         **{f"{arm}{prey}": 10 for prey in ("", "_evasive")
            for arm in ("comm", "no_comm", "full_observation", "full_comm")},
+        **{f"comm_{size}{prey}": 3 for size in (1, 2, 4, 8, 16) for prey in ("", "_evasive")},
         "selfplay": 3,
     }  # fmt: skip
     assert all(found == list(range(1, len(found) + 1)) for found in seeds.values())
@@ -67,6 +77,24 @@ def test_teams_meet_the_prey_of_other_seeds(ray_session: None, tmp_path: Path) -
     own = json.loads((tmp_path / "results" / "selfplay" / "seed_2" / "summary.json").read_text())["summary"]["team"]
     (row,) = (row for row in rows if (row["team_seed"], row["prey_seed"]) == ("2", "2"))
     assert float(row["return_adversary_mean"]) == own["return_adversary"]["mean"]
+
+
+def test_what_messages_of_each_size_are_worth_and_say_is_reported(
+    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    study, report, out = script("study"), script("report"), tmp_path / "results"
+    study.main(quick_arms(tmp_path, file="second.yaml"), out, tmp_path / "work", 1e9, ["comm_evasive"], 2, 1)
+    for seed in (1, 2):
+        rows = (out / "comm_evasive" / f"seed_{seed}" / "conditions.csv").read_text().splitlines()
+        assert {f"quantize:{bits}" for bits in (1, 2, 4, 8)} < {row.partition(",")[0] for row in rows}
+    shutil.copytree(out / "comm_evasive", out / "comm_4_evasive")
+    monkeypatch.setattr("rllib_tag.report.study.REPETITIONS", 50)
+    report.main(out)
+    printed = capsys.readouterr().out
+    assert "numbers per message, evasive prey" in printed
+    assert re.search(r"4 \(2 seeds\) .*\n +share .*\n +R² of prey's position, class_a, layer 1", printed)
+    figures = {path.name for path in (out / "figures").glob("*.svg")}
+    assert {"message_dim_evasive.svg", "conditions_comm_evasive.svg"} <= figures
 
 
 @pytest.mark.parametrize("game", ["speaker_listener", "spread"])

@@ -23,6 +23,7 @@ from rllib_tag.report.study import (
     draw_improvement,
     draw_learning_curves,
     draw_profiles,
+    draw_sizes,
     gap_recovered,
     improvement,
     interquartile_means,
@@ -53,6 +54,14 @@ LABELS = {
     "temporal_none": "no history",
     "shared_critic": "one critic for both classes",
     "local_critic": "critics that see what actors see",
+}
+# Numbers per message by arm, for each prey; hidden_dim is that of the arms that do not set it.
+MESSAGE_DIMS = {
+    prey: {**{f"comm_{size}{suffix}": size for size in (1, 2, 4, 8, 16)}, f"comm{suffix}": 64}
+    for prey, suffix in (("random prey", ""), ("evasive prey", "_evasive"))
+}
+LABELS |= {
+    arm: f"{size} numbers per message" for arms in MESSAGE_DIMS.values() for arm, size in arms.items() if size < 64
 }
 # By the figures' suffix: the game, arms with communication, the one without, and those with full observation.
 GAMES = {
@@ -129,6 +138,22 @@ def main(
             if low in there:
                 without = difference(conditions["cut"][:, None], scores[low])
                 tell("links cut, minus teams without communication", without, "{:+.1f}")
+    for prey, arms in MESSAGE_DIMS.items():
+        sizes = {arm: size for arm, size in arms.items() if arm in study.arms}
+        *_, most = arms
+        if len(sizes) < 2 or most not in sizes:
+            continue
+        scores = study.scores(list(sizes))
+        suffix = prey.partition(" ")[0]
+        drawn += draw_sizes({size: scores[arm] for arm, size in sizes.items()}, out / f"message_dim_{suffix}")
+        console.print(
+            f"\nnumbers per message, {prey}: return, its share of that with {sizes[most]}, and what a message says"
+        )
+        for arm, size in sizes.items():
+            tell(f"{size} ({len(scores[arm])} seeds)", interquartile_means(scores)[arm])
+            tell("  share", ratio(scores[arm], scores[most]), "{:.2f}")
+            for name, interval in interquartile_means(study.probes(arm)).items():
+                tell(f"  R² of {name}", interval, "{:.2f}")
     parts = {arm: LABELS[arm] for arm in PARTS if arm in study.arms}
     if len(parts) > 1:
         scores = study.scores(list(parts))

@@ -26,6 +26,7 @@ from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv, write_json
 from rllib_tag.names import BASELINES, RANDOM, team_return
 from rllib_tag.nn.network import AdversaryNet
+from rllib_tag.playing.probe import probe
 from rllib_tag.playing.transfer import transfer
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.results import CUSTOM, JSON, SECONDS, env_steps, read_results, with_number
@@ -53,7 +54,8 @@ def is_done(folder: Path) -> bool:
 def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, episodes: int) -> bool:
     """Trains one seed of an arm and writes its results. Returns False if it did not end well.
 
-    Writes `curve.csv`, `episodes.csv`, `summary.json` and, for a team that communicates, `conditions.csv`; for the arm
+    Writes `curve.csv`, `episodes.csv`, `summary.json` and, for a team that communicates, `conditions.csv`, and what
+    its messages say, if they are learned by `encoder: shared`, in `probe.csv`; for the arm
     `TRANSFERRED` also `transfer.csv`, and for those of `WITHOUT_CLASS_A` also `class_b_alone.csv`.
     """
     name = f"{arm}_{seed}"
@@ -70,9 +72,10 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     is_tag = isinstance(team.env_config_for(), TagEnvConfig)
     encoders = [net for net in team.nets.values() if isinstance(net, AdversaryNet)]
     communicates = all(net.config.gnn != "none" for net in encoders)
+    sends = is_tag and communicates and all(net.config.encoder == "shared" for net in encoders)
     baselines = (tuple(BASELINES) if arm in BASELINES_ON else ()) if is_tag else (RANDOM,)
     conditions = ("all" if is_tag else "cut",) if communicates else ()
-    if is_tag and communicates and all(net.config.encoder == "shared" for net in encoders):
+    if sends:
         conditions += QUANTIZED
     result = evaluate(team, episodes=episodes, baselines=baselines, messages=conditions)
     summary = result.summary()
@@ -87,6 +90,8 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
         write_csv(folder / "transfer.csv", transfer(team, episodes=episodes))
     if arm in WITHOUT_CLASS_A:
         write_csv(folder / "class_b_alone.csv", evaluate(team, episodes=episodes, num_class_a=0).rows)
+    if sends:
+        write_csv(folder / "probe.csv", probe(team))
     write_json(folder / "summary.json", result.as_json())
     console.print(f"{name}: {summary['team'][returned]['mean']:.1f}")
     return True

@@ -112,6 +112,16 @@ class Study:
                     found.setdefault(f"{name}: {metric}", []).append([value["mean"]])
         return {name: np.array(values) for name, values in found.items()}
 
+    def probes(self, arm: str) -> dict[str, np.ndarray]:
+        """Returns how well a linear map reads the prey from each class's messages: R², (seeds, 1) by what is read."""
+        found: dict[str, list[list[float]]] = {}
+        for folder in self.runs(arm):
+            for row in _read(folder / "probe.csv", "class", "layer", "r2_position", "r2_velocity"):
+                for what in ("position", "velocity"):
+                    name = f"prey's {what}, {row['class']}, layer {row['layer']}"
+                    found.setdefault(name, []).append([float(row[f"r2_{what}"])])
+        return {name: np.array(values) for name, values in found.items()}
+
     def transfers(self, arm: str) -> list[dict[str, Any]]:
         """Returns the transfer grid of an arm: game, controller, mean return, and that of each run in `runs`, (seeds,).
 
@@ -331,6 +341,25 @@ def draw_conditions(found: Mapping[str, np.ndarray], levels: Levels, out: Path) 
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0].set_ylabel("return per adversary")
     return save_figure(figure, out)
+
+
+def draw_sizes(scores: Mapping[int, np.ndarray], out: Path) -> list[Path]:
+    """Draws returns over the numbers per message: each run, and the interquartile mean with its interval.
+
+    Args:
+        scores: (runs, 1) by the numbers per message.
+        out: The figure's path without a suffix.
+    """
+    figure, axes = new_figure((5, 3.4))
+    sizes = list(scores)
+    for size, runs in scores.items():
+        axes.plot(np.full(len(runs), size), runs[:, 0], "o", color=COLOURS[0], alpha=0.35, markersize=4)
+    middle, low, high = np.array(list(interquartile_means({str(size): scores[size] for size in sizes}).values())).T
+    axes.errorbar(sizes, middle, (middle - low, high - middle), fmt="o-", color=COLOURS[0], linewidth=2, capsize=3)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.set(xlabel="numbers per message", ylabel="return per adversary", ylim=(0, None))
+    return _finish(figure, axes, out, legend=False)
 
 
 def _finish(figure: Figure, axes: Axes, out: Path, legend: bool = True) -> list[Path]:
