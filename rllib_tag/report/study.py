@@ -336,7 +336,7 @@ def draw_conditions(found: Mapping[str, np.ndarray], levels: Levels, out: Path) 
         axes.plot(x, runs.mean(1), "o-", color=COLOURS[0], linewidth=2)
         if not math.isfinite(ends[-1]):
             axes.set_xticks([*finite[::2], x[-1]], [*(f"{value:g}" for value in finite[::2]), "all"])
-        draw_levels(axes, levels, write=kind == "drop")
+        draw_levels(axes, levels, write=axes is all_axes[-1])
         axes.set(xlabel=kinds[kind], ylim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
     all_axes[0].set_ylabel("return per adversary")
