@@ -34,7 +34,7 @@ TRAINABLE = [name for name in SHIPPED if name != "tag_ppo_gpu"]
 
 def test_all_experiments_of_the_readme_are_there() -> None:
     table = (EXPERIMENTS / "README.md").read_text()
-    variants = ["", "_no_comm", "_gcn", "_relational", "_shared_critic", "_continuous", "_gpu"]
+    variants = ["", "_no_comm", "_gcn", "_relational", "_shared_critic", "_continuous", "_gpu", "_generalist"]
     assert sorted(["tag_quick", "tag_selfplay", *(f"tag_ppo{variant}" for variant in variants)]) == SHIPPED
     for name in SHIPPED:
         assert f"`{name}.yaml`" in table
@@ -71,7 +71,7 @@ def check_actions(team: TrainedTeam) -> None:
     env = TagEnv(team.env_config)
     steps = play_on(env, 20)
     for name, policy in load_policies(team.source).items():
-        rows = [step[agent] for step in steps for agent in env.roster.members(name)]
+        rows = [step[agent] for step in steps for agent in env.roster.members(name) if agent in step]
         batch = as_batch(rows)
         flat = np.concatenate([batch[key].flatten(1).numpy() for key in sorted(batch)], axis=1)
         expected, _, _ = policy.compute_actions(flat, explore=False)
