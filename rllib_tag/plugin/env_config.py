@@ -251,7 +251,7 @@ Number = int | tuple[int, ...]
 
 def choices_of(number: int | Sequence[int]) -> tuple[int, ...]:
     """Returns the numbers that a key of a game's size stands for: one, or those to draw from."""
-    return (number,) if isinstance(number, int) else tuple(number)
+    return tuple(number) if isinstance(number, (list, tuple)) else (number,)  # type: ignore[return-value]  # what is no number is checked by the caller
 
 
 def _number_or_choices(name: str, value: Any) -> Number:
