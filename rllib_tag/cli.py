@@ -327,7 +327,6 @@ def _restore(checkpoint: str | None) -> Any:
 
     # Networks this small gain nothing from more threads, which wait for each other when another process has a core.
     torch.set_num_threads(1)
-
     if checkpoint is not None:
         return restore(checkpoint)
     team = restore()

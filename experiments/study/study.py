@@ -54,9 +54,9 @@ def is_done(folder: Path) -> bool:
 def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, episodes: int) -> bool:
     """Trains one seed of an arm and writes its results. Returns False if it did not end well.
 
-    Writes `curve.csv`, `episodes.csv`, `summary.json` and, for a team that communicates, `conditions.csv`, and what
-    its messages say, if they are learned by `encoder: shared`, in `probe.csv`; for the arm
-    `TRANSFERRED` also `transfer.csv`, and for those of `WITHOUT_CLASS_A` also `class_b_alone.csv`.
+    Writes `curve.csv`, `episodes.csv`, `summary.json` and, for a team that communicates, `conditions.csv`; for one
+    with `encoder: shared` also `probe.csv`, what its messages say; for the arm `TRANSFERRED` also `transfer.csv`, and
+    for those of `WITHOUT_CLASS_A` also `class_b_alone.csv`.
     """
     name = f"{arm}_{seed}"
     spec = copy.deepcopy(dict(spec))
@@ -69,10 +69,11 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
         return False
     folder = out / arm / f"seed_{seed}"
     team = restore(end.folder)
-    is_tag = isinstance(team.env_config_for(), TagEnvConfig)
-    encoders = [net for net in team.nets.values() if isinstance(net, AdversaryNet)]
-    communicates = all(net.config.gnn != "none" for net in encoders)
-    sends = is_tag and communicates and all(net.config.encoder == "shared" for net in encoders)
+    config = team.env_config_for()
+    is_tag = isinstance(config, TagEnvConfig)
+    encoders = [net.encoder for net in team.nets.values() if isinstance(net, AdversaryNet)]
+    communicates = all(encoder.config.listens for encoder in encoders)
+    sends = is_tag and all(encoder.shares_messages(config.comm_hops) for encoder in encoders)
     baselines = (tuple(BASELINES) if arm in BASELINES_ON else ()) if is_tag else (RANDOM,)
     conditions = ("all" if is_tag else "cut",) if communicates else ()
     if sends:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 
-from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing.controllers import play, team_controller
 from rllib_tag.playing.games import Games
 from rllib_tag.playing.quantized import CALIBRATION_SEEDS
@@ -29,12 +27,10 @@ def probe(team: TrainedTeam) -> list[dict[str, Any]]:
     """
     config = team.tag_config_for("probe", num_good=1)
     team.check_sends(config, "probe")
-    encoder = next(net.encoder for net in team.nets.values() if isinstance(net, AdversaryNet))
     sent, states = [], []
 
-    @torch.no_grad()
     def watch(games: Games) -> None:
-        sent.append(encoder.messages(games.states(), games.layout).numpy())  # (B, L, N, message_dim)
+        sent.append(team.messages(games.states(), games.layout).numpy())  # (B, L, N, message_dim)
         states.append(np.concatenate([games.positions[:, -1], games.velocities[:, -1]], axis=-1))  # (B, 4)
 
     play(config, team_controller(team, config.policies), CALIBRATION_SEEDS, watch)

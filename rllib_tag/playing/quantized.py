@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rllib_tag.nn.encoder import CommEncoder
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing.controllers import Controller, play
 from rllib_tag.playing.games import Games
@@ -39,8 +37,11 @@ class Quantized:
     """
 
     def __init__(self, team: TrainedTeam, controller: Controller, bits: int, config: EnvConfig) -> None:
-        nets = [net for net in team.nets.values() if isinstance(net, AdversaryNet)]
-        self._encoders = [net.encoder for net in nets]
+        graphs = {
+            net.encoder.graph for net in team.nets.values() if isinstance(net, AdversaryNet)
+        }  # one, or its copies
+        self._convs = [(i // graph.num_relations, conv) for graph in graphs for i, conv in enumerate(graph.convs)]
+        self._team = team
         self._controller, self._steps, self._config = controller, 2**bits - 1, config
         self._ranges: list[tuple[Tensor, Tensor]] = []
 
@@ -48,36 +49,26 @@ class Quantized:
         """Returns the actions (B, ...) by agent."""
         if not self._ranges:
             self._ranges = self._calibrated()
-        with contextlib.ExitStack() as hooks:
-            for encoder in self._encoders:
-                hooks.enter_context(self._rounding(encoder))
+        handles = [
+            conv.register_forward_pre_hook(partial(self._rounded, self._ranges[layer])) for layer, conv in self._convs
+        ]
+        try:
             return self._controller(games, rngs)
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _calibrated(self) -> list[tuple[Tensor, Tensor]]:
         """Returns the smallest and the largest number at each place of a message, layer by layer."""
         sent: list[Tensor] = []
 
-        @torch.no_grad()
         def watch(games: Games) -> None:
-            messages = self._encoders[0].messages(games.states(), games.layout)  # (B, L, N, message_dim)
+            messages = self._team.messages(games.states(), games.layout)  # (B, L, N, message_dim)
             sent.append(torch.stack(messages.transpose(0, 1).flatten(1, 2).aminmax(dim=1)))
 
         play(self._config, self._controller, CALIBRATION_SEEDS, watch)
         lows, highs = torch.stack(sent).unbind(1)  # (steps, L, message_dim)
         return list(zip(lows.amin(0), highs.amax(0), strict=True))
-
-    @contextlib.contextmanager
-    def _rounding(self, encoder: CommEncoder) -> Iterator[None]:
-        graph = encoder.graph
-        handles = [
-            conv.register_forward_pre_hook(partial(self._rounded, self._ranges[i // graph.num_relations]))
-            for i, conv in enumerate(graph.convs)
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def _rounded(self, range_: tuple[Tensor, Tensor], _: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         messages, *others = arguments

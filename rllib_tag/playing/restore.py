@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.checkpoints import find_checkpoint, is_complete, read_checkpoint
@@ -144,6 +145,20 @@ class TrainedTeam:
                     f"{net.config.sequence}, gnn: {net.config.gnn}, gnn_layers: {net.config.gnn_layers} for {name} and "
                     f"comm_hops: {config.comm_hops}. Use another team, or leave this out."
                 )
+
+    @torch.no_grad()
+    def messages(self, states: Mapping[str, Tensor], layout: MessageLayout) -> Tensor:
+        """Returns what all agents send in each graph layer, for a team that passes `check_sends`.
+
+        Args:
+            states: What `Games.states` returns of B games.
+            layout: The layout of the game's messages.
+
+        Returns:
+            (B, layers, N, message_dim).
+        """
+        encoder = next(net.encoder for net in self.nets.values() if isinstance(net, AdversaryNet))
+        return encoder.messages(states, layout)
 
     def parts(self, game: Game, name: str) -> list[tuple[str, list[int]]]:
         """Returns which policies move the members of a class, and which members each of them moves.

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from rllib_tag.errors import check_int
 from rllib_tag.files import as_json, provenance, write_files
 from rllib_tag.names import POLICIES
-from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing.controllers import team_controller
 from rllib_tag.playing.evaluate import FIRST_SEED
 from rllib_tag.playing.games import Games
@@ -124,9 +122,7 @@ def record_episode(
         record["links"].append(games.links[0][pairs].astype(int).tolist())
         record["attention"].append(_rounded(last_attention(team, games)[0][pairs]))
         if sent is not None:
-            encoder = next(net.encoder for net in team.nets.values() if isinstance(net, AdversaryNet))
-            with torch.no_grad():
-                sent.append(encoder.messages(games.states(), games.layout)[0].numpy()[:, team_here])
+            sent.append(team.messages(games.states(), games.layout)[0].numpy()[:, team_here])
         if games.stats[0]:
             break
         actions = act(games, [])

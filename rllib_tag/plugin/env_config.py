@@ -249,9 +249,9 @@ class CommEnvConfig(EnvConfig):
 Number = int | tuple[int, ...]
 
 
-def choices_of(number: int | Sequence[int]) -> tuple[int, ...]:
-    """Returns the numbers that a key of a game's size stands for: one, or those to draw from."""
-    return tuple(number) if isinstance(number, (list, tuple)) else (number,)  # type: ignore[return-value]  # what is no number is checked by the caller
+def choices_of(number: Any) -> tuple[Any, ...]:
+    """Returns the numbers that a key of a game's size stands for: one, or those to draw from. It checks none."""
+    return tuple(number) if isinstance(number, (list, tuple)) else (number,)
 
 
 def _number_or_choices(name: str, value: Any) -> Number:

@@ -91,8 +91,8 @@ class EpisodeStats:
         groups = {"team": self._game.team, **self._game.others}
         return {
             agent
-            for kind, agents in groups.items()
-            for agent, takes_part in zip(agents, here.get(kind, np.ones(len(agents))), strict=True)
+            for kind in groups.keys() & here.keys()
+            for agent, takes_part in zip(groups[kind], here[kind], strict=True)
             if not takes_part
         }
 
