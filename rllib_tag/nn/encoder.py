@@ -191,7 +191,7 @@ class CommEncoder(nn.Module):
                 numbers = part[..., layout.entities(kind)]
                 entities[kind] = numbers.reshape(*numbers.shape[:-1], K, self.senses.kinds[kind])
                 if layout.varies:
-                    present[kind] = torch.arange(K, device=part.device) < part[..., layout.seen(kind), None]
+                    present[kind] = torch.arange(K, device=part.device) < part[..., layout.seen(kind), None] - 1
             out.append(View(own, entities, present))
         return out
 

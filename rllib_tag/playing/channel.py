@@ -21,7 +21,7 @@ from rllib_tag.world.streams import CHANNEL
 KINDS = {
     "cut": "nobody hears anybody",
     "swap": "the messages that a receiver hears are exchanged among their senders",
-    "shuffle": "a receiver hears what the same senders said in another episode played at the same time",
+    "shuffle": "a receiver hears what the same senders said in another episode of the same team played at the same time",
     "silence:NAME": "nobody hears this sender, or anything through it",
     "delay:STEPS": "a receiver hears what it would have heard this many steps ago",
     "drop:P": "each message on each link is lost with this probability, drawn again at every step",
@@ -177,10 +177,20 @@ class Channel:
 
     @staticmethod
     def _shuffled(rows: Rows, games: Games) -> Rows:
-        said = games.said().roll(1, 0)  # (B, N, T, F)
+        said = games.said()[_partners(games.present)]  # (B, N, T, F)
         n = len(rows["self"]) // len(games.seeds)
         heard = rows["message_mask"][..., None] * said.repeat_interleave(n, 0)
         return mixed(rows, {**rows, "messages": heard})
+
+
+def _partners(present: np.ndarray) -> np.ndarray:
+    """Returns for each game (B,) another one of the same team, or itself if there is none; `present` is (B, N)."""
+    out = np.arange(len(present))
+    _, teams = np.unique(present, axis=0, return_inverse=True)
+    for team in range(teams.max() + 1):
+        same = np.flatnonzero(teams == team)
+        out[same] = np.roll(same, 1)
+    return out
 
 
 def relinked(rows: Rows, links: Tensor, comm_hops: int) -> Rows:

@@ -77,7 +77,7 @@ class Evaluation:
         out = {}
         for policy in dict.fromkeys(row["policy"] for row in self.influence):
             rows = [row for row in self.influence if row["policy"] == policy]
-            out[policy] = _means(rows, [key for key in rows[0] if key not in ("policy", "seed")])
+            out[policy] = _means(rows, [key for row in rows for key in row if key not in ("policy", "seed")])
         return out
 
     def as_json(self) -> dict[str, Any]:

@@ -71,6 +71,13 @@ class Games:
         """(B, N, N) booleans: the links among the team."""
         return self._games.view.links
 
+    @property
+    def present(self) -> np.ndarray:
+        """(B, N) booleans: who of the team takes part."""
+        shape = (len(self.seeds), len(self.config.game.team))
+        acting = self._games.view.present
+        return np.ones(shape, bool) if acting is None else acting[:, : shape[1]]
+
     def metrics_so_far(self) -> list[dict[str, float]]:
         """Returns the metrics of the running episodes so far."""
         return [self._games.stats.summary(i) for i in range(len(self.seeds))]

@@ -31,7 +31,8 @@ class Influence:
     | `attention_entropy_uniform` | its value if all senders (with `relational`, all of a class) had equal weight |
 
     Without the other class's messages, those of the own class that came through it are missing, too. A class without
-    graph layers has no entropies.
+    graph layers has no entropies. An agent that takes no part counts for nothing, and a class of which nobody takes
+    part in a game has no row for it.
 
     Args:
         team: The trained team.
@@ -40,6 +41,7 @@ class Influence:
     def __init__(self, team: TrainedTeam) -> None:
         self._team = team
         self._sums: dict[str, dict[str, np.ndarray]] = {}
+        self._receivers: dict[str, dict[str, np.ndarray]] = {}  # (B,) how many have the metric
         self._steps: np.ndarray | int = 0
 
     def watch(self, games: Games) -> None:
@@ -47,24 +49,28 @@ class Influence:
         running = np.array([not stats for stats in games.stats], float)  # wrappers may end episodes early
         self._steps = self._steps + running
         for name in games.config.game.classes:
-            found: dict[str, list[Tensor]] = {}  # by metric, (B, members) of each policy that has it
-            for net, _, rows in class_parts(self._team, name, games):
+            members = [games.config.game.team.index(agent) for agent in games.config.game.members(name)]
+            totals: dict[str, np.ndarray] = {}
+            counts: dict[str, np.ndarray] = {}
+            for net, places, rows in class_parts(self._team, name, games):
+                here = games.present[:, [members[place] for place in places]]  # (B, receivers)
                 for key, value in _metrics(net, name, rows, games).items():
-                    found.setdefault(key, []).append(value.float().unflatten(0, (len(games.seeds), -1)))
-            sums = self._sums.setdefault(name, {}) if found else {}
-            for key, values in found.items():
-                sums[key] = sums.get(key, 0) + running * torch.cat(values, dim=1).mean(1).numpy()
+                    values = value.float().numpy().reshape(here.shape)
+                    totals[key] = totals.get(key, 0) + (values * here).sum(1)
+                    counts[key] = counts.get(key, 0) + here.sum(1)
+            sums, self._receivers[name] = self._sums.setdefault(name, {}), counts
+            for key, total in totals.items():
+                sums[key] = sums.get(key, 0) + running * total / counts[key].clip(min=1)
 
     def rows(self, games: Games) -> list[dict[str, Any]]:
         """Returns one row per game and class, with each metric's mean over the steps watched."""
-        found = {
-            policy: {key: total / self._steps for key, total in sums.items()} for policy, sums in self._sums.items()
-        }
-        return [
-            {"policy": policy, "seed": seed, **{key: float(values[i]) for key, values in means.items()}}
-            for policy, means in found.items()
-            for i, seed in enumerate(games.seeds)
-        ]
+        rows = []
+        for name, sums in self._sums.items():
+            means = {key: total / self._steps for key, total in sums.items()}
+            for i, seed in enumerate(games.seeds):
+                mine = {key: float(values[i]) for key, values in means.items() if self._receivers[name][key][i]}
+                rows += [{"policy": name, "seed": seed, **mine}] if mine else []
+        return rows
 
 
 def class_parts(team: TrainedTeam, name: str, games: Games) -> Iterator[tuple[AdversaryNet, list[int], Rows]]:

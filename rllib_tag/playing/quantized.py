@@ -64,7 +64,8 @@ class Quantized:
 
         def watch(games: Games) -> None:
             messages = self._team.messages(games.states(), games.layout)  # (B, L, N, message_dim)
-            sent.append(torch.stack(messages.transpose(0, 1).flatten(1, 2).aminmax(dim=1)))
+            said = messages.transpose(0, 1)[:, torch.from_numpy(games.present)]  # (L, senders, message_dim)
+            sent.append(torch.stack(said.aminmax(dim=1)))
 
         play(self._config, self._controller, CALIBRATION_SEEDS, watch)
         lows, highs = torch.stack(sent).unbind(1)  # (steps, L, message_dim)

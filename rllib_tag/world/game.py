@@ -234,6 +234,7 @@ class Game(abc.ABC):
             {kind: count for kind, (count, _) in kinds.items()},
             tuple(tuple(view.entities) for view in views.values()),
             tuple(len(agents) for agents in self.classes.values()),
+            varies=bool(self.present(facts)) or any(view.present for view in views.values()),
         )
 
     @property

@@ -94,7 +94,7 @@ class MessageLayout:
         sees: The kinds that each class sees; empty if unknown. Default: unknown.
         sizes: The number of agents of each class; None if unknown. Default: unknown.
         varies: Whether the numbers of agents and entities vary from game to game, up to `sizes` and `counts`. The flag
-            of a kind is then the number of its entities. Default: False.
+            of a kind that is seen is then 1 more than the number of its entities. Default: False.
     """
 
     senses: Senses
@@ -124,7 +124,7 @@ class MessageLayout:
         raise KeyError(kind)
 
     def seen(self, kind: str) -> int:
-        """Returns the index of the flag that is 1 if the sender sees a kind."""
+        """Returns the index of the flag that is 1 or more if the sender sees a kind, and 0 otherwise."""
         return self._flags + list(self.senses.kinds).index(kind)
 
     @property
@@ -153,6 +153,7 @@ class MessageLayout:
             rows[..., : view.own.shape[-1]] = view.own
             for kind, entities in view.entities.items():
                 rows[..., self.entities(kind)] = entities.reshape(*entities.shape[:-2], -1)
-                rows[..., self.seen(kind)] = view.present[kind].sum(-1) if kind in view.present else 1
+                number = view.present[kind].sum(-1) if kind in view.present else entities.shape[-2]
+                rows[..., self.seen(kind)] = 1 + number if self.varies else 1
             rows[..., self.one_hot.start + k] = 1
         return out

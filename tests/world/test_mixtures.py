@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,13 @@ import torch
 from rllib_tag import TagEnv
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.encoder import completed
 from rllib_tag.nn.network import AdversaryNet
+from rllib_tag.playing import channel, quantized
+from rllib_tag.playing import probe as probing
+from rllib_tag.playing.evaluate import evaluate
+from rllib_tag.playing.probe import probe
+from rllib_tag.playing.restore import TrainedTeam
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.spaces import message_layout
 from rllib_tag.world.roster import Mixture
@@ -22,9 +30,9 @@ MIXED = {"num_class_a": [0, 1, 3], "num_class_b": [0, 2], "num_good": [1, 2], "n
 DRAWN = [(3, 2, 2, 3), (1, 2, 1, 0), (0, 2, 2, 1), (3, 0, 1, 1)]
 
 
-def takes_part(counts: tuple[int, ...]) -> np.ndarray:
+def takes_part(counts: tuple[int, ...], num_good: int = LARGEST["num_good"]) -> np.ndarray:
     """Who takes part: A, B, good agents and landmarks, each in the first places of its kind."""
-    parts = zip(LARGEST.values(), counts, strict=True)
+    parts = zip({**LARGEST, "num_good": num_good}.values(), counts, strict=True)
     return np.concatenate([np.arange(largest) < count for largest, count in parts])
 
 
@@ -108,6 +116,55 @@ def test_a_drawn_game_is_played_as_the_game_of_that_size(
         assert list(steps[0][1].values()) == pytest.approx(list(steps[1][1].values()))
 
 
+@pytest.mark.parametrize("counts", DRAWN, ids=str)
+def test_a_drawn_game_is_measured_as_the_game_of_that_size(
+    counts: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Channel interventions, influence, and what messages say: who takes no part changes nothing."""
+    # The probe sets the number of good agents, of which there is then no choice.
+    monkeypatch.setattr(Mixture, "draw", lambda mixture, _: takes_part(counts, max(mixture.num_good)))
+    monkeypatch.setattr(quantized, "CALIBRATION_SEEDS", range(70, 74))
+    monkeypatch.setattr(probing, "CALIBRATION_SEEDS", range(70, 82))
+    config = CommConfig(hidden_dim=28, num_heads=2, frame="receiver")
+    first = AdversaryNet(5, config, continuous=False)
+    second = AdversaryNet(5, config, continuous=False, encoder=first.encoder)
+    nets = {"class_a": first.eval(), "class_b": second.eval()}
+    game = {"good_policy": "evasive", "comm_range": 0.9, "max_cycles": 12}
+    measured = []
+    for sizes in (MIXED, dict(zip(LARGEST, counts, strict=True))):
+        team = TrainedTeam(nets, {**game, **sizes}, Path("untrained"))
+        played = evaluate(team, episodes=3, messages=("cut", "swap", "shuffle", "delay:2", "range:0.4", "quantize:2"))
+        one_prey = probe(team) if counts[2] == 1 else []
+        rows = [{key: value for key, value in row.items() if "landmarks" not in key} for row in played.rows]
+        measured.append([*rows, *played.influence, *one_prey])
+    assert {row["policy"] for row in measured[0] if "policy" in row} == {
+        name for name, count in zip(nets, counts, strict=False) if count
+    }
+    for ours, expected in zip(*measured, strict=True):
+        assert list(ours) == list(expected)
+        for key, value in expected.items():
+            assert ours[key] == (value if isinstance(value, str) else pytest.approx(value, rel=1e-3, abs=1e-4)), key
+
+
+def test_shuffled_messages_come_from_a_game_of_the_same_team() -> None:
+    present = np.array([[1, 1], [0, 1], [1, 1], [1, 0], [0, 1], [1, 1]], bool)
+    assert channel._partners(present).tolist() == [5, 4, 0, 3, 1, 2]
+
+
+def test_a_layout_that_rllib_saved_incompletely_knows_kinds_of_which_there_are_none() -> None:
+    env = TagEnv(**{**MIXED, "num_obstacles": [0, 1], "num_good": 2, "num_class_a": 2, "num_class_b": 1})
+    layout = env.games.game.layout
+    unknown = dataclasses.replace(layout, sees=(), sizes=None)
+    numbers = set()
+    for seed in range(8):
+        env.reset(seed=seed)
+        messages = torch.from_numpy(env.games.view.messages)
+        numbers.add(int(messages[0, 0, layout.seen("landmarks")]))
+        found = completed(unknown, messages)
+        assert (found.sees, found.sizes) == (layout.sees, layout.sizes)
+    assert numbers == {1, 2}  # none, or one
+
+
 @torch.no_grad()
 def outputs(net: AdversaryNet, env: TagEnv, observed: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits and values of all agents, in order."""
@@ -148,9 +205,13 @@ def test_who_takes_no_part_neither_observes_nor_acts(monkeypatch: pytest.MonkeyP
         ("num_good", [1, 1], "different ones to draw from"),
         ("num_good", [0, 1], "num_good: expected an integer of at least 1, got 0"),
         ("num_class_a", [1, "2"], "num_class_a: expected an integer of at least 0, got '2'"),
+        ("num_class_b", "two", "num_class_b: expected an integer of at least 0, got 'two'"),
+        ("num_class_b", "2", "num_class_b: expected an integer of at least 0, got '2'"),
+        ("num_good", 2.5, r"num_good: expected an integer of at least 1, got 2\.5"),
+        ("num_obstacles", None, "num_obstacles: expected an integer of at least 0, got None"),
     ],
 )
-def test_wrong_choices_are_refused(key: str, value: list, message: str) -> None:
+def test_wrong_choices_are_refused(key: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TagEnvConfig(**{key: value})
 

@@ -33,8 +33,9 @@ def standardize_advantages(batch: MultiAgentBatch) -> MultiAgentBatch:
         return standardize_fields(batch, [Postprocessing.ADVANTAGES])
     for part in batch.policy_batches.values():
         advantages, here = part[Postprocessing.ADVANTAGES].copy(), part[PRESENT]
-        advantages[here] = standardized(advantages[here])
-        part[Postprocessing.ADVANTAGES] = advantages
+        if here.any():
+            advantages[here] = standardized(advantages[here])
+            part[Postprocessing.ADVANTAGES] = advantages
     return batch
 
 
@@ -123,12 +124,13 @@ def _epochs(job: Job, config: PPOConfig, num_parts: int, of_parts: Map) -> dict[
                 given[name] = SampleBatch(taken)
                 given[name].num_grad_updates = updates_before[name]
             steps = {name: agent_steps(minibatch) for name, minibatch in given.items()}
+            # A class that takes part in none of these games learns nothing from them.
+            learners = {name: policy for name, policy in policies.items() if steps[name]}
             if obs is None:
-                ((name, policy),) = policies.items()
-                learned = {name: policy.learn_on_batch(given[name])}
+                learned = {name: policy.learn_on_batch(given[name]) for name, policy in learners.items()}
             else:
                 seen = {key: column[chosen] for key, column in obs.items()}
-                learned = learn_together(policies, given, seen, num_parts, of_parts)
+                learned = learn_together(learners, given, seen, num_parts, of_parts)
             for name, result in learned.items():
                 results[name].append({**result, NUM_AGENT_STEPS_TRAINED: steps[name]})
     return results

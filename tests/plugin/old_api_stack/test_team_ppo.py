@@ -20,6 +20,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch, concat_s
 
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.old_api_stack import learning as team_learning
+from rllib_tag.plugin.old_api_stack.learning import standardize_advantages
 from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.old_api_stack.sampler import (
     STRETCH,
@@ -28,9 +29,10 @@ from rllib_tag.plugin.old_api_stack.sampler import (
     random_states,
     set_random_states,
 )
-from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT, TeamPolicy, agent_steps, unpack
+from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT, PRESENT, TeamPolicy, agent_steps, unpack
 from rllib_tag.plugin.old_api_stack.team_ppo import NOTE, SAMPLING, TeamPPO
 from rllib_tag.plugin.ray_internals import on_each_runner
+from rllib_tag.world.roster import Mixture
 
 from .conftest import CYCLES, FRAGMENT, NUM_ENVS, build
 
@@ -187,28 +189,46 @@ class OnRows:
         return self.net.value(self.obs, self.features)
 
 
-@pytest.mark.parametrize(("critic", "carrier"), [("class", 0), ("local", 1)])
-def test_a_shared_encoder_learns_from_the_sum_of_all_losses(critic: str, carrier: int, ray_session: None) -> None:
+@pytest.mark.parametrize(
+    ("critic", "carrier", "counts"),
+    [
+        ("class", 0, {}),
+        ("local", 1, {}),
+        ("class", 0, {"num_class_a": [1, 3], "num_good": [1, 2]}),
+        ("class", 0, {"num_class_a": [0, 3], "num_class_b": [0, 2]}),  # some games have no class A, some no class B
+        ("class", 0, {"num_class_b": [0, 2], "drawn": [1, 1, 1, 0, 0, 1, 1, 1]}),  # no game has class B
+    ],
+    ids=str,
+)
+def test_a_shared_encoder_learns_from_the_sum_of_all_losses(
+    critic: str, carrier: int, counts: dict[str, Any], ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One update of all weights, against plain autograd on each receiver's own observation.
 
     Which policy's batch carries the state depends on the order of the agents, not on the names of the policies.
     """
+    if drawn := counts.pop("drawn", None):
+        monkeypatch.setattr(Mixture, "draw", lambda *_: np.array(drawn, bool))
     clip, eps = 1e-4, 1e-4
     model = {"encoder": "shared", "frame": "receiver", "critic": critic}
-    game = {"num_class_a": 3, "num_class_b": 2}
+    game = {"num_class_a": 3, "num_class_b": 2, **counts}
     ours = build(True, game, model=model, minibatch_size=0, num_epochs=1, grad_clip=clip, explore=True)
     policies = [ours.get_policy(name) for name in ("class_a", "class_b")]
     encoder = policies[0].model.net.encoder
     assert policies[1].model.net.encoder is encoder
-    batch = ours.env_runner.sample()
+    batch = standardize_advantages(ours.env_runner.sample())
     parts = [batch.policy_batches[name] for name in ("class_a", "class_b")]
     state = {key: torch.from_numpy(value) for key, value in parts[0][SampleBatch.OBS].items()}
     state["links"] = unpack(state["links"], 5)
     losses = []
     for policy, part in zip(policies, parts, strict=True):
         obs = receiver_rows(state, torch.from_numpy(part[SampleBatch.OBS]["receivers"][0]), comm_hops=2)
-        rows = {key: torch.from_numpy(part[key]).flatten(0, 2) for key in PER_AGENT}
-        losses.append(PPOTorchPolicy.loss(policy, OnRows(policy.model, obs), policy.dist_class, SampleBatch(rows)))
+        here = torch.from_numpy(part.get(PRESENT, np.ones_like(part["action_logp"]))).flatten() > 0
+        obs = {key: value[here] for key, value in obs.items()}
+        rows = {key: torch.from_numpy(part[key]).flatten(0, 2)[here] for key in PER_AGENT}
+        if here.any():
+            model = OnRows(policy.model, obs)
+            losses.append(PPOTorchPolicy.loss(policy, model, policy.dist_class, SampleBatch(rows)))
         policy._optimizers[0].param_groups[0]["eps"] = eps  # else Adam's first step is the sign of a gradient
     shared = list(encoder.parameters())
     heads = [list({id(w): w for w in policy.model.parameters()}.values())[len(shared) :] for policy in policies]
@@ -218,7 +238,7 @@ def test_a_shared_encoder_learns_from_the_sum_of_all_losses(critic: str, carrier
             sum(losses), weights, retain_graph=True, allow_unused=True, materialize_grads=True
         )
         scale = (clip / torch.cat([gradient.flatten() for gradient in gradients]).norm()).clamp(max=1)
-        assert scale < 1
+        assert scale < 1 or (drawn and weights is heads[1])
         steps = (0.002 * scale * gradient / ((scale * gradient).abs() + eps) for gradient in gradients)
         wanted.append([weight.detach() - step for weight, step in zip(weights, steps, strict=True)])
     if carrier:
