@@ -7,13 +7,14 @@ import dataclasses
 import difflib
 import math
 import os
+import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 LONG_LIST = 24  # of known keys, which a message leaves out if it is clear which one is meant
-# Code between a user's and the error: this project's own, and what runs games.
-NOT_USERS = ("rllib_tag", "numpy", "torch", "gymnasium", "pettingzoo", "supersuit")
+# Code between a user's and the error: this project's own, what runs games, and the standard library.
+NOT_USERS = {"rllib_tag", "numpy", "torch", "gymnasium", "pettingzoo", "supersuit", *sys.stdlib_module_names}
 
 
 class ConfigError(ValueError):

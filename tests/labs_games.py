@@ -9,6 +9,8 @@ import numpy as np
 from pettingzoo import ParallelEnv
 
 from rllib_tag import Game
+from rllib_tag.games import Spread
+from rllib_tag.world.game import Arrays
 from rllib_tag.world.layout import ClassView
 
 
@@ -281,3 +283,21 @@ class FewerActions(Rescue):
 class _FewerActions(RescueEnv):
     def action_space(self, agent: str) -> gym.Space:
         return gym.spaces.Discrete(3)
+
+
+class SomeLandmarks(Spread):
+    """Some episodes have only the first two of three landmarks."""
+
+    def present(self, facts: Arrays) -> Arrays:
+        number = np.where(facts["landmarks"][..., 0, 0] > 0, 3, 2)
+        return {
+            "team": np.ones(facts["team"].shape[:-1], bool),
+            "landmarks": np.arange(3) < number[..., None],
+        }
+
+    def see(self, name: str, observation: np.ndarray, facts: Arrays) -> ClassView:
+        view, here = super().see(name, observation, facts), self.present(facts)["landmarks"]
+        if not view.entities:
+            return view
+        landmarks = view.entities["landmarks"] * here[..., None, :, None]
+        return ClassView(view.own, {"landmarks": landmarks}, {"landmarks": here[..., None, :]})

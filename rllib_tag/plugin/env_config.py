@@ -260,11 +260,18 @@ def _number_or_choices(name: str, value: Any) -> Number:
     Raises:
         ConfigError: If there is none, if one is repeated, or if one is not an integer or is too small.
     """
-    choices = choices_of(value)
-    for number in choices:
-        check_int(name, number, 1 if name == "num_good" else 0)
-    if not choices or len(set(choices)) < len(choices):
-        raise ConfigError(f"{name}: expected an integer, or different ones to draw from, got {value!r}. Correct it.")
+    least, choices = 1 if name == "num_good" else 0, choices_of(value)
+    if not isinstance(value, (list, tuple)):
+        check_int(name, value, least)
+    elif (
+        not choices
+        or any(isinstance(number, bool) or not isinstance(number, int) or number < least for number in choices)
+        or len(set(choices)) < len(choices)
+    ):
+        raise ConfigError(
+            f"{name}: expected an integer of at least {least}, or a list of distinct ones to draw from, got "
+            f"{value!r}. Write a list such as [1, 2]."
+        )
     return choices if len(choices) > 1 else choices[0]
 
 

@@ -22,6 +22,8 @@ from rllib_tag.cli import app
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.spec import load_experiments
+from rllib_tag.nn.config import CommConfig
+from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.playing.restore import export
 from rllib_tag.plugin.env_config import CommEnvConfig
@@ -67,6 +69,30 @@ def test_a_game_of_three_classes_is_what_rllib_and_the_layout_expect() -> None:
     np.testing.assert_allclose(said[layout.entities("road")], roads.ravel(), atol=1e-6)
     assert [said[layout.seen(kind)] for kind in ("casualty", "road")] == [0, 1]
     assert said[layout.one_hot].tolist() == [0, 1, 0]
+
+
+def test_the_number_of_entities_may_vary_from_game_to_game() -> None:
+    env = CommEnv(game="labs_games.SomeLandmarks", comm_range="inf")
+    check_multiagent_environments(env)
+    layout, numbers = env.games.game.layout, set()
+    net = AdversaryNet(5, CommConfig(hidden_dim=16, num_heads=2), continuous=False, senses=layout.senses)
+    for seed in range(6):
+        observations, _ = env.reset(seed=seed)
+        rows = {key: torch.from_numpy(value[None]) for key, value in observations["agent_1"].items()}
+        number = int(rows["landmarks_present"].sum())
+        numbers.add(number)
+        said = rows["messages"][..., layout.seen("landmarks")]  # (1, 3, T): agent 0 sees them, the others do not
+        assert said[0, :, -1].tolist() == [1 + number, 0, 0]
+        outputs = []
+        for beyond in (0, 5):  # what stands in an empty place is not read
+            marks = rows["messages"][:, 0, -1, layout.entities("landmarks")].unflatten(1, (3, 2))
+            marks[:, number:] = beyond
+            rows["landmarks"][:, number:] = beyond
+            with torch.no_grad():
+                logits, features = net(rows, layout)
+                outputs.append((logits, net.value(rows, features)))
+        torch.testing.assert_close(outputs[0], outputs[1], rtol=0, atol=0)
+    assert numbers == {2, 3}
 
 
 def test_episodes_of_unlike_length_are_sampled_as_rllib_samples_them(ray_session: None) -> None:
@@ -246,8 +272,9 @@ def test_a_bad_game_is_named_before_any_worker_starts(game: str, message: str) -
     (spec,) = experiments.values()
     spec["config"]["env_config"] = {"game": game}
     spec["config"]["multiagent"]["policies"] = POLICIES
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=message) as found:
         parse_experiments(experiments)
+    assert "functools" not in str(found.value)
 
 
 def test_own_games_stop_at_metrics_that_they_have() -> None:

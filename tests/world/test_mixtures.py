@@ -201,10 +201,10 @@ def test_who_takes_no_part_neither_observes_nor_acts(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("num_good", [], r"num_good: expected an integer, or different ones to draw from, got \[\]"),
-        ("num_good", [1, 1], "different ones to draw from"),
-        ("num_good", [0, 1], "num_good: expected an integer of at least 1, got 0"),
-        ("num_class_a", [1, "2"], "num_class_a: expected an integer of at least 0, got '2'"),
+        ("num_good", [], r"num_good: expected an integer of at least 1, or a list of distinct ones .*, got \[\]"),
+        ("num_good", [1, 1], r"a list of distinct ones to draw from, got \[1, 1\]"),
+        ("num_good", [0, 1], r"at least 1, or a list of distinct ones to draw from, got \[0, 1\]"),
+        ("num_class_a", [1, "2"], r"at least 0, or a list of distinct ones to draw from, got \[1, '2'\]"),
         ("num_class_b", "two", "num_class_b: expected an integer of at least 0, got 'two'"),
         ("num_class_b", "2", "num_class_b: expected an integer of at least 0, got '2'"),
         ("num_good", 2.5, r"num_good: expected an integer of at least 1, got 2\.5"),

@@ -27,6 +27,7 @@ from rllib_tag.world.team_games import TeamView
 # Consecutive steps of one game per row of a batch. A message that is in several of their histories is encoded only
 # once. Longer stretches save little more and mix a minibatch less well.
 STRETCH = 10
+FORMAT = 1  # of a sampling state; raise it whenever running games or their views get other attributes
 # Attributes of a sampler that change while it samples.
 RUNNING = ("_games", "_returns", "_finished")
 
@@ -147,7 +148,7 @@ class BatchedSampler(TagRunner):
         """Returns what the next samples depend on and RLlib's checkpoints lack: running games and random states."""
         can_be_saved = self.env is not None and self._games.world.can_be_saved
         games = {key: value for key, value in vars(self).items() if key in RUNNING} if can_be_saved else None
-        return pickle.dumps({"kind": self._kind(), "games": games, "random": random_states()})
+        return pickle.dumps({"format": FORMAT, "kind": self._kind(), "games": games, "random": random_states()})
 
     def set_sampling_state(self, state: bytes | None) -> str | None:
         """Continues from a `sampling_state`, unless it is that of different games.
@@ -163,8 +164,10 @@ class BatchedSampler(TagRunner):
         try:
             loaded = pickle.loads(state)
         except (ImportError, AttributeError):
+            loaded = {}
+        if loaded.get("format") != FORMAT:
             return "cannot read its games in the checkpoint, saved by another version of rllib_tag; they start over"
-        if loaded.get("kind", self._kind()) != self._kind():
+        if loaded["kind"] != self._kind():
             return "plays different games than when the checkpoint was written; they start over"
         if loaded["games"] is None:
             return None if self.env is None else "plays games that cannot be saved; they start over"

@@ -594,3 +594,13 @@ def test_another_trials_checkpoint_leaves_the_random_states(ray_session: None, t
     assert world._rngs[0].bit_generator.state == games
     np.testing.assert_array_equal(world.positions, positions)
     assert torch.equal(torch.get_rng_state(), torch_state)
+
+
+def test_a_sampling_state_of_another_version_is_not_read(ray_session: None) -> None:
+    runner = build(True, {}).env_runner
+    state = pickle.loads(runner.sampling_state())
+    before, state["games"]["_games"] = runner._games, "written by another version"
+    for other in ({key: value for key, value in state.items() if key != "format"}, {**state, "format": 0}):
+        note = runner.set_sampling_state(pickle.dumps(other))
+        assert note == "cannot read its games in the checkpoint, saved by another version of rllib_tag; they start over"
+        assert runner._games is before
