@@ -6,11 +6,14 @@ import json
 import math
 import os
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.utils.metrics import NUM_AGENT_STEPS_SAMPLED
+from ray.tune.result import TIMESTEPS_TOTAL
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.checkpoints import read_checkpoint
@@ -21,7 +24,7 @@ from rllib_tag.files import as_json
 from rllib_tag.nn.config import ARCHITECTURE
 from rllib_tag.nn.weights import MANIFEST, Net
 from rllib_tag.places import Place
-from rllib_tag.plugin.env_config import read_env_config
+from rllib_tag.plugin.env_config import TagEnvConfig, read_env_config
 from rllib_tag.plugin.ray_internals import check_state, checkpoint_counters, is_cluster, running_cluster
 from rllib_tag.results import flat
 from rllib_tag.training.storage import newest_state
@@ -29,6 +32,7 @@ from rllib_tag.training.storage import newest_state
 CONNECT_TIMEOUT_S, ANSWER_TIMEOUT_S = 4.0, 11.0
 CLIENT_PORT = "10001"
 MOST_TOLD = 3  # differing values that a message names
+MOST_IDLE = 0.95  # of a run's steps, at which its learning rate may already be 0
 SETTINGS = b"\x04"
 # How an HTTP/2 connection, which Ray's gRPC uses, begins: the other side answers with its settings.
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + SETTINGS + bytes(5)
@@ -197,8 +201,8 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     return f" ({'; '.join(told)})" if told else ""
 
 
-def check_stop(experiment: Experiment, checkpoint: Path) -> None:
-    """Raises if a run that starts from a checkpoint would be over after one iteration.
+def check_goes_on(experiment: Experiment, checkpoint: Path) -> None:
+    """Raises if a run that starts from a checkpoint would be over after one iteration, or could not learn.
 
     The counters of an RLlib checkpoint continue: a run restored at 1,000 steps stops at 3,000 after 2,000 more.
 
@@ -207,7 +211,8 @@ def check_stop(experiment: Experiment, checkpoint: Path) -> None:
         checkpoint: The checkpoint, or exported weights, which have no counters.
 
     Raises:
-        ConfigError: If a counter in the checkpoint has already reached a stop criterion.
+        ConfigError: If a counter in the checkpoint has already reached a stop criterion, or the end of a learning-rate
+            schedule that ends at 0.
     """
     if (checkpoint / MANIFEST).exists():
         return
@@ -219,6 +224,41 @@ def check_stop(experiment: Experiment, checkpoint: Path) -> None:
                     f"{experiment.name}: stop: expected {key} above {counters[key]:,}, the count in {checkpoint} from "
                     f"which the run continues, got {limit:,}. Set a larger one, such as "
                     f"--stop '{{\"{key}\": {counters[key] + limit}}}'."
+                )
+        steps = counters[NUM_AGENT_STEPS_SAMPLED]
+        for policy in variant.training.policies.values():
+            end = zero_from(policy)
+            if end is not None and steps >= end:
+                raise ConfigError(
+                    f"{experiment.name}: config: lr_schedule: expected a learning rate above 0 after {steps:,} agent "
+                    f"steps, the count in {checkpoint} from which the run continues, got {policy.lr_schedule}, which "
+                    f"is 0 from there on. End it later, or start from exported weights, with which steps count from 0."
+                )
+
+
+def zero_from(config: AlgorithmConfig) -> int | None:
+    """Returns the agent steps after which a learning-rate schedule stays at 0; None if it does not."""
+    points = config.lr_schedule or []
+    return int(points[-1][0]) if points and points[-1][1] == 0 else None
+
+
+def idle_notes(experiment: Experiment) -> Iterator[str]:
+    """Yields what to say of schedules that end at 0 long before the run does."""
+    stop = experiment.stop.get(TIMESTEPS_TOTAL, 0)
+    for variant in experiment.variants:
+        view = variant.training
+        if view.comm is None or view.config.count_steps_by == "agent_steps":
+            continue
+        config = read_env_config(view.config.env_config)
+        if isinstance(config, TagEnvConfig) and config.mixture is not None:
+            continue
+        agents = len(config.game.acting)
+        for policy in view.policies.values():
+            end = zero_from(policy)
+            if end is not None and end / agents < MOST_IDLE * stop:
+                yield (
+                    f"lr_schedule is 0 from {end:,} agent steps on, so with {agents} agents nothing is learned in the "
+                    f"last {stop - end // agents:,} of {stop:,} steps"
                 )
 
 

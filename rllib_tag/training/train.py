@@ -46,13 +46,14 @@ from rllib_tag.results import ITERATION, JSON, env_steps, parse_results
 from rllib_tag.training.lock import locked
 from rllib_tag.training.preflight import (
     check_architecture,
+    check_goes_on,
     check_gpus_here,
     check_new,
     check_resources,
     check_resumable,
-    check_stop,
     check_surroundings,
     cluster_address,
+    idle_notes,
 )
 from rllib_tag.training.storage import LateDeletion, newest_state
 from rllib_tag.training.watch import OnResult, Watch
@@ -120,7 +121,7 @@ def train(
         if experiment.restored is not None:
             check_architecture(experiment.restored, experiment.variants)
             if not options.resume:
-                check_stop(experiment, experiment.restored)
+                check_goes_on(experiment, experiment.restored)
         experiment.place.check_writable()
     _quiet(options.verbose)
     with contextlib.ExitStack() as held:
@@ -203,6 +204,8 @@ def _run(
     name, spec, reason = experiment.name, experiment.spec, experiment.default_sampler_reason
     sampler = "the batched sampler" if reason is None else f"RLlib's default sampler, because of {reason}"
     on_note(f"{name}: uses {sampler}")
+    for note in dict.fromkeys(idle_notes(experiment)):
+        on_note(f"{name}: {note}")
     is_exported = experiment.restored is not None and (experiment.restored / MANIFEST).exists()
     if is_exported and not options.resume:
         on_note(f"{name}: starts from exported weights, with new optimizers and counters")

@@ -23,10 +23,17 @@ from small_runs import small
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.options import TrainOptions
+from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.places import Place
 from rllib_tag.playing.restore import export
 from rllib_tag.training import preflight
-from rllib_tag.training.preflight import check_resumable, check_stop, check_surroundings, cluster_address
+from rllib_tag.training.preflight import (
+    check_goes_on,
+    check_resumable,
+    check_surroundings,
+    cluster_address,
+    idle_notes,
+)
 from rllib_tag.training.train import TrialEnd, train
 
 
@@ -181,7 +188,7 @@ def test_a_stop_that_the_checkpoint_has_reached_is_refused(
     del experiments["tag_quick"]["stop"]
     (experiment,) = parse_experiments(experiments, options)
     if refused is None:
-        check_stop(experiment, experiment.restored)
+        check_goes_on(experiment, experiment.restored)
         return
     with pytest.raises(
         ConfigError, match=rf"^tag_quick: stop: expected {refused}, the count in .*checkpoint_.* got \d"
@@ -189,7 +196,45 @@ def test_a_stop_that_the_checkpoint_has_reached_is_refused(
         train(experiments, options, lambda *_: None)
     assert list(tmp_path.iterdir()) == []
     export(trained.folder, tmp_path / "weights")  # which have no counters
-    check_stop(experiment, tmp_path / "weights")
+    check_goes_on(experiment, tmp_path / "weights")
+
+
+def test_a_checkpoint_beyond_the_learning_rate_is_refused(trained: TrialEnd, tmp_path: Path) -> None:
+    options = TrainOptions(stop={"timesteps_total": 9000}, storage_path=str(tmp_path), restore=str(trained.folder))
+    for points, refused in (
+        ([[0, 0.01], [1600, 0]], True),  # the checkpoint's 400 steps of 4 agents
+        ([[0, 0.01], [1601, 0]], False),
+        ([[0, 0.01], [800, 0.001]], False),
+    ):
+        experiments = small("tag_quick")
+        experiments["tag_quick"]["config"]["lr_schedule"] = points
+        (experiment,) = parse_experiments(experiments, options)
+        if not refused:
+            check_goes_on(experiment, experiment.restored)
+            continue
+        with pytest.raises(
+            ConfigError,
+            match=r"^tag_quick: config: lr_schedule: expected a learning rate above 0 after 1,600 agent steps, .* got "
+            r"\[\[0, 0\.01\], \[1600, 0\]\], which is 0 from there on",
+        ):
+            train(experiments, options, lambda *_: None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_learning_rate_that_ends_before_the_run_is_told() -> None:
+    experiments, notes = small("tag_quick"), []
+    experiments["tag_quick"]["config"]["lr_schedule"] = [[0, 0.01], [1600, 0]]
+    for stop in (400, 800):
+        (experiment,) = parse_experiments(experiments, TrainOptions(stop={"timesteps_total": stop}))
+        notes.append(list(idle_notes(experiment)))
+    told = "lr_schedule is 0 from 1,600 agent steps on, so with 4 agents nothing is learned in the last 400 of 800 steps"
+    assert [set(each) for each in notes] == [set(), {told}]
+
+
+@pytest.mark.parametrize("file", sorted(EXPERIMENTS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_experiments_learn_to_the_end(file: Path) -> None:
+    (experiment,) = parse_experiments(load_experiments(file))
+    assert list(idle_notes(experiment)) == []
 
 
 @pytest.mark.parametrize("folder", ["/proc/none", "/tmp/" + 100 * "x"])
