@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rllib_tag.report.sweep import Sweep
 
 LEGIBLE = "rllib_tag.legible"  # the name under which codecs know `_legible`
+RAYS_END_S = 0.5  # in which Ray's processes end after the signal that ends this one
 PLAIN = {"±": "+-", "…": "..."}
 
 
@@ -79,6 +80,8 @@ def run_command(command: Callable[[], object]) -> None:
     def terminate(number: int, frame: FrameType | None) -> None:
         nonlocal ended_by
         ended_by = number
+        if "ray" in sys.modules:
+            _end_with_ray(number)
         handler = signal.getsignal(signal.SIGINT)  # Tune's own, while it trains
         (handler if callable(handler) else interrupt)(signal.SIGINT, frame)
 
@@ -102,6 +105,16 @@ def run_command(command: Callable[[], object]) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _end_with_ray(number: int) -> None:
+    """Ends this process if a signal to its whole group also ends Ray's processes: Ray would wait for them for a minute."""
+    from rllib_tag.plugin.ray_internals import own_ray_ends
+
+    if own_ray_ends(within_s=RAYS_END_S):
+        console.show_cursor()
+        errors.print("interrupted, and so were Ray's processes; continue with --resume and the same options", style="red")
+        os._exit(128 + number)
 
 
 def print_best(sweep: Sweep, best: Place) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import re
 import shutil
 import signal
@@ -110,6 +111,21 @@ def test_a_living_run_keeps_others_out_and_sigterm_ends_it_like_ctrl_c(
     folder = tmp_path / "results" / "tag_quick"
     assert not (folder / ".lock").exists()
     assert list(folder.glob("experiment_state-*.json"))
+
+
+def test_sigterm_to_ray_as_well_ends_a_run_at_once(tmp_path: Path) -> None:
+    """As Slurm's scancel sends it: to the command and to all processes that it started."""
+    experiments = small("tag_quick")
+    experiments["tag_quick"].update(stop={"training_iteration": 5000})
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(experiments))
+    command = ["train", "file", str(tmp_path / "quick.yaml"), "--storage-path", str(tmp_path / "results")]
+    with subprocess.Popen(
+        [RLLIB, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
+        said = [process.stdout.readline() for _ in range(3)]
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(timeout=20) == 143, said
+        assert process.stdout.read().splitlines()[-1].startswith("interrupted, and so were Ray's processes; continue")
 
 
 def _ignore_ctrl_c() -> None:

@@ -9,12 +9,14 @@ import json
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ray import ObjectRef, cloudpickle
+from ray._private import worker as ray_worker
 from ray._private.services import canonicalize_bootstrap_address
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -283,6 +285,24 @@ def running_cluster(asked: str | None) -> str | None:
         ConnectionError: If a cluster was requested, and none has ever been started here.
     """
     return canonicalize_bootstrap_address(asked)
+
+
+def own_ray_ends(within_s: float) -> bool:
+    """Whether a process of the Ray that this process started has ended, or ends within some seconds."""
+    node, deadline = _global_node(), time.monotonic() + within_s
+    while node is not None:
+        if not node.remaining_processes_alive():
+            return True
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(0.02)
+    return False
+
+
+def _global_node() -> Any | None:
+    """Returns Ray's node if this process started it."""
+    node = ray_worker._global_node
+    return node if node is not None and node.head else None
 
 
 def is_cluster(address: str, timeout_s: float) -> bool:
