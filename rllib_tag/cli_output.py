@@ -113,7 +113,9 @@ def _end_with_ray(number: int) -> None:
 
     if own_ray_ends(within_s=RAYS_END_S):
         console.show_cursor()
-        errors.print("interrupted, and so were Ray's processes; continue with --resume and the same options", style="red")
+        errors.print(
+            "interrupted, and so were Ray's processes; continue with --resume and the same options", style="red"
+        )
         os._exit(128 + number)
 
 

@@ -72,6 +72,11 @@ class Games:
         return self._games.view.links
 
     @property
+    def comm_ranges(self) -> np.ndarray:
+        """(B,) the range of links in each game, in world units."""
+        return self._games.comm_ranges
+
+    @property
     def present(self) -> np.ndarray:
         """(B, N) booleans: who of the team takes part."""
         shape = (len(self.seeds), len(self.config.game.team))

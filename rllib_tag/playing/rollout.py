@@ -140,7 +140,7 @@ def record_episode(
         "sizes": [SIZE["adversary"]] * len(team_here) + [SIZE["good"]] * (len(names) - len(team_here)),
         "landmark_sizes": [SIZE["landmark"]] * int(marks.sum()),
         "landmarks": _rounded(games.facts["landmarks"][0, marks]),
-        "comm_range": config.comm_range if np.isfinite(config.comm_range) else None,
+        "comm_range": float(games.comm_ranges[0]) if np.isfinite(games.comm_ranges[0]) else None,
         "stats": games.stats[0],
         **record,
     }

@@ -52,7 +52,8 @@ class EnvConfig(abc.ABC):
 
     Args:
         comm_range: Euclidean range of links in world units; 0 = nobody hears anybody, infinity = everybody hears
-            everybody. Default: 1.
+            everybody. Of a list, such as `[0, 1]`, each episode draws one, so that a team learns to do without.
+            Default: 1.
         comm_hops: Links that information may cross in one step. Default: 2.
         history_length: T, the number of steps of the sender's own observations in a message. Default: 4.
         wrappers: SuperSuit or PettingZoo wrappers, as import paths or as mappings with `type` and arguments,
@@ -69,7 +70,7 @@ class EnvConfig(abc.ABC):
         ConfigError: If a value is invalid.
     """
 
-    comm_range: float = 1.0
+    comm_range: float | tuple[float, ...] = 1.0
     comm_hops: int = 2
     history_length: int = 4
     wrappers: tuple[Any, ...] = ()
@@ -79,9 +80,7 @@ class EnvConfig(abc.ABC):
     render_mode: RenderMode | None = None
 
     def __post_init__(self) -> None:
-        if self.comm_range == "inf":  # JSON has no infinity
-            object.__setattr__(self, "comm_range", math.inf)
-        check_number("comm_range", self.comm_range, 0)
+        object.__setattr__(self, "comm_range", _range_or_choices(self.comm_range))
         check_int("comm_hops", self.comm_hops, 0)
         check_int("history_length", self.history_length, 1)
         check_number("shaping", self.shaping, 0)
@@ -250,8 +249,25 @@ Number = int | tuple[int, ...]
 
 
 def choices_of(number: Any) -> tuple[Any, ...]:
-    """Returns the numbers that a key of a game's size stands for: one, or those to draw from. It checks none."""
+    """Returns the values that a key stands for: one, or those to draw from. It checks none."""
     return tuple(number) if isinstance(number, (list, tuple)) else (number,)
+
+
+def _range_or_choices(value: Any) -> float | tuple[float, ...]:
+    """Checks the range of links, or the ranges to draw from.
+
+    Raises:
+        ConfigError: If there is none, if one is repeated, or if one is negative or no number.
+    """
+    choices = tuple(math.inf if each == "inf" else each for each in choices_of(value))  # JSON has no infinity
+    for each in choices:
+        check_number("comm_range", each, 0)
+    if not choices or len(set(choices)) < len(choices):
+        raise ConfigError(
+            f"comm_range: expected a number of at least 0, or a list of distinct ones to draw from, got {value!r}. "
+            "Write a list such as [0, 1]."
+        )
+    return choices if len(choices) > 1 else choices[0]
 
 
 def _number_or_choices(name: str, value: Any) -> Number:

@@ -5,22 +5,21 @@ from __future__ import annotations
 import numpy as np
 
 
-def links(positions: np.ndarray, comm_range: float) -> np.ndarray:
+def links(positions: np.ndarray, comm_range: float | np.ndarray) -> np.ndarray:
     """Returns which agents are linked: those at most `comm_range` apart, and each agent with itself.
 
     Args:
         positions: (..., N, 2), in world units.
-        comm_range: Euclidean range in world units; 0 links each agent only to itself, infinity links all agents.
+        comm_range: Euclidean range in world units, or the range of each game, (...); 0 links each agent only to itself,
+            infinity links all agents.
 
     Returns:
         (..., N, N) booleans, symmetric, true on the diagonal.
     """
-    num = positions.shape[-2]
-    if comm_range == 0:
-        return np.broadcast_to(np.eye(num, dtype=bool), (*positions.shape[:-2], num, num)).copy()
     offsets = positions[..., :, None, :] - positions[..., None, :, :]
-    linked = np.square(offsets).sum(-1) <= np.square(comm_range)
-    return linked | np.eye(num, dtype=bool)
+    within = np.asarray(comm_range)[..., None, None]
+    linked = (np.square(offsets).sum(-1) <= np.square(within)) & (within > 0)
+    return linked | np.eye(positions.shape[-2], dtype=bool)
 
 
 def reach(linked: np.ndarray, hops: int) -> np.ndarray:

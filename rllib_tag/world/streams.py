@@ -10,7 +10,7 @@ from rllib_tag.world.behaviours import random_actions
 
 BLOCK = 64  # number of steps for which actions are drawn at once
 # What distinguishes the random streams of an episode, which have the same seed.
-OTHERS, ACTIONS, CHANNEL = 1, 2, 3
+OTHERS, ACTIONS, CHANNEL, RANGES = 1, 2, 3, 4
 
 
 class Streams:

@@ -176,9 +176,11 @@ class TagGame(Game):
                 "good": np.stack([np.delete(here["good"], i, axis=-1) for i in range(y)], axis=-2),
                 "landmarks": np.repeat(here["landmarks"][:, None], y, axis=1),
             }  # (B, y, K)
-            out["own"] = np.where(here["good"][..., None], out["own"], 0)
+            observer = here["good"][..., None]
+            out["own"] = np.where(observer, out["own"], 0)
             for kind, which in present.items():
-                out[kind], out[present_key(kind)] = np.where(which[..., None], out[kind], 0), which
+                out[kind] = np.where((observer & which)[..., None], out[kind], 0)
+                out[present_key(kind)] = which
         return {key: np.asarray(value, np.float32) for key, value in out.items() if value.size}
 
     def act_others(self, seen: Seen, streams: Streams) -> Arrays:

@@ -14,7 +14,7 @@ from rllib_tag.world.finite import check_finite
 from rllib_tag.world.game import Arrays, Game, World
 from rllib_tag.world.history import History
 from rllib_tag.world.layout import ClassView, present_key
-from rllib_tag.world.streams import OTHERS, Streams
+from rllib_tag.world.streams import OTHERS, RANGES, Streams
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ class TeamGames:
     Args:
         game: The game.
         world: The world that runs it.
-        comm_range: Euclidean range of links.
+        comm_range: Euclidean range of links, or several, of which each episode draws one evenly.
         history_length: T, the number of messages kept per sender.
         shaping: Weight of potential-based reward shaping. Default: 0.
         shaping_gamma: Discount of the shaping. Default: 0.99.
@@ -74,18 +74,20 @@ class TeamGames:
         view: The current view of the games.
         history: The most recent messages.
         stats: The statistics of the current episodes.
+        comm_ranges: (B,) the range of links in each game.
     """
 
     def __init__(
-        self, game: Game, world: World, *, comm_range: float, history_length: int, shaping: float = 0.0,
+        self, game: Game, world: World, *, comm_range: float | Sequence[float], history_length: int, shaping: float = 0.0,
         shaping_gamma: float = 0.99,
     ) -> None:  # fmt: skip
         self.game, self.world, self.num_games = game, world, world.num_games
-        self._comm_range, self._shaping, self._gamma = comm_range, shaping, shaping_gamma
+        self._choices, self._shaping, self._gamma = np.atleast_1d(comm_range), shaping, shaping_gamma
+        self.comm_ranges = np.full(self.num_games, self._choices[0])
         self.agents = game.acting
         self.history = History(history_length, self.num_games)
         self.stats = EpisodeStats(game, self.num_games)
-        self._streams = Streams(self.num_games)
+        self._streams, self._draws = Streams(self.num_games), Streams(self.num_games)
         self._one_hot = np.eye(len(game.classes), dtype=np.float32)[game.class_of]
         self._running = np.ones(self.num_games, bool)
         self._potential = np.zeros((self.num_games, len(game.team)))
@@ -125,7 +127,7 @@ class TeamGames:
             self.stats.step(slice(None), played.rewards, self.facts, self.view.links)
         else:
             for tick in played.ticks:
-                self.stats.step(tick.games, tick.rewards, tick.facts, self._links(tick.facts))
+                self.stats.step(tick.games, tick.rewards, tick.facts, self._links(tick.facts, tick.games))
         rewards = played.rewards[:, : len(self.agents)].copy()
         if self._shaping:
             before, self._potential = self._potential, self.game.potential(self.facts)
@@ -137,16 +139,26 @@ class TeamGames:
         if not ended.any():
             return TeamStep(rewards, played.terminated, played.truncated, None, {})
         final, games = self.view, np.flatnonzero(ended).tolist()
-        stats = {game: self.stats.summary(game) for game in games}
+        stats = {game: self._metrics(game) for game in games}
         if restart:
             self._restart(games, [None] * len(games))
         else:
             self._running = self._running & ~ended
         return TeamStep(rewards, played.terminated, played.truncated, final, stats)
 
+    def _metrics(self, game: int) -> dict[str, float]:
+        """Returns the metrics of a game's episode; with a range that was drawn, also its return by range."""
+        out, name = self.stats.summary(game), f"return_{self.game.team_name}"
+        drawn = {f"{name}_range_{self.comm_ranges[game]:g}": out[name]} if len(self._choices) > 1 else {}
+        return {**out, **drawn}
+
     def _restart(self, games: Sequence[int], seeds: Sequence[int | None], **options: Any) -> None:
         games = list(games)
         self._streams.restart(games, seeds, OTHERS)
+        if len(self._choices) > 1:
+            self._draws.restart(games, seeds, RANGES)
+            for game in games:
+                self.comm_ranges[game] = self._draws.rngs[game].choice(self._choices)
         self.world.reset(games, seeds, **options)
         self._running[games] = True
         self.stats.restart(games)
@@ -203,9 +215,10 @@ class TeamGames:
             np.concatenate(acting, axis=-1) if acting else None,
         )
 
-    def _links(self, facts: Arrays) -> np.ndarray:
-        """Returns who is linked to whom: (B, N, N) booleans. Nobody is linked to agents that take no part."""
-        linked, present = links(self.game.positions(facts), self._comm_range), self.game.present(facts)
+    def _links(self, facts: Arrays, games: np.ndarray | slice = slice(None)) -> np.ndarray:
+        """Returns who is linked to whom in some games: (games, N, N) booleans. Nobody is linked to the absent."""
+        linked = links(self.game.positions(facts), self.comm_ranges[games])
+        present = self.game.present(facts)
         if not present:
             return linked
         team = present["team"]

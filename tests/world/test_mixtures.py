@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import tree
 
 from rllib_tag import TagEnv
 from rllib_tag.errors import ConfigError
@@ -45,9 +47,9 @@ def test_every_team_but_that_of_nobody_is_drawn() -> None:
     assert all((takes_part(tuple(row)) == present).all() for row, present in zip(counts, drawn, strict=True))
 
 
-@pytest.mark.parametrize("continuous", [False, True])
-def test_arrays_and_mpe2_play_the_same_games(continuous: bool) -> None:
-    config = TagEnvConfig(**MIXED, max_cycles=11, continuous_actions=continuous, good_policy="evasive", shaping=1.5)
+@pytest.mark.parametrize(("continuous", "good_policy"), [(False, "evasive"), (True, "evasive"), (False, "learned")])
+def test_arrays_and_mpe2_play_the_same_games(continuous: bool, good_policy: str) -> None:
+    config = TagEnvConfig(**MIXED, max_cycles=11, continuous_actions=continuous, good_policy=good_policy, shaping=1.5)
     ours, theirs = config.games(config.batched_world(5)), config.games(config.world(5))
     for games in (ours, theirs):
         games.reset([2, 3, 5, 7, 11])
@@ -72,11 +74,9 @@ def test_arrays_and_mpe2_play_the_same_games(continuous: bool) -> None:
 
 
 def assert_same_views(ours: TeamGames, theirs: TeamGames) -> None:
-    for name in ("messages", "links", "ages", "present"):
-        np.testing.assert_allclose(getattr(ours.view, name), getattr(theirs.view, name), atol=1e-5, err_msg=name)
-    assert ours.view.state.keys() == theirs.view.state.keys()
-    for kind, values in ours.view.state.items():
-        np.testing.assert_allclose(values, theirs.view.state[kind], atol=1e-5, err_msg=kind)
+    compare = partial(np.testing.assert_allclose, atol=1e-5)
+    views = (dataclasses.asdict(games.view) for games in (ours, theirs))
+    tree.map_structure(compare, *({key: value for key, value in view.items() if value is not None} for view in views))
 
 
 @pytest.mark.parametrize(
@@ -219,3 +219,32 @@ def test_wrong_choices_are_refused(key: str, value: Any, message: str) -> None:
 def test_one_choice_is_a_number() -> None:
     assert TagEnvConfig(num_good=[2]) == TagEnvConfig(num_good=2)
     assert TagEnvConfig(num_good=[2]).mixture is None
+
+
+def test_ranges_are_drawn_for_each_episode() -> None:
+    config = TagEnvConfig(comm_range=[0, 0.5, "inf"], num_class_a=3, max_cycles=7)
+    ours, theirs = config.games(config.batched_world(9)), config.games(config.world(9))
+    fixed = {reach: dataclasses.replace(config, comm_range=reach) for reach in config.comm_range}
+    others = {reach: each.games(each.batched_world(9)) for reach, each in fixed.items()}
+    drawn = []
+    for seeds in (range(9), range(20, 29)):
+        for games in (ours, theirs, *others.values()):
+            games.reset(list(seeds))
+        for _ in range(7):
+            assert_same_views(ours, theirs)
+            for i, reach in enumerate(ours.comm_ranges):
+                np.testing.assert_array_equal(ours.view.links[i], others[reach].view.links[i])
+            ranges, actions = ours.comm_ranges.copy(), {agent: np.full(9, 3) for agent in ours.agents}
+            steps = [games.step(actions) for games in (ours, theirs, *others.values())]
+        for i, reach in enumerate(ranges):
+            metrics = steps[0].stats[i]
+            assert metrics.pop(f"return_adversary_range_{reach:g}") == metrics["return_adversary"]
+            assert metrics == pytest.approx(steps[2 + config.comm_range.index(reach)].stats[i], abs=1e-6)
+        drawn += ranges.tolist()
+    assert set(drawn) == {0, 0.5, np.inf}
+
+
+@pytest.mark.parametrize("value", [[], [1, 1], [0, -1], [1, "far"], "far", None])
+def test_wrong_ranges_are_refused(value: Any) -> None:
+    with pytest.raises(ConfigError, match="comm_range: expected a number of at least 0"):
+        TagEnvConfig(comm_range=value)

@@ -83,6 +83,7 @@ GAMES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "num_class_b": [0, 2],
             "num_good": [1, 2],
             "num_obstacles": [0, 2],
+            "comm_range": [0, 0.8],
             "shaping": 2.0,
             "good_policy": "evasive",
         },
