@@ -108,7 +108,7 @@ def run_command(command: Callable[[], object]) -> None:
 
 
 def _end_with_ray(number: int) -> None:
-    """Ends this process if a signal to its whole group also ends Ray's processes: Ray would wait for them for a minute."""
+    """Ends this process if the signal also ends Ray's processes, for which Ray would wait for a minute."""
     from rllib_tag.plugin.ray_internals import own_ray_ends
 
     if own_ray_ends(within_s=RAYS_END_S):

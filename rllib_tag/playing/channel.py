@@ -21,7 +21,7 @@ from rllib_tag.world.streams import CHANNEL
 KINDS = {
     "cut": "nobody hears anybody",
     "swap": "the messages that a receiver hears are exchanged among their senders",
-    "shuffle": "a receiver hears what the same senders said in another episode of the same team played at the same time",
+    "shuffle": "a receiver hears what the same senders said in another episode of the same team, played beside it",
     "silence:NAME": "nobody hears this sender, or anything through it",
     "delay:STEPS": "a receiver hears what it would have heard this many steps ago",
     "drop:P": "each message on each link is lost with this probability, drawn again at every step",

@@ -78,8 +78,8 @@ class TeamGames:
     """
 
     def __init__(
-        self, game: Game, world: World, *, comm_range: float | Sequence[float], history_length: int, shaping: float = 0.0,
-        shaping_gamma: float = 0.99,
+        self, game: Game, world: World, *, comm_range: float | Sequence[float], history_length: int,
+        shaping: float = 0.0, shaping_gamma: float = 0.99,
     ) -> None:  # fmt: skip
         self.game, self.world, self.num_games = game, world, world.num_games
         self._choices, self._shaping, self._gamma = np.atleast_1d(comm_range), shaping, shaping_gamma
