@@ -71,8 +71,9 @@ def test_teams_meet_the_prey_of_other_seeds(ray_session: None, tmp_path: Path) -
     crossplay.main(work, "selfplay", tmp_path / "crossplay.csv", 2)
     with (tmp_path / "crossplay.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    pairs = [(row["team_seed"], row["prey_seed"]) for row in rows]
-    assert sorted(pairs) == sorted((team, prey) for team in "12" for prey in ("1", "2", "evasive", "random"))
+    prey = {("learned", "1", "200"), ("learned", "2", "200"), ("evasive", "", ""), ("random", "", "")}
+    met = [(row["team_seed"], (row["prey"], row["prey_seed"], row["prey_steps"])) for row in rows]
+    assert sorted(met) == sorted((team, each) for team in "12" for each in prey)
     assert {row["team_steps"] for row in rows} == {"200"}
     own = json.loads((tmp_path / "results" / "selfplay" / "seed_2" / "summary.json").read_text())["summary"]["team"]
     (row,) = (row for row in rows if (row["team_seed"], row["prey_seed"]) == ("2", "2"))

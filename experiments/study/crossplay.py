@@ -1,6 +1,6 @@
-"""Plays teams and prey that learned together against those of other seeds and ages.
+"""Plays teams and prey that learned together against those of other seeds and of other checkpoints.
 
-In self-play, a team's return says as much about its prey as about itself. Here each team of each age meets each prey.
+In self-play, a team's return says as much about its prey as about itself. Here each team meets each prey.
 
 python experiments/study/crossplay.py
 """
@@ -25,10 +25,11 @@ from rllib_tag.names import RETURN_ADVERSARY
 from rllib_tag.playing.restore import TrainedTeam, export
 
 SCRIPTED = ("random", "evasive")  # prey that does not learn
+LEARNED = "learned"
 
 
 def teams_of(work: Path, arm: str) -> list[TrainedTeam]:
-    """Returns all teams of an arm's runs: each seed's, of each age.
+    """Returns all teams of an arm's runs: each seed's, at each checkpoint.
 
     Raises:
         ConfigError: If there is none.
@@ -41,17 +42,22 @@ def teams_of(work: Path, arm: str) -> list[TrainedTeam]:
 
 
 def play_all(teams: list[TrainedTeam], episodes: int) -> list[dict[str, Any]]:
-    """Returns a row for each team and prey: their seeds and steps, and the mean and standard error of the return."""
+    """Returns a row for each team and prey, with the mean and standard error of the return.
+
+    `prey` is the name of prey that does not learn, or `learned`; only the latter has a seed and steps.
+    """
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        prey: dict[tuple[Any, Any], str] = dict.fromkeys(((name, None) for name in SCRIPTED), "")
+        prey = [(name, {"prey": name}) for name in SCRIPTED]
         for team in teams:
-            prey[team.seed, team.env_steps] = str(export(team.source, Path(folder, f"{team.seed}_{team.env_steps}")))
-        for team, ((seed, steps), weights) in product(teams, prey.items()):
-            found = evaluate(team, episodes=episodes, good_policy=weights or seed).summary()["team"][RETURN_ADVERSARY]
+            weights = export(team.source, Path(folder, f"{team.seed}_{team.env_steps}"))
+            prey.append((str(weights), {"prey": LEARNED, "prey_seed": team.seed, "prey_steps": team.env_steps}))
+        for team, (policy, described) in product(teams, prey):
+            found = evaluate(team, episodes=episodes, good_policy=policy).summary()["team"][RETURN_ADVERSARY]
             rows.append(
                 {
-                    "team_seed": team.seed, "team_steps": team.env_steps, "prey_seed": seed, "prey_steps": steps,
+                    "team_seed": team.seed, "team_steps": team.env_steps, "prey_seed": None, "prey_steps": None,
+                    **described,
                     f"{RETURN_ADVERSARY}_mean": found["mean"], f"{RETURN_ADVERSARY}_se": found["standard_error"],
                 }
             )  # fmt: skip
@@ -59,18 +65,22 @@ def play_all(teams: list[TrainedTeam], episodes: int) -> list[dict[str, Any]]:
 
 
 def table_of(rows: list[dict[str, Any]]) -> Table:
-    """Returns the mean return of teams by age against prey by age, of other seeds and of the team's own."""
-    ages = sorted({row["team_steps"] for row in rows})
-    table = Table("team", *(f"prey of {age:,} steps (its own)" for age in ages), *(f"{name} prey" for name in SCRIPTED))
-    for age in ages:
-        old = [row for row in rows if row["team_steps"] == age]
+    """Returns the mean return of teams after some steps against prey after some steps.
+
+    First against prey of other seeds; in parentheses, against that of the team's own run.
+    """
+    checkpoints = sorted({row["team_steps"] for row in rows})
+    learned = (f"prey after {steps:,} steps (of its own run)" for steps in checkpoints)
+    table = Table("team", *learned, *(f"{name} prey" for name in SCRIPTED))
+    for steps in checkpoints:
+        played = [row for row in rows if row["team_steps"] == steps]
         cells = []
-        for other in ages:
-            met = [row for row in old if row["prey_steps"] == other]
-            away = [row for row in met if row["prey_seed"] != row["team_seed"]]
-            cells.append(f"{_mean(away)} ({_mean([row for row in met if row['prey_seed'] == row['team_seed']])})")
-        cells += [_mean([row for row in old if row["prey_seed"] == name]) for name in SCRIPTED]
-        table.add_row(f"{age:,} steps", *cells)
+        for other in checkpoints:
+            met = [row for row in played if row["prey_steps"] == other]
+            own, away = ([row for row in met if (row["prey_seed"] == row["team_seed"]) == is_own] for is_own in (1, 0))
+            cells.append(f"{_mean(away)} ({_mean(own)})")
+        cells += [_mean([row for row in played if row["prey"] == name]) for name in SCRIPTED]
+        table.add_row(f"after {steps:,} steps", *cells)
     return table
 
 
@@ -84,7 +94,7 @@ def main(
     out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("experiments/results/second/crossplay.csv"),
     episodes: Annotated[int, typer.Option(help="Episodes of each pair, with seeds from 1,000,000.")] = 128,
 ) -> None:
-    """Plays every team against every prey, and prints the table by age."""
+    """Plays every team against every prey, and prints the table by checkpoint."""
     rows = play_all(teams_of(work, arm), episodes)
     write_csv(out, rows)
     console.print(table_of(rows))

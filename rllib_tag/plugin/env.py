@@ -101,7 +101,7 @@ class CommEnv(MultiAgentEnv):
     def step(
         self, action_dict: Mapping[str, Any]
     ) -> tuple[Observations, dict[str, float], dict[str, bool], dict[str, bool], dict[str, dict[str, Any]]]:
-        """Steps the game with the actions of all agents.
+        """Steps the game with the actions of all agents that take part.
 
         Args:
             action_dict: An action for every agent in `self.agents`.
