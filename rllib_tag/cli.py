@@ -396,7 +396,10 @@ def _named(option: str, given: list[str]) -> dict[str, str]:
     for text in given:
         name, equals, value = text.partition("=")
         if not equals or not name or not value or name in out:
-            raise ConfigError(f"{option}: expected NAME=CHECKPOINT, each name once, got {text!r}. Change it.")
+            raise ConfigError(
+                f"{option}: expected NAME=CHECKPOINT, each name once, got {text!r}. "
+                "Give each team a name of its own, such as old=out/old."
+            )
         out[name] = value
     return out
 

@@ -93,7 +93,7 @@ def json_object(name: str, text: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise ConfigError(f"{name}: expected JSON, got {text!r} ({error}). Correct it.") from error
+        raise ConfigError(f"{name}: expected JSON, got {text!r} ({error}). Check its quotes and brackets.") from error
     if not isinstance(value, dict):
-        raise ConfigError(f"{name}: expected a JSON object, got {text!r}. Write one.")
+        raise ConfigError(f"{name}: expected a JSON object, got {text!r}. Write it as in '{{\"key\": 50000}}'.")
     return value

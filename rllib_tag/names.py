@@ -35,12 +35,12 @@ def team_return(metrics: Container[str]) -> str:
 
 # Metrics of how much a class's policy depends on the other class's messages, with labels and number formats.
 INFLUENCE = {
-    "kl": ("policy's divergence from itself without them (nats)", "{:.3f}"),
-    "logit_shift": ("change of a logit, mean absolute", "{:.3f}"),
-    "action_changes": ("likeliest action changes", "{:.0%}"),
+    "kl": ("KL divergence from the policy without them (nats)", "{:.3f}"),
+    "logit_shift": ("mean absolute logit change", "{:.3f}"),
+    "action_changes": ("most likely action changes", "{:.0%}"),
     "heard": ("teammates heard", "{:.2f}"),
     "attention_entropy": ("entropy of attention (nats)", "{:.3f}"),
-    "attention_entropy_uniform": ("entropy of even attention (nats)", "{:.3f}"),
+    "attention_entropy_uniform": ("entropy of uniform attention (nats)", "{:.3f}"),
 }
 
 # Baselines, and their labels in figures.

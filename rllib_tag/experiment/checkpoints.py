@@ -10,6 +10,8 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.files import folders
 from rllib_tag.nn.weights import MANIFEST, Exported, load_exported
 
+MOST_TOLD = 3  # trials that a message names
+
 
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     """Returns the checkpoint or export at a path, or the newest checkpoint of the only trial below it.
@@ -36,9 +38,9 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
             "The checkpoint is missing or incomplete; use another one."
         )
     if len(trials) > 1:
-        names = ", ".join(trial.name for trial in trials)
+        paths = ", ".join(map(str, trials[:MOST_TOLD])) + (", …" if len(trials) > MOST_TOLD else "")
         raise ConfigError(
-            f"checkpoint: expected one trial below {folder}, got {len(trials)}: {names}. Give the path of one."
+            f"checkpoint: expected one trial below {folder}, got {len(trials)}: {paths}. Give the path of one."
         )
     complete = [found for found in below if is_complete(found)]
     if not complete:

@@ -107,9 +107,7 @@ def resources_of(run: str, env: str, config: Mapping[str, Any]) -> dict[str, flo
     try:
         return required_resources(run, {**copy.deepcopy(dict(config)), "env": env})
     except REJECTIONS as error:
-        raise ConfigError(
-            f"config: expected a config that RLlib accepts, got: {rllib_message(error)} Change it."
-        ) from error
+        raise ConfigError(f"config: expected a config that RLlib accepts, got: {rllib_message(error)}") from error
 
 
 def _check_env(what: str, env: Any) -> bool:
@@ -119,7 +117,8 @@ def _check_env(what: str, env: Any) -> bool:
         return issubclass(found, CommEnv)
     if not isinstance(env, str) or (not env_is_registered(env) and env not in gym.registry):
         raise ConfigError(
-            f"{what}: expected an import path such as rllib_tag.TagEnv or a registered name, got {env!r}. Write one."
+            f"{what}: expected an import path such as rllib_tag.TagEnv or a registered name, got {env!r}. "
+            "Name the environment."
         )
     return False
 
@@ -165,7 +164,7 @@ def _check_fragments(run: str, view: View) -> None:
 def _check_part(what: str, part: Any, config: Mapping[str, Any], run: str) -> None:
     """Checks the part of a config that overrides it for evaluation or for one policy."""
     if not isinstance(part, dict):
-        raise ConfigError(f"{what}: expected a mapping, got {part!r}. Write one.")
+        raise ConfigError(f"{what}: expected a mapping, got {part!r}. Write it as key: value.")
     check_values(what, part, algorithm_defaults(run), config)
 
 
@@ -196,7 +195,9 @@ def _check_multiagent(
         run_policies: For evaluation, the run's policies, which it cannot change. Default: None.
     """
     if not isinstance(multiagent, dict):
-        raise ConfigError(f"{what}: expected a mapping, got {multiagent!r}. Write one.")
+        raise ConfigError(
+            f"{what}: expected a mapping, got {multiagent!r}. Give it the keys policies and policy_mapping_fn."
+        )
     check_keys(what, multiagent, MULTIAGENT_KEYS)
     if run_policies is not None and "policies" in multiagent:
         raise ConfigError(f"{what}: expected no policies, which hold for the whole run. Remove them.")
@@ -204,7 +205,9 @@ def _check_multiagent(
     to_train = multiagent.get("policies_to_train")
     if to_train is not None:
         if not isinstance(to_train, list):
-            raise ConfigError(f"{what}: policies_to_train: expected a list of names, got {to_train!r}. Write one.")
+            raise ConfigError(
+                f"{what}: policies_to_train: expected a list of names, got {to_train!r}. Write them in brackets."
+            )
         check_keys(f"{what}: policies_to_train", to_train, policies)
     if "policy_map_capacity" in multiagent:
         check_int(f"{what}: policy_map_capacity", multiagent["policy_map_capacity"], 1)
@@ -219,7 +222,7 @@ def _check_multiagent(
 def _own_configs(what: str, policies: Any) -> dict[str, Any]:
     """Returns each policy's own config, from a list of names or from RLlib's 4-tuples by name, which end with it."""
     if not isinstance(policies, (list, dict)) or not all(isinstance(name, str) for name in policies):
-        raise ConfigError(f"{what}: policies: expected a list of names, got {policies!r}. Write one.")
+        raise ConfigError(f"{what}: policies: expected a list of names, got {policies!r}. Write them in brackets.")
     if isinstance(policies, list):
         return {name: {} for name in policies}
     for name, spec in policies.items():
@@ -251,4 +254,6 @@ def _check_mapping(what: str, entry: Any, kind: Any) -> None:
     except ConfigError:
         raise
     except Exception as error:  # a custom mapping may raise anything
-        raise ConfigError(f"{what}: expected a mapping that can be built, got {raised(error)}. Correct it.") from error
+        raise ConfigError(
+            f"{what}: expected a mapping that can be built, got {raised(error)}. Correct its class or its arguments."
+        ) from error

@@ -27,7 +27,10 @@ def check_loggers(given: Any) -> None:
         ConfigError: If there is no such logger or argument, or its package is not installed.
     """
     if not isinstance(given, Mapping) or not all(isinstance(value, Mapping) for value in given.values()):
-        raise ConfigError(f"loggers: expected a mapping such as {{wandb: {{project: tag}}}}, got {given!r}. Write one.")
+        raise ConfigError(
+            f"loggers: expected a mapping such as {{wandb: {{project: tag}}}}, got {given!r}. "
+            "Name a logger and its arguments."
+        )
     check_keys("loggers", given, LOGGERS)
     for name, arguments in given.items():
         if importlib.util.find_spec(name) is None:
@@ -39,7 +42,7 @@ def check_loggers(given: Any) -> None:
         check_choice("loggers: wandb: mode", given["wandb"].get("mode", "online"), MODES)
         project = given["wandb"].get("project", "")
         if not isinstance(project, str):
-            raise ConfigError(f"loggers: wandb: project: expected a name, got {project!r}. Write one.")
+            raise ConfigError(f"loggers: wandb: project: expected a name, got {project!r}. Name the W&B project.")
         with logger_callbacks({"wandb": given["wandb"]}) as (wandb,):
             try:
                 wandb.setup()  # looks for the project and the key, also in W&B's environment variables

@@ -58,5 +58,6 @@ def _check_mutation(what: str, value: Any) -> None:
     choices = found[1] if found is not None else value
     if not isinstance(choices, list) or not choices or any(isinstance(choice, (list, Mapping)) for choice in choices):
         raise ConfigError(
-            f"{what}: expected a list of values, or a range such as {{uniform: [0.1, 0.9]}}, got {value!r}. Write one."
+            f"{what}: expected a list of values, or a range such as {{uniform: [0.1, 0.9]}}, got {value!r}. "
+            "Use one of these forms."
         )

@@ -33,7 +33,7 @@ def sampled(value: Any) -> tuple[str, list[Any]] | None:
     if kind not in SAMPLERS:
         return None
     if not isinstance(given, list) or not given:
-        raise ConfigError(f"{kind}: expected a list, got {given!r}. Write one.")
+        raise ConfigError(f"{kind}: expected a list, got {given!r}. Write the values in brackets.")
     if kind == "choice":
         return kind, given
     if len(given) != 2:
@@ -88,7 +88,8 @@ def sampled_places(config: Mapping[Any, Any] | list[Any], prefix: KeyPath = ()) 
             grid = value.get("grid_search", [None])
             if not isinstance(grid, list) or not grid:
                 raise ConfigError(
-                    f"{': '.join(map(str, place))}: grid_search: expected a list, got {grid!r}. Write one."
+                    f"{': '.join(map(str, place))}: grid_search: expected a list, got {grid!r}. "
+                    "Write the values in brackets."
                 )
             out += sampled_places(value, place)
         elif isinstance(value, list):

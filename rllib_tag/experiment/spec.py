@@ -46,10 +46,13 @@ def load_experiments(path: str | os.PathLike[str]) -> Specs:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"experiment file: cannot read {path}: {error}. Check the path.") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise ConfigError(f"experiment file {path}: expected plain YAML, got: {_said(error)}. Correct it.") from error
+        raise ConfigError(
+            f"experiment file {path}: expected plain YAML, got: {_said(error)}. Edit it there."
+        ) from error
     if not isinstance(experiments, dict) or not experiments:
         raise ConfigError(
-            f"experiment file {path}: expected a mapping of experiment names, got {experiments!r}. Write one."
+            f"experiment file {path}: expected a mapping of experiment names, got {experiments!r}. "
+            f"Begin with a name, as in tag_ppo: {{env: …, run: PPO}}."
         )
     for name, spec in experiments.items():
         if not isinstance(name, str) or not isinstance(spec, dict):
@@ -105,7 +108,7 @@ def _check_spec_shape(spec: Mapping[str, Any]) -> None:
         if not isinstance(spec.get(key), str):
             raise ConfigError(f"{key}: expected a name or an import path, got {spec.get(key)!r}. Add `{key}:`.")
     if not isinstance(spec.get("storage_path", ""), str):
-        raise ConfigError(f"storage_path: expected a path or a URI, got {spec['storage_path']!r}. Write one.")
+        raise ConfigError(f"storage_path: expected a path or a URI, got {spec['storage_path']!r}. Write it as text.")
     if not isinstance(spec.get("restore", ""), str) or is_uri(spec.get("restore", "")):
         raise ConfigError(f"restore: expected a local path, got {spec['restore']!r}. Copy the checkpoint to one.")
     for key, minimum in (("num_samples", 1), ("max_failures", 0)):
@@ -113,7 +116,7 @@ def _check_spec_shape(spec: Mapping[str, Any]) -> None:
             check_int(key, spec[key], minimum)
     for key in ("config", "checkpoint_config", "stop"):
         if not isinstance(spec.get(key, {}), dict):
-            raise ConfigError(f"{key}: expected a mapping, got {spec[key]!r}. Write one.")
+            raise ConfigError(f"{key}: expected a mapping, got {spec[key]!r}. Write it as key: value.")
 
 
 def _refuse_eval(value: Any, where: str) -> None:

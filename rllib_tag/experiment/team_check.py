@@ -144,7 +144,7 @@ def _as_refusal(view: View) -> Iterator[None]:
         except Exception as error:
             what = "wrappers" if view.config.env_config.get("wrappers") else "game"
             raise ConfigError(
-                f"env_config: {what}: expected a game that can be played, got {raised(error)}. Correct it."
+                f"env_config: {what}: expected a game that can be played, got {raised(error)}. Correct it there."
             ) from error
 
 
@@ -169,7 +169,8 @@ def _acting(view: View, team: CommEnv) -> dict[str, str]:
         raise
     except Exception as error:  # a custom mapping may raise anything
         raise ConfigError(
-            f"{what}: expected a policy for each of {', '.join(team.possible_agents)}, got {raised(error)}. Correct it."
+            f"{what}: expected a policy for each of {', '.join(team.possible_agents)}, got {raised(error)}. "
+            "Map each of them."
         ) from error
     if unknown and view.config.in_evaluation:
         raise ConfigError(

@@ -79,15 +79,16 @@ def _check_keys(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig)
     check_keys(what, config, known | set(TRANSLATED) | {"multiagent"}, "RLlib would silently ignore it")
     model = config.get("model", {})
     if not isinstance(model, dict):
-        raise ConfigError(f"{what}: model: expected a mapping, got {model!r}. Write one.")
+        raise ConfigError(f"{what}: model: expected a mapping, got {model!r}. Write it as key: value.")
     check_keys(f"{what}: model", model, MODEL_DEFAULTS, "RLlib would silently ignore it")
     if not isinstance(model.get("custom_model_config", {}), dict):
         raise ConfigError(
-            f"{what}: model: custom_model_config: expected a mapping, got {model['custom_model_config']!r}. Write one."
+            f"{what}: model: custom_model_config: expected a mapping, got {model['custom_model_config']!r}. "
+            "Write it as key: value."
         )
     env_config = config.get("env_config", {})
     if not isinstance(env_config, dict):
-        raise ConfigError(f"{what}: env_config: expected a mapping, got {env_config!r}. Write one.")
+        raise ConfigError(f"{what}: env_config: expected a mapping, got {env_config!r}. Write it as key: value.")
     if config.get("env_runner_cls") is not None:
         raise ConfigError(
             f"{what}: env_runner_cls: expected None, got {config['env_runner_cls']!r}: `rllib train` and backend in "
@@ -95,7 +96,9 @@ def _check_keys(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig)
         )
     source = config.get("input", "sampler")
     if source != "sampler" and not (isinstance(source, str) and os.path.exists(source)):  # RLlib builds class paths
-        raise ConfigError(f"{what}: input: expected sampler, or the path of recorded data, got {source!r}. Correct it.")
+        raise ConfigError(
+            f"{what}: input: expected sampler, or the path of recorded data, got {source!r}. Leave it out to sample."
+        )
 
 
 def _check_types(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig) -> None:
@@ -109,8 +112,12 @@ def _check_types(what: str, config: Mapping[str, Any], defaults: AlgorithmConfig
                 raise ConfigError(f"{what}: {key}: expected true or false, got {value!r}. Write one of the two.")
         elif isinstance(default, (int, float)):
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                hint = " YAML reads 1e-3 as text; write 1.0e-3." if isinstance(value, str) else " Write one."
-                raise ConfigError(f"{what}: {key}: expected a number, got {value!r}.{hint}")
+                advice = (
+                    "YAML reads 1e-3 as text; write 1.0e-3."
+                    if isinstance(value, str)
+                    else "Write a number, or values to try, such as {choice: [0.9, 0.99]}."
+                )
+                raise ConfigError(f"{what}: {key}: expected a number, got {value!r}. {advice}")
             if default >= 0 and not value >= 0:
                 raise ConfigError(f"{what}: {key}: expected a number of at least 0, got {value!r}. Raise it.")
     for key in COUNTS:
@@ -154,7 +161,7 @@ def _check_class_paths(what: str, config: Mapping[str, Any]) -> None:
 def _check_typed(what: str, given: Any, own: Iterable[str], kind: type) -> None:
     """Checks a mapping whose `type` is one of RLlib's own names or a class path."""
     if not isinstance(given, dict):
-        raise ConfigError(f"{what}: expected a mapping, got {given!r}. Write one.")
+        raise ConfigError(f"{what}: expected a mapping, got {given!r}. Write it as key: value.")
     name = given.get("type")
     if isinstance(name, str) and "." not in name:
         check_choice(f"{what}: type", name, sorted(own))

@@ -104,7 +104,7 @@ def _read(text: str, config: EnvConfig) -> list[Condition]:
         if not least <= value <= most or value % 1:
             up_to = "at least 1" if most == math.inf else f"{least} to {most}"
             raise ConfigError(
-                f"messages: {kind}: expected a whole number of {unit} of {up_to}, got {given!r}. Change it."
+                f"messages: {kind}: expected a whole number of {unit} of {up_to}, got {given!r}. Write such a number."
             )
         return [Condition(kind, int(value))]
     check_number(f"messages: {kind}", value, 0, 1 if kind == "drop" else math.inf)
@@ -116,7 +116,9 @@ def _number(text: str, given: str) -> float:
         return float(given)
     except ValueError:
         kind = text.partition(":")[0]
-        raise ConfigError(f"messages: {kind}: expected a number as in {kind}:1, got {text!r}. Add one.") from None
+        raise ConfigError(
+            f"messages: {kind}: expected a number as in {kind}:1, got {text!r}. Write one after the colon."
+        ) from None
 
 
 class Channel:

@@ -30,7 +30,9 @@ def resolve(what: str, path: Any) -> Any:
         ConfigError: If it is not a dotted path or does not resolve.
     """
     if not isinstance(path, str) or "." not in path or not all(part.isidentifier() for part in path.split(".")):
-        raise ConfigError(f"{what}: expected an import path such as package.module.Name, got {path!r}. Write one.")
+        raise ConfigError(
+            f"{what}: expected an import path such as package.module.Name, got {path!r}. Write it as text."
+        )
     package, _, _ = path.partition(".")
     if package in sys.stdlib_module_names:
         raise ConfigError(

@@ -90,7 +90,7 @@ class EnvConfig(abc.ABC):
         check_choice("backend", self.backend, get_args(Backend))
         check_choice("render_mode", self.render_mode, (None, *get_args(RenderMode)))
         if isinstance(self.wrappers, (str, Mapping)) or not isinstance(self.wrappers, (list, tuple)):
-            raise ConfigError(f"wrappers: expected a list, got {self.wrappers!r}. Write one.")
+            raise ConfigError(f"wrappers: expected a list, got {self.wrappers!r}. Write them in brackets.")
         object.__setattr__(self, "wrappers", tuple(self.wrappers))
         for entry in self.wrappers:
             resolve_wrapper(entry)
@@ -202,7 +202,9 @@ class CommEnvConfig(EnvConfig):
         except ConfigError:
             raise
         except Exception as error:  # a lab's game may raise anything
-            raise ConfigError(f"game: expected one that can be played, got {raised(error)}. Correct it.") from error
+            raise ConfigError(
+                f"game: expected one that can be played, got {raised(error)}. Correct the game."
+            ) from error
         if self.game.others_learn:
             raise ConfigError(
                 "game: expected agents outside the team to act by act_others, got others_learn = True, which only tag "
@@ -335,7 +337,8 @@ class TagEnvConfig(EnvConfig):
         check_bool("terminate_on_success", self.terminate_on_success)
         if not isinstance(self.good_policy, str):
             raise ConfigError(
-                f"good_policy: expected {', '.join(GOOD_POLICIES)} or a path, got {self.good_policy!r}. Write one."
+                f"good_policy: expected {', '.join(GOOD_POLICIES)} or a path, got {self.good_policy!r}. "
+                "Choose one of these."
             )
         if self.good_policy not in GOOD_POLICIES and not os.path.isdir(self.good_policy):
             raise ConfigError(

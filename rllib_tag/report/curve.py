@@ -15,6 +15,7 @@ from rllib_tag.report.table import read_summary
 from rllib_tag.results import EPISODE_REWARD, RETURN, TEAM_RETURN, env_steps, read_results, result_files, with_number
 
 OTHER_GAME = "a game other than tag"  # of results without the trial's params.json
+LONG_LABEL = 40  # characters, beyond which a legend has one column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,7 +126,8 @@ def draw_curves(curves: Mapping[str, Curve], levels: Levels | None, out: str | o
     if len(known) > 1 or (known == {TAG} and OTHER_GAME in games.values()):
         told = ", ".join(f"{name} of {game}" for name, game in games.items())
         raise ConfigError(f"plot: expected results of one game, got {told}. Draw one figure for each game.")
-    figure, axes = new_figure((7, 4 + legend_height(len(curves))))
+    columns = 1 if max(map(len, curves)) > LONG_LABEL else 2
+    figure, axes = new_figure((7, 4 + legend_height(len(curves), columns)))
     for i, (label, curve) in enumerate(curves.items()):
         axes.plot([step / 1000 for step in curve.steps], curve.returns, linewidth=2, label=label, **line_style(i))
     returns = levels.returns if levels else {}
@@ -140,5 +142,5 @@ def draw_curves(curves: Mapping[str, Curve], levels: Levels | None, out: str | o
     margin = 0.08 * (high - low or 1)
     axes.set_ylim(bottom=low - margin if low < 0 else 0, top=high + margin)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False)
     return save_figure(figure, out)

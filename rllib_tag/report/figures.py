@@ -30,9 +30,9 @@ def line_style(i: int) -> dict[str, str]:
     return {"color": COLOURS[i % len(COLOURS)], "linestyle": LINES[i // len(COLOURS) % len(LINES)]}
 
 
-def legend_height(count: int) -> float:
-    """Returns the inches that a figure needs for a legend of `count` series in two columns, beyond four lines."""
-    return 0.21 * max(0, math.ceil(count / 2) - 4)
+def legend_height(count: int, columns: int = 2) -> float:
+    """Returns the inches that a figure needs for a legend of `count` series, beyond four lines."""
+    return 0.21 * max(0, math.ceil(count / columns) - 4)
 
 
 def new_figure(

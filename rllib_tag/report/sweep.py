@@ -70,7 +70,8 @@ def read_sweep(folder: str | os.PathLike[str], metric: str | None = None, mode: 
     """
     if not os.path.isdir(folder):
         raise ConfigError(
-            f"sweep: expected an experiment's folder, got {folder}, which does not exist or is a file. Correct it."
+            f"sweep: expected an experiment's folder, got {folder}, which does not exist or is a file. "
+            "Give the folder that `rllib train` named."
         )
     said = _experiment(Path(folder))
     mode = mode or said.get("mode", "max")
