@@ -35,7 +35,7 @@ from rllib_tag.training.train import TrainOptions, train
 HERE = Path(__file__).parent
 BASELINES_ON = ("comm", "comm_evasive", "lone_class_a", "comm_long")  # where report.py draws or prints them
 TAGS_OWN = ("captured", "steps_to_first_contact")  # metrics that only tag has
-TRANSFERRED = "comm"
+TRANSFERRED = ("comm", "generalist")
 QUANTIZED = tuple(f"quantize:{bits}" for bits in (8, 4, 2, 1))  # for learned messages
 WITHOUT_CLASS_A = ("comm_evasive", "no_comm_evasive", "comm_relational_evasive")  # what is class B worth by itself?
 interrupted = threading.Event()  # so that Ctrl-C, which every process gets, ends the whole study
@@ -55,7 +55,7 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     """Trains one seed of an arm and writes its results. Returns False if it did not end well.
 
     Writes `curve.csv`, `episodes.csv`, `summary.json` and, for a team that communicates, `conditions.csv`; for one
-    with `encoder: shared` also `probe.csv`, what its messages say; for the arm `TRANSFERRED` also `transfer.csv`, and
+    with `encoder: shared` also `probe.csv`, what its messages say; for those of `TRANSFERRED` also `transfer.csv`, and
     for those of `WITHOUT_CLASS_A` also `class_b_alone.csv`.
     """
     name = f"{arm}_{seed}"
@@ -78,7 +78,9 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     conditions = ("all" if is_tag else "cut",) if communicates else ()
     if sends:
         conditions += QUANTIZED
-    result = evaluate(team, episodes=episodes, baselines=baselines, messages=conditions)
+    # A team that learned on several ranges is compared on the largest.
+    reach = {"comm_range": max(config.comm_range)} if isinstance(config.comm_range, tuple) else {}
+    result = evaluate(team, episodes=episodes, baselines=baselines, messages=conditions, **reach)
     summary = result.summary()
     returned = team_return(summary["team"])
     curve = read_columns(end.folder / JSON, returned)
@@ -87,7 +89,7 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     if result.conditions:
         played = ("team", *result.conditions)
         write_csv(folder / "conditions.csv", [_condition(name, summary[name], returned) for name in played])
-    if arm == TRANSFERRED:
+    if arm in TRANSFERRED:
         write_csv(folder / "transfer.csv", transfer(team, episodes=episodes))
     if arm in WITHOUT_CLASS_A:
         write_csv(folder / "class_b_alone.csv", evaluate(team, episodes=episodes, num_class_a=0).rows)

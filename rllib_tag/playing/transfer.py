@@ -14,7 +14,7 @@ from rllib_tag.playing.restore import TrainedTeam, restore
 from rllib_tag.plugin.env_config import TagEnvConfig, choices_of
 
 LARGEST = 6  # members per class
-OTHER_GOOD, OTHER_OBSTACLES = (2,), (0, 1, 3, 4)
+OTHER_GOOD, OTHER_OBSTACLES = (2, 3), (0, 1, 3, 4)
 SAME = ("good_policy", "max_cycles", "continuous_actions")  # what all games of a grid have in common
 NATIVE = "native"
 METRICS = ("return_adversary", "contacts", "captured", "steps_to_first_contact", "mean_links")
