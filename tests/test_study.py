@@ -56,7 +56,8 @@ def test_the_second_studys_arms_are_sound_and_use_the_same_seeds() -> None:
         **{f"{arm}{prey}": 10 for prey in ("", "_evasive")
            for arm in ("comm", "no_comm", "full_observation", "full_comm")},
         **{f"comm_{size}{prey}": 3 for size in (1, 2, 4, 8, 16) for prey in ("", "_evasive")},
-        "selfplay": 3,
+        "radio_fails_evasive": 10,
+        **dict.fromkeys(("generalist", *script("report").NATIVES, "selfplay"), 3),
     }  # fmt: skip
     assert all(found == list(range(1, len(found) + 1)) for found in seeds.values())
 
@@ -169,7 +170,7 @@ def test_runs_are_kept_as_they_end_and_reported(
     for arm, source in COPIES.items():
         shutil.copytree(out / source, out / arm)
     monkeypatch.setattr("rllib_tag.report.study.REPETITIONS", 50)
-    monkeypatch.setitem(report.NATIVES, "native_3a1b", (1, 1))  # the largest team that was played
+    monkeypatch.setitem(report.NATIVES, "native_3a1b", (1, 1, 1, 2))  # the largest team that was played
     report.main(out)
     printed = capsys.readouterr().out
     assert printed.count("share of the gap to full observation: ") == 3

@@ -49,6 +49,11 @@ LABELS = {
     "native_3a1b": "trained as 3A + 1B",
     "native_1a3b": "trained as 1A + 3B",
     "native_4a4b": "trained as 4A + 4B",
+    "native_2_prey": "trained on two prey",
+    "native_3_prey": "trained on three prey",
+    "native_no_landmarks": "trained without landmarks",
+    "generalist": "trained on a mixture of games",
+    "radio_fails_evasive": "communication in half of the episodes",
     "gcn": "mean in place of GAT",
     "temporal_gru": "GRU in place of the transformer",
     "temporal_none": "no history",
@@ -67,7 +72,7 @@ LABELS |= {
 GAMES = {
     "random": ("random prey", ["comm"], "no_comm", ["full_observation", "full_comm"]),
     "evasive": (
-        "evasive prey", ["comm_evasive", "comm_relational_evasive"], "no_comm_evasive",
+        "evasive prey", ["comm_evasive", "comm_relational_evasive", "radio_fails_evasive"], "no_comm_evasive",
         ["full_observation_evasive", "full_comm_evasive"],
     ),
     "random_long": (
@@ -75,8 +80,17 @@ GAMES = {
         ["full_observation_long"],
     ),
 }  # fmt: skip
+TRANSFERRED = {"comm": "trained on 2A + 2B", "generalist": LABELS["generalist"]}
 PARTS = ("comm", "comm_relational", "gcn", "temporal_gru", "temporal_none", "shared_critic", "local_critic")
-NATIVES = {"native_3a1b": (3, 1), "native_1a3b": (1, 3), "native_4a4b": (4, 4)}
+# The game of each arm that was trained on it alone: numbers of class A, class B, good agents and landmarks.
+NATIVES = {
+    "native_3a1b": (3, 1, 1, 2),
+    "native_1a3b": (1, 3, 1, 2),
+    "native_4a4b": (4, 4, 1, 2),
+    "native_2_prey": (2, 2, 2, 2),
+    "native_3_prey": (2, 2, 3, 2),
+    "native_no_landmarks": (2, 2, 1, 0),
+}
 
 
 def tell(name: str, interval: tuple[float, float, float], form: str = "{:.1f}") -> None:
@@ -163,17 +177,19 @@ def main(
             tell(f"{parts[arm]} ({len(scores[arm])} seeds)", interval)
             if arm != PARTS[0]:
                 tell("  difference", difference(scores[arm], scores[PARTS[0]]), "{:+.1f}")
-    if "comm" in study.arms:
-        grid = study.transfers("comm")
-        drawn += save_figure(draw_heat_map(grid), out / "transfer")
-        console.print("\nzero-shot return on other teams, over that of teams trained on them")
-        for arm, team in NATIVES.items():
+    for source, team in TRANSFERRED.items():
+        if source not in study.arms:
+            continue
+        grid = study.transfers(source)
+        drawn += save_figure(draw_heat_map(grid), out / ("transfer" if source == "comm" else f"transfer_{source}"))
+        console.print(f"\n{team}: return on other games, over that of teams trained on them alone")
+        for arm, numbers in NATIVES.items():
             if arm in study.arms:
-                game = dict(zip(GAME, map(str, (*team, 1, 2)), strict=True)) | {"controller": "team"}
+                game = dict(zip(GAME, map(str, numbers), strict=True)) | {"controller": "team"}
                 (row,) = (row for row in grid if all(row[key] == value for key, value in game.items()))
                 native = study.scores([arm])[arm]
                 tell(f"{LABELS[arm]}: {row[VALUE]:.1f} / {native.mean():.1f}", ratio(row["runs"], native), "{:.2f}")
-        console.print("\nzero-shot return of 2A + 2B with other numbers of prey and landmarks")
+        console.print(f"\n{team}: return of 2A + 2B with other numbers of prey and landmarks")
         worlds: dict[tuple[str, str], dict[str, Row]] = {}
         for row in grid:
             if (row["num_class_a"], row["num_class_b"]) == ("2", "2"):

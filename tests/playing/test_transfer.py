@@ -21,13 +21,13 @@ from rllib_tag.report.heat_map import draw_heat_map, grid, read_transfer
 
 def test_the_grid_has_every_team_once_and_the_trained_one_in_other_worlds() -> None:
     games = transfer_games(TagEnvConfig())
-    assert len(games) == 48 + 1 + 4
+    assert len(games) == 48 + 2 + 4
     assert len({tuple(game.values()) for game in games}) == len(games)
     assert {(game["num_class_a"], game["num_class_b"]) for game in games[:48]} == {
         (a, b) for a in range(7) for b in range(7) if a + b
     }
-    assert [game["num_good"] for game in games[48:]] == [2, 1, 1, 1, 1]
-    assert [game["num_obstacles"] for game in games[48:]] == [2, 0, 1, 3, 4]
+    assert [game["num_good"] for game in games[48:]] == [2, 3, 1, 1, 1, 1]
+    assert [game["num_obstacles"] for game in games[48:]] == [2, 2, 0, 1, 3, 4]
 
 
 def test_a_team_plays_the_grid_beside_baselines_and_natives(team: TrainedTeam, tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_team_plays_the_grid_beside_baselines_and_natives(team: TrainedTeam, t
     rows = transfer(team, natives=[native], largest=1, episodes=2, on_game=found.append)
     assert [row for part in found for row in part] == rows
     assert [row["controller"] for row in found[0]] == ["team", "random", "class_b_chases", "all_chase", "native_7"]
-    assert len(found) == 3 + 1 + 1 + 4  # the trained team is larger than the largest here
+    assert len(found) == 3 + 1 + 2 + 4  # the trained team is larger than the largest here
     expected = evaluate(team, episodes=2, num_class_a=0, num_class_b=1).summary()["team"]["return_adversary"]
     assert found[0][0]["return_adversary_mean"] == expected["mean"]
     assert found[0][4]["return_adversary_mean"] == expected["mean"]  # the same weights
