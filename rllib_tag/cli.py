@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from rllib_tag.cli_example import example_app
 from rllib_tag.cli_output import Progress, Results, console, errors, print_best, run_command
 from rllib_tag.errors import ConfigError, check_choice
 from rllib_tag.experiment.options import TrainOptions
+from rllib_tag.experiment.pretrained import DEFAULT_TEAM
 from rllib_tag.files import check_files, write_files
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -96,7 +98,7 @@ def train_file(
 @opt.takes
 def evaluate(
     game: opt.GameOptions,
-    checkpoint: opt.Team = None,
+    checkpoint: opt.Team = DEFAULT_TEAM,
     episodes: opt.Episodes = 128,
     seed: opt.Seed = 1_000_000,
     out: Annotated[str, typer.Option("--out", help="Folder for the results (CSV, JSON).")] = "evaluation",
@@ -145,7 +147,7 @@ def evaluate(
 
 @app.command()
 def transfer(
-    checkpoint: opt.Team = None,
+    checkpoint: opt.Team = DEFAULT_TEAM,
     episodes: opt.Episodes = 128,
     seed: opt.Seed = 1_000_000,
     out: Annotated[str, typer.Option("--out", help="Folder for transfer.csv and the heat map.")] = "transfer",
@@ -181,7 +183,7 @@ def transfer(
 @opt.takes
 def rollout(
     game: opt.GameOptions,
-    checkpoint: opt.Team = None,
+    checkpoint: opt.Team = DEFAULT_TEAM,
     episodes: opt.Episodes = 1,
     seed: opt.Seed = 1_000_000,
     out: Annotated[str, typer.Option("--out", help="Folder for the recorded episodes.")] = "rollout",
@@ -319,22 +321,16 @@ def _overrides(game: opt.GameOptions) -> dict[str, Any]:
     return parse_overrides(**dataclasses.asdict(game))
 
 
-def _restore(checkpoint: str | None) -> Any:
-    """Returns the team at a path, or else the one that ships with the package, and says so."""
+def _restore(checkpoint: str) -> Any:
+    """Returns a team, and says which one it is."""
     import torch
 
     from rllib_tag.playing.restore import restore
 
     # Networks this small gain nothing from more threads, which wait for each other when another process has a core.
     torch.set_num_threads(1)
-    if checkpoint is not None:
-        return restore(checkpoint)
-    team = restore()
-    config = team.tag_config_for("restore")
-    console.print(
-        f"the team that ships with rllib_tag: {config.num_class_a}A + {config.num_class_b}B, "
-        f"{config.good_policy} prey, trained for {team.env_steps:,} steps"
-    )
+    team = restore(checkpoint)
+    console.print(f"{checkpoint}: trained on {team.training}")
     return team
 
 
@@ -406,4 +402,13 @@ def _named(option: str, given: list[str]) -> dict[str, str]:
 
 def main() -> None:
     """Runs the command."""
-    run_command(lambda: app(prog_name="rllib"))
+    run_command(lambda: app(prog_name="rllib"), _ray_ends)
+
+
+def _ray_ends() -> bool:
+    """Whether the Ray that this process started, if any, ends as well."""
+    if "ray" not in sys.modules:
+        return False
+    from rllib_tag.training.train import ray_ends
+
+    return ray_ends()

@@ -13,14 +13,14 @@ import typer
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.options import option
+from rllib_tag.experiment.pretrained import pretrained_teams
 
 Checkpoint = Annotated[str, typer.Argument(help="RLlib checkpoint, exported weights, or the folder of a trial.")]
 Team = Annotated[
-    str | None,
+    str,
     typer.Argument(
-        help="RLlib checkpoint, exported weights, or the folder of a trial. "
-        "[default: the team that ships with rllib_tag]",
-        show_default=False,
+        help="RLlib checkpoint, exported weights, the folder of a trial, or a team that ships with rllib_tag: "
+        f"{', '.join(pretrained_teams())}."
     ),
 ]
 Episodes = Annotated[int, typer.Option("--episodes", help="Number of seeded episodes to play.")]

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from rllib_tag.report.sweep import Sweep
 
 LEGIBLE = "rllib_tag.legible"  # the name under which codecs know `_legible`
-RAYS_END_S = 0.5  # in which Ray's processes end after the signal that ends this one
 PLAIN = {"±": "+-", "…": "..."}
 
 
@@ -65,10 +64,14 @@ codecs.register_error(LEGIBLE, _legible)
 console, errors = LiteralConsole(), LiteralConsole(stderr=True)
 
 
-def run_command(command: Callable[[], object]) -> None:
+def run_command(command: Callable[[], object], ray_ends: Callable[[], bool] = lambda: False) -> None:
     """Runs a command. Wrong input ends it with one line and exit status 2.
 
     Ctrl-C ends it with exit status 130, and SIGTERM, which interrupts it like Ctrl-C, with 143.
+
+    Args:
+        command: The command.
+        ray_ends: Whether SIGTERM has reached the Ray that it uses, too. Default: it has not.
     """
     ended_by, is_interrupted = 0, False
 
@@ -80,8 +83,12 @@ def run_command(command: Callable[[], object]) -> None:
     def terminate(number: int, frame: FrameType | None) -> None:
         nonlocal ended_by
         ended_by = number
-        if "ray" in sys.modules:
-            _end_with_ray(number)
+        if ray_ends():  # Ray would wait for its processes for a minute
+            console.show_cursor()
+            errors.print(
+                "interrupted, and so were Ray's processes; continue with --resume and the same options", style="red"
+            )
+            os._exit(128 + number)
         handler = signal.getsignal(signal.SIGINT)  # Tune's own, while it trains
         (handler if callable(handler) else interrupt)(signal.SIGINT, frame)
 
@@ -105,18 +112,6 @@ def run_command(command: Callable[[], object]) -> None:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _end_with_ray(number: int) -> None:
-    """Ends this process if the signal also ends Ray's processes, for which Ray would wait for a minute."""
-    from rllib_tag.plugin.ray_internals import own_ray_ends
-
-    if own_ray_ends(within_s=RAYS_END_S):
-        console.show_cursor()
-        errors.print(
-            "interrupted, and so were Ray's processes; continue with --resume and the same options", style="red"
-        )
-        os._exit(128 + number)
 
 
 def print_best(sweep: Sweep, best: Place) -> None:

@@ -6,7 +6,8 @@ import json
 import os
 from pathlib import Path
 
-from rllib_tag.errors import ConfigError
+from rllib_tag.errors import ConfigError, did_you_mean
+from rllib_tag.experiment.pretrained import PRETRAINED, pretrained_teams
 from rllib_tag.files import folders
 from rllib_tag.nn.weights import MANIFEST, Exported, load_exported
 
@@ -16,14 +17,22 @@ MOST_TOLD = 3  # trials that a message names
 def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     """Returns the checkpoint or export at a path, or the newest checkpoint of the only trial below it.
 
+    Args:
+        path: The path, or the name of a team that ships with the package, unless a folder here has this name.
+
     Raises:
         ConfigError: If there is none, or if there are several trials below the path.
     """
-    folder = Path(path).absolute()  # RLlib reads relative paths as URIs
+    is_name = str(path) in pretrained_teams() and not os.path.exists(path)
+    folder = Path(PRETRAINED if is_name else "", path).absolute()  # RLlib reads relative paths as URIs
     if folder.name == MANIFEST:
         folder = folder.parent
     if not os.path.isdir(folder):  # unlike `is_dir`, also where the name is too long
-        raise ConfigError(f"checkpoint: expected a folder, got {path}, which does not exist. Give a checkpoint's path.")
+        names = pretrained_teams()
+        raise ConfigError(
+            f"checkpoint: expected a folder or one of {', '.join(names)}, got {path}, which does not exist. "
+            f"{did_you_mean(path, names)}Give a checkpoint's path."
+        )
     if (folder / MANIFEST).exists():
         return folder
     from rllib_tag.plugin.ray_internals import RLLIB_MARK

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import re
 import tempfile
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from rllib_tag.errors import ConfigError, check_int, check_keys, under
+from rllib_tag.files import as_json
 from rllib_tag.names import GOOD_POLICIES, GOOD_POLICY, POLICIES
 from rllib_tag.nn.config import DEFAULTS_OF_0_1, CommConfig
 from rllib_tag.nn.network import AdversaryNet, GoodNet
@@ -119,8 +119,7 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
     manifest: dict[str, Any] = {
         "format": "rllib_tag",
         "version": FORMAT_VERSION,
-        "env_config": {key: "inf" if value == math.inf else value for key, value in exported.env_config.items()}
-        | ({"good_policy": INSIDE + PREY} if frozen else {}),
+        "env_config": {**exported.env_config, **({"good_policy": INSIDE + PREY} if frozen else {})},
         "training": {"seed": exported.seed, "env_steps": exported.env_steps},
         "policies": {
             name: {
@@ -145,7 +144,7 @@ def save_exported(exported: Exported, folder: str | os.PathLike[str]) -> Path:
                     (whole / file).write_bytes(save(weights))  # `save_file` makes it readable only by its owner
             if prey is not None:
                 save_exported(prey, whole / PREY)
-            (whole / MANIFEST).write_text(json.dumps(manifest, indent=2, allow_nan=False) + "\n")
+            (whole / MANIFEST).write_text(as_json(manifest))
             _put(whole, folder, Path(aside) / "earlier")
     except OSError as error:
         raise ConfigError(f"export: expected a writable place, got {folder} ({error.strerror}).") from error

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.checkpoints import find_checkpoint, is_complete, read_checkpoint
+from rllib_tag.experiment.pretrained import DEFAULT_TEAM
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.nn.weights import (
     MANIFEST,
@@ -28,13 +29,19 @@ from rllib_tag.nn.weights import (
     save_exported,
 )
 from rllib_tag.places import is_uri, local_copy
-from rllib_tag.plugin.env_config import CommEnvConfig, EnvConfig, TagEnvConfig, groups_of, read_env_config
+from rllib_tag.plugin.env_config import (
+    CommEnvConfig,
+    EnvConfig,
+    TagEnvConfig,
+    choices_of,
+    groups_of,
+    read_env_config,
+)
 from rllib_tag.plugin.prey import greedy_actions
 from rllib_tag.world.game import Game
 from rllib_tag.world.layout import MessageLayout
 from rllib_tag.world.observations import tag_layout
 
-PRETRAINED = Path(__file__).parent.parent / "pretrained"  # exported weights of the team that ships with the package
 Observation = Mapping[str, np.ndarray | torch.Tensor]
 
 
@@ -58,6 +65,17 @@ class TrainedTeam:
     seed: int | None = None
     env_steps: int | None = None
     acting: Mapping[str, str] | None = None
+
+    @property
+    def training(self) -> str:
+        """What it was trained on, and for how long, in words."""
+        config = read_env_config(self.env_config)
+        game = type(config.game).__name__
+        if isinstance(config, TagEnvConfig):
+            numbers = (config.num_class_a, config.num_class_b, config.num_good)
+            a, b, prey = ("/".join(map(str, choices_of(number))) for number in numbers)
+            game = f"{a}A + {b}B and {prey} {config.good_policy} prey"
+        return game if self.env_steps is None else f"{game} for {self.env_steps:,} steps"
 
     def env_config_for(self, **overrides: Any) -> EnvConfig:
         """Returns the trained game with some keys changed, checked against the policies.
@@ -232,13 +250,14 @@ class TrainedTeam:
         return greedy_actions(outputs + noise, False)
 
 
-def restore(path: str | os.PathLike[str] = PRETRAINED) -> TrainedTeam:
+def restore(path: str | os.PathLike[str] = DEFAULT_TEAM) -> TrainedTeam:
     """Restores a trained team on the CPU and without workers, whatever training used.
 
     Args:
         path: A folder that `rllib export` wrote, an RLlib checkpoint, or the folder of a trial, or of an experiment
-            with one trial, whose newest complete checkpoint is used; or the URI of one of these. RLlib checkpoints
-            are pickles: open only those that you trust. Default: the team that ships with the package.
+            with one trial, whose newest complete checkpoint is used; or the URI of one of these; or the name of a team
+            that ships with the package. RLlib checkpoints are pickles: open only those that you trust. Default: one of
+            the teams that ship.
 
     Raises:
         ConfigError: If there is no checkpoint, it is incomplete, or its model is not this project's.

@@ -9,7 +9,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -287,22 +286,10 @@ def running_cluster(asked: str | None) -> str | None:
     return canonicalize_bootstrap_address(asked)
 
 
-def own_ray_ends(within_s: float) -> bool:
-    """Whether a process of the Ray that this process started has ended, or ends within some seconds."""
-    node, deadline = _global_node(), time.monotonic() + within_s
-    while node is not None:
-        if not node.remaining_processes_alive():
-            return True
-        if time.monotonic() >= deadline:
-            break
-        time.sleep(0.02)
-    return False
-
-
-def _global_node() -> Any | None:
-    """Returns Ray's node if this process started it."""
+def own_ray_has_ended() -> bool:
+    """Whether a process of the Ray that this process started has ended."""
     node = ray_worker._global_node
-    return node if node is not None and node.head else None
+    return node is not None and node.head and not node.remaining_processes_alive()
 
 
 def is_cluster(address: str, timeout_s: float) -> bool:

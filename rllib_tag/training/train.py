@@ -38,6 +38,7 @@ from rllib_tag.plugin.ray_internals import (
     CheckpointConfig,
     SchedulerState,
     last_checkpoint_metrics,
+    own_ray_has_ended,
     trial_error,
     trial_folder,
     without_decisions,
@@ -59,6 +60,7 @@ from rllib_tag.training.storage import LateDeletion, newest_state
 from rllib_tag.training.watch import OnResult, Watch
 
 INTERRUPTED = "INTERRUPTED"
+RAY_ENDS_S = 0.5
 NOTHING_PLAYED = (
     "env runners: expected environment steps, got none: their processes died whenever they sampled. "
     "Check their output with -v, and this machine's memory."
@@ -239,6 +241,16 @@ def _run(
         )
     storage.filesystem.handler.delete_left_over((storage / name).path)
     return [_trial_end(trial, experiment.storage, trial.trial_id in watch.reported) for trial in analysis.trials]
+
+
+def ray_ends() -> bool:
+    """Returns whether the Ray that this process started ends within `RAY_ENDS_S`, as after a signal to both."""
+    deadline = time.monotonic() + RAY_ENDS_S
+    while not own_ray_has_ended():
+        if not ray.is_initialized() or time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 def _quiet(verbose: int) -> None:

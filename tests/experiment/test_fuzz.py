@@ -27,16 +27,17 @@ from ray.rllib.policy.policy import Policy
 from rllib_tag import TagEnv
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.experiment import Experiment, parse_experiments
+from rllib_tag.experiment.pretrained import DEFAULT_TEAM, PRETRAINED
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.experiment.sweeps import scheduler_of, search_of
 from rllib_tag.experiment.variant import View
 from rllib_tag.nn.weights import MANIFEST, load_exported
-from rllib_tag.playing.restore import PRETRAINED
 from rllib_tag.plugin.mapping import acting_policies
 from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPO
 
 from .grammar import experiments
 
+SHIPPED = PRETRAINED / DEFAULT_TEAM
 FILES = [
     yaml.safe_load(path.read_text()) for path in sorted(EXPERIMENTS.glob("**/*.yaml")) if path.parent.name != "cluster"
 ]
@@ -183,16 +184,16 @@ def test_any_experiment_file(content: bytes, tmp_path_factory: pytest.TempPathFa
     refused_or_read(read_experiments, folder / "file.yaml", folder)
 
 
-@given(tree=changed([json.loads((PRETRAINED / MANIFEST).read_text())]))
+@given(tree=changed([json.loads((SHIPPED / MANIFEST).read_text())]))
 def test_changed_manifests(tree: Any, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = shutil.copytree(PRETRAINED, tmp_path_factory.mktemp("fuzz") / "export")
+    folder = shutil.copytree(SHIPPED, tmp_path_factory.mktemp("fuzz") / "export")
     (folder / MANIFEST).write_text(json.dumps(tree))
     refused_or_read(load_exported, folder, folder)
 
 
 @given(content=st.binary(max_size=200) | VALUES.map(lambda value: json.dumps(value).encode()))
 def test_any_manifest(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = shutil.copytree(PRETRAINED, tmp_path_factory.mktemp("fuzz") / "export")
+    folder = shutil.copytree(SHIPPED, tmp_path_factory.mktemp("fuzz") / "export")
     (folder / MANIFEST).write_bytes(content)
     refused_or_read(load_exported, folder, folder)
 
@@ -207,8 +208,8 @@ def changed_bytes(draw: Callable[..., Any], content: bytes) -> bytes:
     return bytes(data[: draw(st.just(len(data)) | st.integers(0, 4000) | st.integers(0, len(data)))])
 
 
-@given(content=changed_bytes((PRETRAINED / "class_a.safetensors").read_bytes()) | st.binary(max_size=300))
+@given(content=changed_bytes((SHIPPED / "class_a.safetensors").read_bytes()) | st.binary(max_size=300))
 def test_any_weights(content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = shutil.copytree(PRETRAINED, tmp_path_factory.mktemp("fuzz") / "export")
+    folder = shutil.copytree(SHIPPED, tmp_path_factory.mktemp("fuzz") / "export")
     (folder / "class_a.safetensors").write_bytes(content)
     refused_or_read(load_exported, folder, folder)

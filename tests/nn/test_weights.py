@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -165,3 +166,9 @@ def test_an_export_never_lands_in_a_folder_that_appears_meanwhile(
         save_exported(load_exported(folder), target)
     assert [path.name for path in target.iterdir()] == ["theirs"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["export", "target"]
+
+
+def test_an_infinite_range_among_several_is_exported(tmp_path: Path) -> None:
+    exported = Exported({"class_a": build_net("class_a", SMALL, False)}, {"comm_range": [0, math.inf]})
+    found = load_exported(save_exported(exported, tmp_path / "export")).env_config
+    assert TagEnvConfig(**found).comm_range == (0, math.inf)
