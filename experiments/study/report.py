@@ -53,7 +53,11 @@ LABELS = {
     "native_3_prey": "trained on three prey",
     "native_no_landmarks": "trained without landmarks",
     "generalist": "trained on a mixture of games",
-    "radio_fails_evasive": "communication in half of the episodes",
+    "comm_evasive_long": "communication (GAT)",
+    "no_comm_evasive_long": "no communication",
+    "full_observation_evasive_long": "full observation",
+    "full_comm_evasive_long": "full observation and communication",
+    "radio_fails_evasive_long": "communication in half of the episodes",
     "gcn": "mean in place of GAT",
     "temporal_gru": "GRU in place of the transformer",
     "temporal_none": "no history",
@@ -72,8 +76,12 @@ LABELS |= {
 GAMES = {
     "random": ("random prey", ["comm"], "no_comm", ["full_observation", "full_comm"]),
     "evasive": (
-        "evasive prey", ["comm_evasive", "comm_relational_evasive", "radio_fails_evasive"], "no_comm_evasive",
+        "evasive prey", ["comm_evasive", "comm_relational_evasive"], "no_comm_evasive",
         ["full_observation_evasive", "full_comm_evasive"],
+    ),
+    "evasive_long": (
+        "evasive prey, 3,000,000 steps", ["comm_evasive_long", "radio_fails_evasive_long"], "no_comm_evasive_long",
+        ["full_observation_evasive_long", "full_comm_evasive_long"],
     ),
     "random_long": (
         "random prey, second round (3,000,000 steps, no history)", ["comm_long"], "no_comm_long",

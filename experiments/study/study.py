@@ -33,11 +33,13 @@ from rllib_tag.results import CUSTOM, JSON, SECONDS, env_steps, read_results, wi
 from rllib_tag.training.train import TrainOptions, train
 
 HERE = Path(__file__).parent
-BASELINES_ON = ("comm", "comm_evasive", "lone_class_a", "comm_long")  # where report.py draws or prints them
+# Where report.py draws or prints them.
+BASELINES_ON = ("comm", "comm_evasive", "lone_class_a", "comm_evasive_long", "comm_long")
 TAGS_OWN = ("captured", "steps_to_first_contact")  # metrics that only tag has
 TRANSFERRED = ("comm", "generalist")
 QUANTIZED = tuple(f"quantize:{bits}" for bits in (8, 4, 2, 1))  # for learned messages
-WITHOUT_CLASS_A = ("comm_evasive", "no_comm_evasive", "comm_relational_evasive")  # what is class B worth by itself?
+# What is class B worth by itself?
+WITHOUT_CLASS_A = tuple(f"{arm}_evasive" for arm in ("comm", "no_comm", "comm_relational"))
 interrupted = threading.Event()  # so that Ctrl-C, which every process gets, ends the whole study
 
 
