@@ -407,8 +407,5 @@ def main() -> None:
 
 def _ray_ends() -> bool:
     """Whether the Ray that this process started, if any, ends as well."""
-    if "ray" not in sys.modules:
-        return False
-    from rllib_tag.training.train import ray_ends
-
-    return ray_ends()
+    found = getattr(sys.modules.get("rllib_tag.training.train"), "ray_ends", None)  # it may be half imported
+    return found is not None and found()

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,6 +127,18 @@ def test_sigterm_to_ray_as_well_ends_a_run_at_once(tmp_path: Path) -> None:
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait(timeout=20) == 143, said
         assert process.stdout.read().splitlines()[-1].startswith("interrupted, and so were Ray's processes; continue")
+
+
+@pytest.mark.parametrize("after", [1.0, 2.5])
+def test_sigterm_while_a_run_starts_ends_it(after: float, tmp_path: Path) -> None:
+    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(small("tag_quick")))
+    command = ["train", "file", str(tmp_path / "quick.yaml"), "--storage-path", str(tmp_path / "results")]
+    with subprocess.Popen([RLLIB, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        time.sleep(after)
+        process.send_signal(signal.SIGTERM)
+        said = process.stdout.read()
+        assert process.wait(timeout=60) == 143, said
+        assert "Traceback" not in said
 
 
 def _ignore_ctrl_c() -> None:
@@ -284,7 +297,7 @@ def test_help_is_in_characters_that_every_terminal_has(command: str) -> None:
 
 def test_help_and_version(folder: Path) -> None:
     said = rllib("evaluate", "--episodes", "2", "--out", "shipped", cwd=folder)
-    assert said.startswith("random_prey: trained on 2A + 2B and 1 random prey for 1,510,400 steps")
+    assert said.startswith("generalist: trained on 1/2/3/4A + 1/2/3/4B and 1/2/3 random prey for 4,006,400 steps")
     assert "evaluate" in rllib("--help", cwd=folder)
     assert "--checkpoint-freq" in rllib("train", "file", "--help", cwd=folder)
     assert rllib("--version", cwd=folder).strip() == "0.2.0"

@@ -196,7 +196,7 @@ def test_runs_are_kept_as_they_end_and_reported(
             "profiles_evasive",
             "profiles_random",
             "profiles_random_long",
-            "transfer",
+            "transfer_comm",
         )
     ]
 

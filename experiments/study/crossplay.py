@@ -77,7 +77,8 @@ def table_of(rows: list[dict[str, Any]]) -> Table:
         cells = []
         for other in checkpoints:
             met = [row for row in played if row["prey_steps"] == other]
-            own, away = ([row for row in met if (row["prey_seed"] == row["team_seed"]) == is_own] for is_own in (1, 0))
+            own = [row for row in met if row["prey_seed"] == row["team_seed"]]
+            away = [row for row in met if row["prey_seed"] != row["team_seed"]]
             cells.append(f"{_mean(away)} ({_mean(own)})")
         cells += [_mean([row for row in played if row["prey"] == name]) for name in SCRIPTED]
         table.add_row(f"after {steps:,} steps", *cells)

@@ -88,7 +88,11 @@ GAMES = {
         ["full_observation_long"],
     ),
 }  # fmt: skip
-TRANSFERRED = {"comm": "trained on 2A + 2B", "generalist": LABELS["generalist"]}
+# Teams that play games beside those of their own: what is said of them.
+TRANSFERRED = {
+    "comm": "trained on 2A + 2B, other games without further training",
+    "generalist": "trained on a mixture, games that are all in it",
+}
 PARTS = ("comm", "comm_relational", "gcn", "temporal_gru", "temporal_none", "shared_critic", "local_critic")
 # The game of each arm that was trained on it alone: numbers of class A, class B, good agents and landmarks.
 NATIVES = {
@@ -189,15 +193,15 @@ def main(
         if source not in study.arms:
             continue
         grid = study.transfers(source)
-        drawn += save_figure(draw_heat_map(grid), out / ("transfer" if source == "comm" else f"transfer_{source}"))
-        console.print(f"\n{team}: return on other games, over that of teams trained on them alone")
+        drawn += save_figure(draw_heat_map(grid), out / f"transfer_{source}")
+        console.print(f"\n{team}: return, over that of teams trained on one game alone")
         for arm, numbers in NATIVES.items():
             if arm in study.arms:
                 game = dict(zip(GAME, map(str, numbers), strict=True)) | {"controller": "team"}
                 (row,) = (row for row in grid if all(row[key] == value for key, value in game.items()))
                 native = study.scores([arm])[arm]
                 tell(f"{LABELS[arm]}: {row[VALUE]:.1f} / {native.mean():.1f}", ratio(row["runs"], native), "{:.2f}")
-        console.print(f"\n{team}: return of 2A + 2B with other numbers of prey and landmarks")
+        console.print(f"\n{team}: return of 2A + 2B by numbers of prey and landmarks")
         worlds: dict[tuple[str, str], dict[str, Row]] = {}
         for row in grid:
             if (row["num_class_a"], row["num_class_b"]) == ("2", "2"):

@@ -96,7 +96,7 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     if arm in WITHOUT_CLASS_A:
         write_csv(folder / "class_b_alone.csv", evaluate(team, episodes=episodes, num_class_a=0).rows)
     if sends:
-        write_csv(folder / "probe.csv", probe(team))
+        write_csv(folder / "probe.csv", probe(team, **reach))
     write_json(folder / "summary.json", result.as_json())
     console.print(f"{name}: {summary['team'][returned]['mean']:.1f}")
     return True

@@ -23,7 +23,7 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigError: If there is none, or if there are several trials below the path.
     """
-    is_name = str(path) in pretrained_teams() and not os.path.exists(path)
+    is_name = str(path) in pretrained_teams() and not os.path.isdir(path)
     folder = Path(PRETRAINED if is_name else "", path).absolute()  # RLlib reads relative paths as URIs
     if folder.name == MANIFEST:
         folder = folder.parent

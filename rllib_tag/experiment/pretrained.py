@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 PRETRAINED = Path(__file__).parent.parent / "pretrained"  # one folder of exported weights for each
-DEFAULT_TEAM = "random_prey"
+DEFAULT_TEAM = "generalist"
 
 
 def pretrained_teams() -> list[str]:

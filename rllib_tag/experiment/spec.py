@@ -47,7 +47,7 @@ def load_experiments(path: str | os.PathLike[str]) -> Specs:
         raise ConfigError(f"experiment file: cannot read {path}: {error}. Check the path.") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
-            f"experiment file {path}: expected plain YAML, got: {_said(error)}. Edit it there."
+            f"experiment file {path}: expected plain YAML, got: {_said(error)}. Edit the file."
         ) from error
     if not isinstance(experiments, dict) or not experiments:
         raise ConfigError(

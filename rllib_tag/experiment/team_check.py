@@ -144,7 +144,7 @@ def _as_refusal(view: View) -> Iterator[None]:
         except Exception as error:
             what = "wrappers" if view.config.env_config.get("wrappers") else "game"
             raise ConfigError(
-                f"env_config: {what}: expected a game that can be played, got {raised(error)}. Correct it there."
+                f"env_config: {what}: expected a game that can be played, got {raised(error)}. Correct the game."
             ) from error
 
 

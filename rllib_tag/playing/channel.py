@@ -21,7 +21,7 @@ from rllib_tag.world.streams import CHANNEL
 KINDS = {
     "cut": "nobody hears anybody",
     "swap": "the messages that a receiver hears are exchanged among their senders",
-    "shuffle": "a receiver hears what the same senders said in another episode of the same team, played beside it",
+    "shuffle": "a receiver hears what its senders said in another episode of the same team; nothing without one",
     "silence:NAME": "nobody hears this sender, or anything through it",
     "delay:STEPS": "a receiver hears what it would have heard this many steps ago",
     "drop:P": "each message on each link is lost with this probability, drawn again at every step",
@@ -179,10 +179,13 @@ class Channel:
 
     @staticmethod
     def _shuffled(rows: Rows, games: Games) -> Rows:
-        said = games.said()[_partners(games.present)]  # (B, N, T, F)
+        partners = _partners(games.present)
+        said = games.said()[partners]  # (B, N, T, F)
         n = len(rows["self"]) // len(games.seeds)
         heard = rows["message_mask"][..., None] * said.repeat_interleave(n, 0)
-        return mixed(rows, {**rows, "messages": heard})
+        lone = torch.from_numpy(partners == np.arange(len(partners))).repeat_interleave(n)
+        shuffled, deaf = mixed(rows, {**rows, "messages": heard}), alone(rows)
+        return {key: torch.where(_at_rows(lone, value), deaf[key], value) for key, value in shuffled.items()}
 
 
 def _partners(present: np.ndarray) -> np.ndarray:
@@ -193,6 +196,11 @@ def _partners(present: np.ndarray) -> np.ndarray:
         same = np.flatnonzero(teams == team)
         out[same] = np.roll(same, 1)
     return out
+
+
+def _at_rows(which: Tensor, values: Tensor) -> Tensor:
+    """Returns booleans (M,) in a shape that selects rows of values (M, ...)."""
+    return which.view(-1, *[1] * (values.dim() - 1))
 
 
 def relinked(rows: Rows, links: Tensor, comm_hops: int) -> Rows:

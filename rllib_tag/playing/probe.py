@@ -12,11 +12,12 @@ from rllib_tag.playing.quantized import CALIBRATION_SEEDS
 from rllib_tag.playing.restore import TrainedTeam
 
 
-def probe(team: TrainedTeam) -> list[dict[str, Any]]:
+def probe(team: TrainedTeam, **env_overrides: Any) -> list[dict[str, Any]]:
     """Regresses the state of the only prey on what each class sends in each graph layer, by least squares.
 
     Args:
-        team: A team of tag with `encoder: shared`, trained with one good agent.
+        team: A team of tag with `encoder: shared`.
+        **env_overrides: Keys of `TagEnv` that differ from training. There is one good agent.
 
     Returns:
         For each class and layer (from 1), `r2_position` and `r2_velocity`: the share of the variance that is explained,
@@ -26,7 +27,7 @@ def probe(team: TrainedTeam) -> list[dict[str, Any]]:
     Raises:
         ConfigError: If the team sends no messages that are the same for all who hear them.
     """
-    config = team.tag_config_for("probe", num_good=1)
+    config = team.tag_config_for("probe", **{**env_overrides, "num_good": 1})
     team.check_sends(config, "probe")
     sent, states, present = [], [], []
 

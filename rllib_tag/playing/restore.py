@@ -18,6 +18,7 @@ from torch import Tensor
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.checkpoints import find_checkpoint, is_complete, read_checkpoint
 from rllib_tag.experiment.pretrained import DEFAULT_TEAM
+from rllib_tag.names import GOOD_POLICIES
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.nn.weights import (
     MANIFEST,
@@ -69,12 +70,15 @@ class TrainedTeam:
     @property
     def training(self) -> str:
         """What it was trained on, and for how long, in words."""
-        config = read_env_config(self.env_config)
-        game = type(config.game).__name__
-        if isinstance(config, TagEnvConfig):
-            numbers = (config.num_class_a, config.num_class_b, config.num_good)
-            a, b, prey = ("/".join(map(str, choices_of(number))) for number in numbers)
-            game = f"{a}A + {b}B and {prey} {config.good_policy} prey"
+        defaults = {field.name: field.default for field in dataclasses.fields(TagEnvConfig)}
+        config: dict[str, Any] = {**defaults, **self.env_config}
+        game = str(config.get("game", "")).rpartition(".")[2]
+        if not game:
+            a, b, prey = (
+                "/".join(map(str, choices_of(config[key]))) for key in ("num_class_a", "num_class_b", "num_good")
+            )
+            kind = config["good_policy"] if config["good_policy"] in GOOD_POLICIES else "frozen"
+            game = f"{a}A + {b}B and {prey} {kind} prey"
         return game if self.env_steps is None else f"{game} for {self.env_steps:,} steps"
 
     def env_config_for(self, **overrides: Any) -> EnvConfig:

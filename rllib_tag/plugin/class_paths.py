@@ -31,7 +31,8 @@ def resolve(what: str, path: Any) -> Any:
     """
     if not isinstance(path, str) or "." not in path or not all(part.isidentifier() for part in path.split(".")):
         raise ConfigError(
-            f"{what}: expected an import path such as package.module.Name, got {path!r}. Write it as text."
+            f"{what}: expected an import path such as package.module.Name, got {path!r}. "
+            "Give the whole path, module included."
         )
     package, _, _ = path.partition(".")
     if package in sys.stdlib_module_names:

@@ -90,6 +90,7 @@ __all__ = [
     "merged_config",
     "model_is_registered",
     "on_each_runner",
+    "own_ray_has_ended",
     "policy_configs",
     "requested_resources",
     "required_resources",
@@ -287,9 +288,9 @@ def running_cluster(asked: str | None) -> str | None:
 
 
 def own_ray_has_ended() -> bool:
-    """Whether a process of the Ray that this process started has ended."""
+    """Whether the Ray that this process started has ended: one of the two processes without which it does not work."""
     node = ray_worker._global_node
-    return node is not None and node.head and not node.remaining_processes_alive()
+    return node is not None and node.head and bool({"gcs_server", "raylet"} & dict(node.dead_processes()).keys())
 
 
 def is_cluster(address: str, timeout_s: float) -> bool:

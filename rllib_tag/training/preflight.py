@@ -24,7 +24,7 @@ from rllib_tag.files import as_json
 from rllib_tag.nn.config import ARCHITECTURE
 from rllib_tag.nn.weights import MANIFEST, Net
 from rllib_tag.places import Place
-from rllib_tag.plugin.env_config import TagEnvConfig, read_env_config
+from rllib_tag.plugin.env_config import read_env_config
 from rllib_tag.plugin.ray_internals import check_state, checkpoint_counters, is_cluster, running_cluster
 from rllib_tag.results import flat
 from rllib_tag.training.storage import newest_state
@@ -225,41 +225,44 @@ def check_goes_on(experiment: Experiment, checkpoint: Path) -> None:
                     f"which the run continues, got {limit:,}. Set a larger one, such as "
                     f"--stop '{{\"{key}\": {counters[key] + limit}}}'."
                 )
-        steps = counters[NUM_AGENT_STEPS_SAMPLED]
-        for policy in variant.training.policies.values():
-            end = zero_from(policy)
-            if end is not None and steps >= end:
-                raise ConfigError(
-                    f"{experiment.name}: config: lr_schedule: expected a learning rate above 0 after {steps:,} agent "
-                    f"steps, the count in {checkpoint} from which the run continues, got {policy.lr_schedule}, which "
-                    f"is 0 from there on. End it later, or start from exported weights, with which steps count from 0."
-                )
+        steps, end = counters[NUM_AGENT_STEPS_SAMPLED], idle_from(variant.training)
+        if end is not None and steps >= end:
+            raise ConfigError(
+                f"{experiment.name}: config: lr_schedule: expected a learning rate above 0 after {steps:,} agent "
+                f"steps, the count in {checkpoint} from which the run continues, got one that is 0 from {end:,} on. "
+                "End it later, or start from exported weights, with which steps count from 0."
+            )
 
 
-def zero_from(config: AlgorithmConfig) -> int | None:
+def idle_from(view: View) -> int | None:
+    """Returns the agent steps after which no policy learns any more, by its learning-rate schedule; None if some do."""
+    learning = view.config.policies_to_train
+    ends = [_zero_from(policy) for name, policy in view.policies.items() if learning is None or name in learning]
+    return None if None in ends or not ends else max(end for end in ends if end is not None)
+
+
+def _zero_from(config: AlgorithmConfig) -> int | None:
     """Returns the agent steps after which a learning-rate schedule stays at 0; None if it does not."""
-    points = config.lr_schedule or []
-    return int(points[-1][0]) if points and points[-1][1] == 0 else None
+    end = None
+    for step, rate in config.lr_schedule or []:
+        end = None if rate else int(step) if end is None else end
+    return end
 
 
 def idle_notes(experiment: Experiment) -> Iterator[str]:
     """Yields what to say of schedules that end at 0 long before the run does."""
     stop = experiment.stop.get(TIMESTEPS_TOTAL, 0)
-    for variant in experiment.variants:
-        view = variant.training
-        if view.comm is None or view.config.count_steps_by == "agent_steps":
+    for view in (variant.training for variant in experiment.variants):
+        end = idle_from(view)
+        if end is None or view.comm is None or view.config.count_steps_by == "agent_steps":
             continue
-        config = read_env_config(view.config.env_config)
-        if isinstance(config, TagEnvConfig) and config.mixture is not None:
-            continue
-        agents = len(config.game.acting)
-        for policy in view.policies.values():
-            end = zero_from(policy)
-            if end is not None and end / agents < MOST_IDLE * stop:
-                yield (
-                    f"lr_schedule is 0 from {end:,} agent steps on, so with {agents} agents nothing is learned in the "
-                    f"last {stop - end // agents:,} of {stop:,} steps"
-                )
+        game = read_env_config(view.config.env_config).game
+        agents = len(game.acting)
+        if not game.layout.varies and end / agents < MOST_IDLE * stop:
+            yield (
+                f"lr_schedule is 0 from {end:,} agent steps on, so with {agents} agents nothing is learned in the last "
+                f"{stop - end // agents:,} of {stop:,} steps"
+            )
 
 
 def check_architecture(checkpoint: Path, variants: Iterable[Variant]) -> None:

@@ -60,7 +60,7 @@ from rllib_tag.training.storage import LateDeletion, newest_state
 from rllib_tag.training.watch import OnResult, Watch
 
 INTERRUPTED = "INTERRUPTED"
-RAY_ENDS_S = 0.5
+RAY_ENDS_S = 0.5  # after a signal; it takes 0.1 s on an idle machine
 NOTHING_PLAYED = (
     "env runners: expected environment steps, got none: their processes died whenever they sampled. "
     "Check their output with -v, and this machine's memory."

@@ -114,8 +114,8 @@ class Game(abc.ABC):
             facts: The true world state.
 
         Returns:
-            Booleans (..., K) by kind of the critics' state, and by group of others that learn. Default: nothing, all
-            take part.
+            Booleans (..., K) by kind of the critics' state, and by group of others that learn. Of entities that a
+            class sees, the first ones must be there. Default: nothing, all take part.
         """
         return {}
 

@@ -82,7 +82,7 @@ class TeamGames:
         shaping: float = 0.0, shaping_gamma: float = 0.99,
     ) -> None:  # fmt: skip
         self.game, self.world, self.num_games = game, world, world.num_games
-        self._choices, self._shaping, self._gamma = np.atleast_1d(comm_range), shaping, shaping_gamma
+        self._choices, self._shaping, self._gamma = np.atleast_1d(np.asarray(comm_range, float)), shaping, shaping_gamma
         self.comm_ranges = np.full(self.num_games, self._choices[0])
         self.agents = game.acting
         self.history = History(history_length, self.num_games)
@@ -188,7 +188,13 @@ class TeamGames:
                 )
             _check_shape(f"{what}: {kind}", entities, (B, n, game.layout.counts[kind], senses.kinds[kind]))
             if kind in view.present:
-                _check_shape(f"{what}: {kind}, present", view.present[kind], (B, n, game.layout.counts[kind]))
+                here = view.present[kind]
+                _check_shape(f"{what}: {kind}, present", here, (B, n, game.layout.counts[kind]))
+                if (here[..., 1:] > here[..., :-1]).any() or entities[~here].any():
+                    raise ValueError(
+                        f"{what}: {kind}, present: expected the first ones, and zeros in place of the others, got "
+                        "others. Put those that are there first."
+                    )
         return view
 
     def _view(self) -> TeamView:

@@ -315,12 +315,12 @@ def test_a_grid_is_checked_in_every_variant() -> None:
         ("[" * 3000, "expected plain YAML"),
         ("name: &me {x: *me}", "expected plain YAML"),
         ("name: {stop: 1, stop: 2}", "duplicate key 'stop'"),
-        ("name:\n  a: 1\n  a: 2\n", r"got: duplicate key 'a', in line 3, column 3\. Edit it there\.$"),
+        ("name:\n  a: 1\n  a: 2\n", r"got: duplicate key 'a', in line 3, column 3\. Edit the file\.$"),
         (
             "a:\n  b: [1,\n",
             r"got: .* but found '<stream end>' while parsing a flow node, in line 3, column 1\. ",
         ),
-        ("a: \x01", r"got: special characters are not allowed, at position 3\. Edit it there\.$"),
+        ("a: \x01", r"got: special characters are not allowed, at position 3\. Edit the file\.$"),
     ],
 )
 def test_files_that_are_no_experiments(text: str, message: str, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing import channel, quantized
 from rllib_tag.playing import probe as probing
 from rllib_tag.playing.evaluate import evaluate
+from rllib_tag.playing.games import Games
 from rllib_tag.playing.probe import probe
 from rllib_tag.playing.restore import TrainedTeam
 from rllib_tag.plugin.env_config import TagEnvConfig
@@ -149,6 +151,19 @@ def test_a_drawn_game_is_measured_as_the_game_of_that_size(
 def test_shuffled_messages_come_from_a_game_of_the_same_team() -> None:
     present = np.array([[1, 1], [0, 1], [1, 1], [1, 0], [0, 1], [1, 1]], bool)
     assert channel._partners(present).tolist() == [5, 4, 0, 3, 1, 2]
+
+
+def test_without_another_game_of_its_team_a_shuffled_receiver_hears_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(channel, "_partners", lambda present: np.array([1, 0, 2]))
+    config = TagEnvConfig(num_class_a=2, comm_range=math.inf)
+    games = Games(config, [3, 5, 7])
+    rows = games.rows("class_a")
+    found, deaf = channel.Channel(channel.Condition("shuffle")).apply("class_a", rows, games), channel.alone(rows)
+    for key, value in found.items():
+        torch.testing.assert_close(value[4:], deaf[key][4:], rtol=0, atol=0)
+    assert (found["message_mask"][:4] == rows["message_mask"][:4]).all()
+    other = games.said()[1]  # in place of what was said in the first game, but for the receiver's own
+    torch.testing.assert_close(found["messages"][0, 1:], other[1:], rtol=0, atol=0)
 
 
 def test_a_layout_that_rllib_saved_incompletely_knows_kinds_of_which_there_are_none() -> None:

@@ -125,12 +125,12 @@ def _epochs(job: Job, config: PPOConfig, num_parts: int, of_parts: Map) -> dict[
                 given[name].num_grad_updates = updates_before[name]
             steps = {name: agent_steps(minibatch) for name, minibatch in given.items()}
             # A class that takes part in none of these games learns nothing from them.
-            learners = {name: policy for name, policy in policies.items() if steps[name]}
+            given = {name: minibatch for name, minibatch in given.items() if steps[name]}
             if obs is None:
-                learned = {name: policy.learn_on_batch(given[name]) for name, policy in learners.items()}
+                learned = {name: policies[name].learn_on_batch(minibatch) for name, minibatch in given.items()}
             else:
                 seen = {key: column[chosen] for key, column in obs.items()}
-                learned = learn_together(learners, given, seen, num_parts, of_parts)
+                learned = learn_together(policies, given, seen, num_parts, of_parts)
             for name, result in learned.items():
                 results[name].append({**result, NUM_AGENT_STEPS_TRAINED: steps[name]})
     return results
@@ -147,11 +147,13 @@ def learn_together(
 
     Args:
         policies: The policies.
-        minibatches: The rows of each.
+        minibatches: The rows of each that learns from them.
         obs: What the encoder reads, and the critics' state.
         num_parts: The number of parts of the rows that are encoded apart, if there are as many rows. Default: 1.
         of_parts: `map` over the parts, or over the policies, or a parallel version of it. Default: `map`.
     """
+    if not minibatches:
+        return {}
     first, *_ = policies.values()
     for policy in policies.values():
         policy.model.train()
@@ -176,15 +178,16 @@ def learn_together(
         return result
 
     share_critic = len({id(policy.model.net.critic) for policy in policies.values()}) < len(policies)
-    learned = list((map if share_critic else of_parts)(learn, policies))
+    learned = list((map if share_critic else of_parts)(learn, minibatches))
     weights = list(first.model.net.encoder.parameters())
 
     def gradients(part: Tensor, wanted: Tensor) -> Sequence[Tensor]:
         return torch.autograd.grad(part, weights, wanted, allow_unused=True, materialize_grads=True)
 
     of_all = of_parts(gradients, encoded, wanted.split([len(part) for part in encoded]))
-    first.update_encoder([torch.stack(each).sum(0) for each in zip(*of_all, strict=True)])
-    return dict(zip(policies, learned, strict=True))
+    losses = [policies[name].model.tower_stats["total_loss"] for name in minibatches]
+    first.update_encoder([torch.stack(each).sum(0) for each in zip(*of_all, strict=True)], torch.stack(losses).sum())
+    return dict(zip(minibatches, learned, strict=True))
 
 
 def _share_weights(jobs: Sequence[Job]) -> bool:

@@ -116,11 +116,12 @@ class TeamPolicy(PPOTorchPolicy):
         rows = receiver_rows(tensors, receivers, self._comm_hops)
         return encoder(rows, layout).view(R, C, len(receivers), -1)
 
-    def update_encoder(self, gradients: Sequence[Tensor]) -> None:
+    def update_encoder(self, gradients: Sequence[Tensor], loss: Tensor) -> None:
         """Updates the encoder's weights, and nothing else.
 
         Args:
             gradients: The gradient of each of its weights.
+            loss: Of what, for messages.
 
         Raises:
             FloatingPointError: If a gradient is not finite.
@@ -129,7 +130,7 @@ class TeamPolicy(PPOTorchPolicy):
         for weight, gradient in zip(self.model.net.encoder.parameters(), gradients, strict=True):
             weight.grad = gradient.contiguous()  # as autograd leaves it; the fused optimizer goes through memory
         (optimizer,) = self._optimizers
-        self.extra_grad_process(optimizer, self.model.tower_stats["total_loss"])
+        self.extra_grad_process(optimizer, loss)
         optimizer.step()
         self.clear_gradients()
 

@@ -605,3 +605,19 @@ def test_a_sampling_state_of_another_version_is_not_read(ray_session: None) -> N
         note = runner.set_sampling_state(pickle.dumps(other))
         assert note == "cannot read its games in the checkpoint, saved by another version of rllib_tag; they start over"
         assert runner._games is before
+
+
+def test_one_optimizer_updates_a_shared_encoder(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in minibatches in which nobody of its policy's class takes part."""
+    ours = build(True, {"num_class_a": [0, 2]}, model={"encoder": "shared"}, minibatch_size=4)
+    encoder = {id(weight) for weight in ours.get_policy("class_a").model.net.encoder.parameters()}
+    for present in ([1, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1, 1]):
+        monkeypatch.setattr(Mixture, "draw", lambda *_: np.array(present, bool))  # noqa: B023
+        for _ in range(3):  # until all games are drawn anew
+            learned = ours.train()["info"]["learner"]
+    assert learned["class_a"]["num_agent_steps_trained"] > 0
+    updated = {
+        name: {id(weight) for weight in ours.get_policy(name)._optimizers[0].state} & encoder
+        for name in ("class_a", "class_b")
+    }
+    assert updated == {"class_a": encoder, "class_b": set()}
