@@ -288,9 +288,9 @@ def running_cluster(asked: str | None) -> str | None:
 
 
 def own_ray_has_ended() -> bool:
-    """Whether the Ray that this process started has ended: one of the two processes without which it does not work."""
+    """Whether the Ray that this process started is ending: several of its processes have ended, and not just one."""
     node = ray_worker._global_node
-    return node is not None and node.head and bool({"gcs_server", "raylet"} & dict(node.dead_processes()).keys())
+    return node is not None and node.head and len(list(node.dead_processes())) > 1
 
 
 def is_cluster(address: str, timeout_s: float) -> bool:

@@ -181,7 +181,10 @@ CASES: list[tuple[Change, str]] = [
         "num_samples: expected trials that differ, got 3 of each config, all with seed",
     ),
     (lambda spec: spec.update(storage_path=3), "storage_path: expected a path or a URI, got 3"),
-    (lambda spec: spec.update(restore=300 * "x"), "checkpoint: expected a folder or one of random_prey, got xxx"),
+    (
+        lambda spec: spec.update(restore=300 * "x"),
+        "checkpoint: expected a folder or one of evasive_prey, generalist, random_prey, got xxx",
+    ),
     (lambda spec: spec.update(restore=None), "restore: expected a local path, got None"),
     (
         lambda spec: spec.update(restore="s3://bucket/checkpoint"),

@@ -24,6 +24,7 @@ from small_runs import small
 from rllib_tag import TagEnv, evaluate, restore
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.checkpoints import find_checkpoint
+from rllib_tag.experiment.pretrained import PRETRAINED, pretrained_teams
 from rllib_tag.names import INFLUENCE, METRICS
 from rllib_tag.nn.weights import build_net
 from rllib_tag.playing.evaluate import FILES, parse_overrides
@@ -294,7 +295,7 @@ def test_policies_that_nobody_acts_by_are_left_out(trained: TrialEnd, tmp_path: 
 def test_several_trials_must_be_told_apart(trained: TrialEnd, tmp_path: Path) -> None:
     for name in ("one", "two"):
         shutil.copytree(trained.folder, tmp_path / name)
-    with pytest.raises(ConfigError, match=r"expected one trial below .*, got 2: one, two"):
+    with pytest.raises(ConfigError, match=r"expected one trial below .*, got 2: /.*/one, /.*/two\. Give"):
         restore(tmp_path)
     assert restore(tmp_path / "one").source.parent.name == "one"
 
@@ -339,10 +340,15 @@ def test_a_page_holds_the_whole_episode_and_asks_for_nothing_else(team: TrainedT
     assert "__" not in page.replace(data, "")
 
 
-def test_a_trained_team_ships_with_the_package() -> None:
-    team = restore()
-    assert sum(path.stat().st_size for path in team.source.iterdir()) <= 4_000_000
-    played = evaluate(team, episodes=16, baselines=("all_chase",), messages=("cut",)).summary()
+def test_the_default_team_is_the_generalist_and_all_that_ship_are_small() -> None:
+    assert restore().source.name == "generalist"
+    assert sum(path.stat().st_size for path in PRETRAINED.rglob("*") if path.is_file()) <= 4_000_000
+
+
+@pytest.mark.parametrize("name", pretrained_teams())
+def test_teams_that_ship_hunt_and_talk(name: str) -> None:
+    game = {"num_class_a": 2, "num_class_b": 2, "num_good": 1, "num_obstacles": 2}
+    played = evaluate(name, episodes=16, baselines=("all_chase",), messages=("cut",), **game).summary()
     returns = {name: figures["return_adversary"]["mean"] for name, figures in played.items()}
     assert returns["team"] > 0.95 * returns["all_chase"]
     assert returns["cut"] < 0.8 * returns["team"]

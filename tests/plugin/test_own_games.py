@@ -204,7 +204,7 @@ def test_an_exception_in_a_game_is_named_with_its_method_file_and_line(name: str
     config["env_config"], config["multiagent"]["policies"] = {"game": f"labs_games.{name}"}, POLICIES
     with pytest.raises(ConfigError) as found:
         parse_experiments(specs)
-    place = rf"played, got {what}, raised in {where} \(.*labs_games\.py, line \d+\)\. Correct it\.$"
+    place = rf"played, got {what}, raised in {where} \(.*labs_games\.py, line \d+\)\. Correct the game\.$"
     assert re.search(place, str(found.value))
 
 

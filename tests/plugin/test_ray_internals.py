@@ -97,7 +97,10 @@ def test_the_whole_message_of_the_last_exception_is_what_ended_a_trial(tmp_path:
 
 def test_a_ray_that_ends_is_told_from_one_that_does_not(monkeypatch: pytest.MonkeyPatch, ray_session: None) -> None:
     assert not ray_internals.own_ray_has_ended()
-    monkeypatch.setattr(ray_internals.ray_worker._global_node, "dead_processes", lambda: [("raylet", None)])
+    monkeypatch.setattr(ray_internals.ray_worker._global_node, "dead_processes", lambda: [("log_monitor", None)])
+    assert not ray_internals.own_ray_has_ended()
+    dead = [("dashboard", None), ("log_monitor", None)]  # the first two to end, within 0.03 s
+    monkeypatch.setattr(ray_internals.ray_worker._global_node, "dead_processes", lambda: dead)
     assert ray_internals.own_ray_has_ended()
     monkeypatch.setattr(ray_internals.ray_worker, "_global_node", None)  # no Ray, or somebody else's
     assert not ray_internals.own_ray_has_ended()
