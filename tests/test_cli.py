@@ -222,7 +222,7 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
 
     out = rllib("rollout", "weights", "--seed", "5", cwd=folder)
     assert out.splitlines() == [
-        "weights: trained on 2A + 2B and 1 random prey for 1,600 steps",
+        "weights: trained on 2A + 2B against 1 random prey for 1,600 steps",
         "wrote rollout/episode_5.json and rollout/episode_5.gif",
     ]
 
@@ -297,7 +297,7 @@ def test_help_is_in_characters_that_every_terminal_has(command: str) -> None:
 
 def test_help_and_version(folder: Path) -> None:
     said = rllib("evaluate", "--episodes", "2", "--out", "shipped", cwd=folder)
-    assert said.startswith("generalist: trained on 1/2/3/4A + 1/2/3/4B and 1/2/3 random prey for 4,006,400 steps")
+    assert said.startswith("generalist: trained on 1-4A + 1-4B against 1-3 random prey for 4,006,400 steps")
     assert "evaluate" in rllib("--help", cwd=folder)
     assert "--checkpoint-freq" in rllib("train", "file", "--help", cwd=folder)
     assert rllib("--version", cwd=folder).strip() == "0.2.0"

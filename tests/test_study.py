@@ -56,7 +56,7 @@ def test_the_second_studys_arms_are_sound_and_use_the_same_seeds() -> None:
         **{f"{arm}{prey}": 10 for prey in ("", "_evasive", "_evasive_long")
            for arm in ("comm", "no_comm", "full_observation", "full_comm")},
         **{f"comm_{size}{prey}": 3 for size in (1, 2, 4, 8, 16) for prey in ("", "_evasive")},
-        "radio_fails_evasive_long": 5,
+        "links_fail_evasive_long": 5,
         **dict.fromkeys(("generalist", *script("report").NATIVES, "selfplay"), 3),
     }  # fmt: skip
     assert all(found == list(range(1, len(found) + 1)) for found in seeds.values())

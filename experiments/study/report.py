@@ -57,7 +57,7 @@ LABELS = {
     "no_comm_evasive_long": "no communication",
     "full_observation_evasive_long": "full observation",
     "full_comm_evasive_long": "full observation and communication",
-    "radio_fails_evasive_long": "communication in half of the episodes",
+    "links_fail_evasive_long": "communication in half of the episodes",
     "gcn": "mean in place of GAT",
     "temporal_gru": "GRU in place of the transformer",
     "temporal_none": "no history",
@@ -80,7 +80,7 @@ GAMES = {
         ["full_observation_evasive", "full_comm_evasive"],
     ),
     "evasive_long": (
-        "evasive prey, 3,000,000 steps", ["comm_evasive_long", "radio_fails_evasive_long"], "no_comm_evasive_long",
+        "evasive prey, 3,000,000 steps", ["comm_evasive_long", "links_fail_evasive_long"], "no_comm_evasive_long",
         ["full_observation_evasive_long", "full_comm_evasive_long"],
     ),
     "random_long": (

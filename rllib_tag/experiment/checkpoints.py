@@ -29,9 +29,9 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
         folder = folder.parent
     if not os.path.isdir(folder):  # unlike `is_dir`, also where the name is too long
         names = pretrained_teams()
+        hint = did_you_mean(path, names).rstrip() or "Give a checkpoint's path."
         raise ConfigError(
-            f"checkpoint: expected a folder or one of {', '.join(names)}, got {path}, which does not exist. "
-            f"{did_you_mean(path, names)}Give a checkpoint's path."
+            f"checkpoint: expected a folder or one of {', '.join(names)}, got {path}, which does not exist. {hint}"
         )
     if (folder / MANIFEST).exists():
         return folder

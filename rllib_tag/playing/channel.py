@@ -116,8 +116,9 @@ def _number(text: str, given: str) -> float:
         return float(given)
     except ValueError:
         kind = text.partition(":")[0]
+        (form,) = (name for name in KINDS if name.startswith(f"{kind}:"))
         raise ConfigError(
-            f"messages: {kind}: expected a number as in {kind}:1, got {text!r}. Write one after the colon."
+            f"messages: {kind}: expected {form} with a number, got {text!r}. Add the number after a colon."
         ) from None
 
 

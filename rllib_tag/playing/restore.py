@@ -75,10 +75,11 @@ class TrainedTeam:
         game = str(config.get("game", "")).rpartition(".")[2]
         if not game:
             a, b, prey = (
-                "/".join(map(str, choices_of(config[key]))) for key in ("num_class_a", "num_class_b", "num_good")
+                "-".join(map(str, sorted({min(numbers), max(numbers)})))
+                for numbers in (choices_of(config[key]) for key in ("num_class_a", "num_class_b", "num_good"))
             )
             kind = config["good_policy"] if config["good_policy"] in GOOD_POLICIES else "frozen"
-            game = f"{a}A + {b}B and {prey} {kind} prey"
+            game = f"{a}A + {b}B against {prey} {kind} prey"
         return game if self.env_steps is None else f"{game} for {self.env_steps:,} steps"
 
     def env_config_for(self, **overrides: Any) -> EnvConfig:

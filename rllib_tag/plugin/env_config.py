@@ -52,7 +52,7 @@ class EnvConfig(abc.ABC):
 
     Args:
         comm_range: Euclidean range of links in world units; 0 = nobody hears anybody, infinity = everybody hears
-            everybody. Of a list, such as `[0, 1]`, each episode draws one, so that a team learns to do without.
+            everybody. Of a list, such as `[0, 1]`, each episode draws one, so that a team learns to do without links.
             Default: 1.
         comm_hops: Links that information may cross in one step. Default: 2.
         history_length: T, the number of steps of the sender's own observations in a message. Default: 4.

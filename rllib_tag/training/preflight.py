@@ -260,8 +260,8 @@ def idle_notes(experiment: Experiment) -> Iterator[str]:
         agents = len(game.acting)
         if not game.layout.varies and end / agents < MOST_IDLE * stop:
             yield (
-                f"lr_schedule is 0 from {end:,} agent steps on, so with {agents} agents nothing is learned in the last "
-                f"{stop - end // agents:,} of {stop:,} steps"
+                f"lr_schedule is 0 from {end:,} agent steps on, so nothing is learned in the last "
+                f"{stop - end // agents:,} of {stop:,} env steps, of {agents} agent steps each"
             )
 
 

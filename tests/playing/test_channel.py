@@ -202,7 +202,7 @@ def test_names_of_conditions() -> None:
         ("cut:1", "expected one of cut, swap"),
         ("dely:3", r"got 'dely:3'\. Did you mean 'delay'\? Choose one of these"),
         ("silence:adversary_9", "got 'adversary_9'. Did you mean 'adversary_"),
-        ("drop", "drop: expected a number as in drop:1"),
+        ("drop", "drop: expected drop:P with a number"),
         ("drop:1.5", "drop: expected a number between 0 and 1"),
         ("drop:nan", "drop: expected a number between 0 and 1"),
         ("range:-1", "range: expected a number of at least 0"),

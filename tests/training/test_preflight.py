@@ -230,7 +230,8 @@ def test_a_learning_rate_that_ends_before_the_run_is_told() -> None:
         (experiment,) = parse_experiments(experiments, TrainOptions(stop={"timesteps_total": stop}))
         notes.append(list(idle_notes(experiment)))
     told = (
-        "lr_schedule is 0 from 1,600 agent steps on, so with 4 agents nothing is learned in the last 400 of 800 steps"
+        "lr_schedule is 0 from 1,600 agent steps on, so nothing is learned in the last 400 of 800 env steps, of 4 "
+        "agent steps each"
     )
     assert [set(each) for each in notes] == [set(), {told}]
 
