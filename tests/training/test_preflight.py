@@ -236,6 +236,18 @@ def test_a_learning_rate_that_ends_before_the_run_is_told() -> None:
     assert [set(each) for each in notes] == [set(), {told}]
 
 
+def test_a_run_in_which_one_policy_goes_on_learning_is_not_told() -> None:
+    experiments = small("tag_quick", encoder="class")
+    config = experiments["tag_quick"]["config"]
+    config["lr_schedule"] = [[0, 0.01], [1600, 0]]
+    own = {"class_a": {}, "class_b": {"lr_schedule": [[0, 0.01], [9000, 0]]}}
+    config["multiagent"]["policies"] = {name: [None, None, None, changed] for name, changed in own.items()}
+    for trained, number in ((["class_a", "class_b"], 0), (["class_a"], 1)):
+        config["multiagent"]["policies_to_train"] = trained
+        (experiment,) = parse_experiments(experiments, TrainOptions(stop={"timesteps_total": 800}))
+        assert len(list(idle_notes(experiment))) == number
+
+
 LEARNING = [
     path for folder in (".", "games", "study", "sweeps") for path in sorted((EXPERIMENTS / folder).glob("*.yaml"))
 ]
