@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -93,8 +94,7 @@ def test_a_living_run_keeps_others_out_and_sigterm_ends_it_like_ctrl_c(
 ) -> None:
     experiments = small("tag_quick", num_env_runners=1)
     experiments["tag_quick"].update(stop={"training_iteration": 5000}, checkpoint_config={"checkpoint_frequency": 1})
-    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(experiments))
-    command = ["train", "file", str(tmp_path / "quick.yaml"), "--storage-path", str(tmp_path / "results")]
+    command = _training(experiments, tmp_path)
     with subprocess.Popen(
         [RLLIB, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=_ignore_ctrl_c
     ) as process:
@@ -118,8 +118,7 @@ def test_sigterm_to_ray_as_well_ends_a_run_at_once(tmp_path: Path) -> None:
     """As Slurm's scancel sends it: to the command and to all processes that it started."""
     experiments = small("tag_quick")
     experiments["tag_quick"].update(stop={"training_iteration": 5000})
-    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(experiments))
-    command = ["train", "file", str(tmp_path / "quick.yaml"), "--storage-path", str(tmp_path / "results")]
+    command = _training(experiments, tmp_path)
     with subprocess.Popen(
         [RLLIB, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
@@ -131,14 +130,19 @@ def test_sigterm_to_ray_as_well_ends_a_run_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", [1.0, 2.5])
 def test_sigterm_while_a_run_starts_ends_it(after: float, tmp_path: Path) -> None:
-    (tmp_path / "quick.yaml").write_text(yaml.safe_dump(small("tag_quick")))
-    command = ["train", "file", str(tmp_path / "quick.yaml"), "--storage-path", str(tmp_path / "results")]
+    command = _training(small("tag_quick"), tmp_path)
     with subprocess.Popen([RLLIB, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         time.sleep(after)
         process.send_signal(signal.SIGTERM)
         said = process.stdout.read()
         assert process.wait(timeout=60) == 143, said
         assert "Traceback" not in said
+
+
+def _training(experiments: dict[str, dict[str, Any]], folder: Path) -> list[str]:
+    """Writes a file of experiments, and returns the command that trains them."""
+    (folder / "quick.yaml").write_text(yaml.safe_dump(experiments))
+    return ["train", "file", str(folder / "quick.yaml"), "--storage-path", str(folder / "results")]
 
 
 def _ignore_ctrl_c() -> None:
