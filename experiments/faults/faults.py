@@ -185,7 +185,7 @@ def not_finite(count: int, work: Path, rng: random.Random) -> Row:
 
             def spoil(worker: RolloutWorker, game: int = game, agent: int = agent) -> None:
                 if isinstance(worker, BatchedSampler):
-                    worker._games.world.vec.positions[game, agent, 0] = np.nan
+                    worker._player.games.world.vec.positions[game, agent, 0] = np.nan
                 elif worker.async_env is not None:
                     env = worker.async_env.get_sub_environments()[game]
                     env.par_env.unwrapped.world.agents[agent].state.p_pos[0] = np.nan

@@ -29,8 +29,8 @@ from rllib_tag.playing.restore import export
 from rllib_tag.plugin.env_config import CommEnvConfig
 from rllib_tag.plugin.old_api_stack.runner import RunnerError, TagRunner
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
-from rllib_tag.plugin.old_api_stack.team_policy import unpack
 from rllib_tag.plugin.old_api_stack.team_ppo import NOTE, TeamPPOConfig
+from rllib_tag.plugin.team_rows import unpack
 from rllib_tag.training.train import TrialEnd
 from rllib_tag.world.layout import Senses
 

@@ -17,8 +17,9 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_AGENT_STEPS_TRAINED
 from torch import Tensor
 
-from rllib_tag.plugin.old_api_stack.team_policy import PRESENT, TeamPolicy, agent_steps, sharing
+from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy
 from rllib_tag.plugin.ray_internals import LearnerInfoBuilder, standardize_fields, standardized
+from rllib_tag.plugin.team_rows import PRESENT, agent_steps, sharing
 
 ENCODED = ("messages", "history", "links", "receivers")  # what an encoder reads of an observation
 # The largest number of parts of a minibatch that are encoded in parallel. More threads would mostly wait for the GIL.
@@ -72,7 +73,7 @@ def learn(
         RLlib's statistics, by policy.
     """
     jobs = []
-    for names in sharing(policies):
+    for names in sharing({name: policy.net for name, policy in policies.items()}):
         learning = [name for name in names if name in trained]
         if learning:
             obs = None

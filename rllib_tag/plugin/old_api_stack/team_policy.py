@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,27 +14,22 @@ from ray.rllib.policy.sample_batch import SampleBatch
 from torch import Tensor
 
 from rllib_tag.nn.network import AdversaryNet, GoodNet
-from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.env_config import EnvConfig
+from rllib_tag.plugin.team_rows import PRESENT, Observed, TeamNet
 
-Observed = Mapping[str, Any]  # arrays or tensors
 # The columns that have a number or a vector for each agent of a row.
 PER_AGENT = (
     SampleBatch.ACTIONS, SampleBatch.ACTION_LOGP, SampleBatch.ACTION_DIST_INPUTS, SampleBatch.VF_PREDS,
     Postprocessing.ADVANTAGES, Postprocessing.VALUE_TARGETS,
 )  # fmt: skip
 
-PRESENT = "present"  # the column (C, n) of which agents take part, if that varies from game to game
-
 
 class TeamPolicy(PPOTorchPolicy):
     """RLlib's PPO policy, which also accepts rows that contain a stretch of C steps of one game for its n agents.
 
-    The `obs` of such a row is a mapping. For adversaries, it is the input of `CommEncoder.team`, with `links` packed by
-    `numpy.packbits`, and `receivers` (n,), the indices of the policy's agents in the team; or, in place of what the
-    encoder reads, its output `features` (C, n, H). For good agents, it has `TagEnv`'s keys with leading axes (C, n).
-    All other columns have leading axes (C, n). The loss is PPO's own over all R * C * n agent steps, or those of agents
-    that are `present`; a team state is encoded only once for all of them. Ordinary RLlib batches work as usual.
+    The `obs` of such a row is what `TeamNet` reads; all other columns have leading axes (C, n). The loss is PPO's own
+    over all R * C * n agent steps, or those of agents that are `present`; a team state is encoded only once for all of
+    them. Ordinary RLlib batches work as usual.
     """
 
     config: dict[str, Any]
@@ -45,8 +39,9 @@ class TeamPolicy(PPOTorchPolicy):
         obs = train_batch[SampleBatch.OBS]
         if not isinstance(obs, Mapping):
             return super().loss(model, dist_class, train_batch)
-        outputs, features = self._encode(obs)
-        values = self._critic_values(model.net, obs, features)
+        team = self._team()
+        outputs, features = team.encode(obs)
+        values = team.critic_values(obs, features)
         rows = {key: train_batch[key].flatten(0, 2) for key in PER_AGENT}
         if PRESENT in train_batch:
             here = train_batch[PRESENT].flatten() > 0
@@ -76,7 +71,7 @@ class TeamPolicy(PPOTorchPolicy):
         """Chooses actions in B games by RLlib's own exploration.
 
         Args:
-            obs: As described for the class, with R = B rows and C = 1.
+            obs: As described for `TeamNet`, with R = B rows and C = 1.
 
         Returns:
             Actions (B, n, ...) before they are unsquashed or clipped, their log-probabilities (B, n) and the
@@ -85,7 +80,8 @@ class TeamPolicy(PPOTorchPolicy):
         self._set_eval()
         explore, timestep = self.config["explore"], self.global_timestep
         with torch.no_grad():
-            outputs, _ = self._encode(self._tensors(obs))
+            team = self._team()
+            outputs, _ = team.encode(team.tensors(obs))
             self.exploration.before_compute_actions(explore=explore, timestep=timestep)
             actions, logp = self.exploration.get_exploration_action(
                 action_distribution=self.dist_class(outputs, self.model), timestep=timestep, explore=explore
@@ -98,23 +94,11 @@ class TeamPolicy(PPOTorchPolicy):
     def values(self, obs: Observed) -> np.ndarray:
         """Returns values (R, C, n)."""
         self._set_eval()
-        net, lead = self.model.net, obs["team" if "team" in obs else "own"].shape[:2]
-        with torch.no_grad():
-            tensors = self._tensors(obs)
-            # A centralised critic does not need the actor's features.
-            central = isinstance(net, AdversaryNet) and net.config.critic != "local"
-            features = None if central else self._encode(tensors)[1]
-            return self._critic_values(net, tensors, features).cpu().numpy().reshape(*lead, -1)
+        return self._team().values(obs)
 
     def features(self, obs: Observed) -> Tensor:
         """Returns the encoder's output for the receivers of the observations: (R, C, n, H)."""
-        encoder, layout, tensors = self.model.net.encoder, self.model.layout, self._tensors(obs)
-        receivers, (R, C) = tensors["receivers"][0], tensors["history"].shape
-        tensors["links"] = unpack(tensors["links"], tensors["messages"].shape[2])
-        if encoder.shares_states(self._comm_hops):
-            return encoder.team(tensors, layout, receivers)
-        rows = receiver_rows(tensors, receivers, self._comm_hops)
-        return encoder(rows, layout).view(R, C, len(receivers), -1)
+        return self._team().features(obs)
 
     def update_encoder(self, gradients: Sequence[Tensor], loss: Tensor) -> None:
         """Updates the encoder's weights, and nothing else.
@@ -143,49 +127,24 @@ class TeamPolicy(PPOTorchPolicy):
         if self.model.training:  # visiting all modules costs more than a small layer
             self.model.eval()
 
-    def _tensors(self, obs: Observed) -> dict[str, Tensor]:
-        return {
-            key: value if isinstance(value, Tensor) else torch.from_numpy(value).to(self.device)
-            for key, value in obs.items()
-        }
+    @property
+    def net(self) -> AdversaryNet | GoodNet:
+        """The network."""
+        return self.model.net
 
-    def _encode(self, obs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Returns action-distribution inputs (M, num_outputs) and features (M, H) of all M = R * C * n agent steps."""
-        net = self.model.net
-        if isinstance(net, GoodNet):
-            return net({key: value.flatten(0, 2) for key, value in obs.items()})
-        features = (obs["features"] if "features" in obs else self.features(obs)).flatten(0, 2)
-        return net.outputs(features), features
+    @property
+    def gamma(self) -> float:
+        """The discount."""
+        return self.config["gamma"]
 
-    @staticmethod
-    def _critic_values(net: AdversaryNet | GoodNet, obs: Mapping[str, Tensor], features: Tensor | None) -> Tensor:
-        """Returns values (M,) of all agent steps."""
-        if isinstance(net, GoodNet):
-            return net.value(obs, features)
-        return net.team_value(obs, obs["receivers"][0], features).flatten()
+    @property
+    def lambda_(self) -> float:
+        """The discount of the advantages' estimator."""
+        return self.config["lambda"]
 
-    @functools.cached_property
-    def _comm_hops(self) -> int:
-        return self.config["env_config"].get("comm_hops", EnvConfig.comm_hops)
-
-
-def sharing(policies: Mapping[str, TeamPolicy]) -> list[list[str]]:
-    """Returns the policies that share an encoder, group by group; a policy that shares none is a group of its own."""
-    groups: dict[int, list[str]] = {}
-    for name, policy in policies.items():
-        groups.setdefault(id(getattr(policy.model.net, "encoder", policy)), []).append(name)
-    return list(groups.values())
-
-
-def unpack(packed: Tensor, length: int) -> Tensor:
-    """Unpacks what `numpy.packbits` packed along the last axis: booleans (..., length)."""
-    places = torch.arange(7, -1, -1, device=packed.device, dtype=packed.dtype)
-    return ((packed.unsqueeze(-1) >> places) & 1).flatten(-2)[..., :length] > 0
-
-
-def agent_steps(batch: Mapping[str, np.ndarray]) -> int:
-    """Returns the number of agent steps in a policy's batch: those of the agents that take part."""
-    return int(batch[PRESENT].sum()) if PRESENT in batch else batch[SampleBatch.ACTION_LOGP].size
+    def _team(self) -> TeamNet:
+        comm_hops = self.config["env_config"].get("comm_hops", EnvConfig.comm_hops)
+        return TeamNet(self.model.net, self.model.layout, comm_hops, self.device)
 
 
 class _Encoded:

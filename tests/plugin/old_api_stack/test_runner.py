@@ -43,7 +43,7 @@ def spoil(worker: RolloutWorker) -> None:
     if worker.env is None:  # only far away are games played
         return
     if isinstance(worker, BatchedSampler):
-        worker._games.step = broken
+        worker._player.games.step = broken
     else:
         worker.async_env.get_sub_environments()[1].step = broken
 
@@ -134,7 +134,7 @@ def test_numbers_that_are_not_finite_end_the_run_from_a_remote_runner(
 ) -> None:
     def spoil(worker: Any) -> None:
         if isinstance(worker, BatchedSampler):
-            worker._games.world.vec.positions[1, 2, 0] = np.nan
+            worker._player.games.world.vec.positions[1, 2, 0] = np.nan
         else:
             worker.async_env.get_sub_environments()[1].par_env.unwrapped.world.agents[2].state.p_pos[0] = np.nan
 

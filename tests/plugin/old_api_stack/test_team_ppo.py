@@ -19,19 +19,15 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch, concat_samples
 
 from rllib_tag.nn.team import receiver_rows
+from rllib_tag.plugin.fragments import STRETCH
 from rllib_tag.plugin.old_api_stack import learning as team_learning
 from rllib_tag.plugin.old_api_stack.learning import standardize_advantages
 from rllib_tag.plugin.old_api_stack.model import CommModel
-from rllib_tag.plugin.old_api_stack.sampler import (
-    STRETCH,
-    BatchedSampler,
-    generalized_advantages,
-    random_states,
-    set_random_states,
-)
-from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT, PRESENT, TeamPolicy, agent_steps, unpack
+from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
+from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT, TeamPolicy
 from rllib_tag.plugin.old_api_stack.team_ppo import NOTE, SAMPLING, TeamPPO
 from rllib_tag.plugin.ray_internals import on_each_runner
+from rllib_tag.plugin.team_rows import PRESENT, agent_steps, unpack
 from rllib_tag.world.roster import Mixture
 
 from .conftest import CYCLES, FRAGMENT, NUM_ENVS, build
@@ -489,24 +485,6 @@ def test_stretches_divide_a_fragment(ray_session: None) -> None:
         assert part[SampleBatch.OBS]["messages"].shape[:2] == (NUM_ENVS * fragment // stretch, stretch + 3)
 
 
-def test_advantages_are_sums_of_discounted_errors() -> None:
-    """Against the plain double sum, with trajectories that end at different steps."""
-    B, T, n, gamma, lam = 2, 7, 3, 0.9, 0.8
-    rng = np.random.default_rng(0)
-    rewards, values = rng.normal(size=(B, T, n)), rng.normal(size=(B, T, n))
-    following, is_cut = rng.normal(size=(B, T, n)), np.zeros((B, T), bool)
-    parts = {0: ((0, 3), (4, 6)), 1: ((0, 0), (1, 6))}
-    for game, ranges in parts.items():
-        is_cut[game, [end for _, end in ranges]] = True
-    out = generalized_advantages(rewards, values, following, is_cut, gamma, lam)
-    errors = rewards + gamma * following - values
-    for game, ranges in parts.items():
-        for start, end in ranges:
-            for t in range(start, end + 1):
-                expected = sum((gamma * lam) ** (k - t) * errors[game, k] for k in range(t, end + 1))
-                np.testing.assert_allclose(out[game, t], expected, rtol=1e-5)
-
-
 def test_a_batch_grows_with_the_team_and_not_with_its_square(ray_session: None) -> None:
     """A plain row holds the whole team's messages, so that 16 adversaries take about four times the bytes of 4 each."""
     sizes = {}
@@ -577,9 +555,6 @@ def test_a_restored_trial_that_does_not_go_on_exactly_says_so(ray_session: None,
     )
     assert NOTE not in again.train()
     again.stop()
-    states = random_states()
-    assert set_random_states(states)
-    assert not set_random_states({**states, "cuda": [*states["cuda"], torch.get_rng_state()]})
 
 
 def test_another_trials_checkpoint_leaves_the_random_states(ray_session: None, tmp_path: Any) -> None:
@@ -588,10 +563,10 @@ def test_another_trials_checkpoint_leaves_the_random_states(ray_session: None, t
     file = tmp_path / "checkpoint" / SAMPLING
     file.write_bytes(pickle.dumps({**pickle.loads(file.read_bytes()), "trial": "another"}))
     algo = build(True, {}, explore=True, seed=4)
-    world, torch_state = algo.env_runner._games.world.vec, torch.get_rng_state()
+    world, torch_state = algo.env_runner._player.games.world.vec, torch.get_rng_state()
     games, positions = world._rngs[0].bit_generator.state, world.positions.copy()
     algo.restore(str(tmp_path / "checkpoint"))
-    assert algo.env_runner._games.world.vec is world
+    assert algo.env_runner._player.games.world.vec is world
     assert world._rngs[0].bit_generator.state == games
     np.testing.assert_array_equal(world.positions, positions)
     assert torch.equal(torch.get_rng_state(), torch_state)
@@ -600,11 +575,11 @@ def test_another_trials_checkpoint_leaves_the_random_states(ray_session: None, t
 def test_a_sampling_state_of_another_version_is_not_read(ray_session: None) -> None:
     runner = build(True, {}).env_runner
     state = pickle.loads(runner.sampling_state())
-    before, state["games"]["_games"] = runner._games, "written by another version"
+    before, state["games"]["games"] = runner._player.games, "written by another version"
     for other in ({key: value for key, value in state.items() if key != "format"}, {**state, "format": 0}):
         note = runner.set_sampling_state(pickle.dumps(other))
         assert note == "cannot read its games in the checkpoint, saved by another version of rllib_tag; they start over"
-        assert runner._games is before
+        assert runner._player.games is before
 
 
 def test_one_optimizer_updates_a_shared_encoder(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
