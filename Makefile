@@ -96,7 +96,6 @@ gpu: install
 
 study: install
 	$(BIN)/python experiments/study/study.py
-	$(BIN)/python experiments/study/study.py experiments/study/second.yaml --out experiments/results/second --work out/second
 	$(BIN)/python experiments/study/crossplay.py
 
 games: install

@@ -383,7 +383,8 @@ def _train(specs: dict[str, dict[str, Any]], options: TrainOptions) -> None:
 
 
 def _join(paths: Sequence[Path]) -> str:
-    return " and ".join(map(str, paths))
+    *others, last = map(str, paths)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def _named(option: str, given: list[str]) -> dict[str, str]:

@@ -206,7 +206,7 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
         "--num-class-a", "3", "--num-class-b", "1", cwd=folder,
     )  # fmt: skip
     assert "return per adversary" in out
-    assert "wrote evaluation/episodes.csv and evaluation/summary.json and evaluation/marl_eval.json" in out
+    assert "wrote evaluation/episodes.csv, evaluation/summary.json and evaluation/marl_eval.json" in out
     with (folder / "evaluation" / "episodes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     here = evaluate(folder / "results", episodes=4, baselines=("random",), num_class_a=3, num_class_b=1)
@@ -239,7 +239,7 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
     assert len(rows) == 1 + 2 * 3
 
     out = rllib("transfer", "weights", "--largest", "1", "--episodes", "2", "--native", "results/tag_quick", cwd=folder)
-    assert out.endswith("\nwrote transfer/transfer.csv and transfer/transfer.png and transfer/transfer.svg\n")
+    assert out.endswith("\nwrote transfer/transfer.csv, transfer/transfer.png and transfer/transfer.svg\n")
 
     rllib("plot", "results/tag_quick", "--levels", "evaluation", "--out", "curve.png", cwd=folder)
     assert (folder / "curve.png").stat().st_size > 5000

@@ -84,6 +84,31 @@ def test_the_page_on_speed_has_what_was_measured() -> None:
     assert f"a comparable network {1 / ratio['training GATv2']:.1f} times as fast" in readme
 
 
+def test_the_study_is_told_in_numbers_that_its_report_prints(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    script("report").main(EXPERIMENTS / "results" / "study", tmp_path)
+    printed = capsys.readouterr().out
+    page, readme = ((DOCS / name).read_text() for name in ("study.md", "../README.md"))
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert len(rows) > 10
+    assert [row for row in rows if row not in printed.splitlines()] == []
+    arms = [(EXPERIMENTS / "study" / f"{name}.yaml").read_text() for name in ("study", "tuning")]
+    known = numbers("\n".join([printed, *arms]))
+    for text in (page, readme.partition("## What communication is worth\n")[2].partition("\n## ")[0]):
+        prose = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+        assert len(prose.split()) in range(50, 1500)
+        assert numbers(prose) - known <= {"95", "2021"}  # the level of intervals, and a paper
+        quoted = re.findall(r"[+-]?[\d.]+%? \[[^]]*\d\](?!\()", " ".join(prose.split()))
+        assert quoted
+        assert [each for each in quoted if each not in printed] == []
+
+
+def numbers(text: str) -> set[str]:
+    """The numbers of a text, without signs and separators of thousands; not those in code, names or links."""
+    text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", " ", text, flags=re.S)
+    found = re.findall(r"(?<![\w.,])\d+(?:,\d{3})*(?:\.\d+)?(?![\w%]|[.,]\d)", text)
+    return {number.replace(",", "") for number in found}
+
+
 def _number(value: str) -> float | str:
     try:
         return float(value)

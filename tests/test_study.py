@@ -19,47 +19,34 @@ from conftest import EXPERIMENTS, script
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.spec import load_experiments
+from rllib_tag.files import write_csv
 from rllib_tag.playing.transfer import transfer
 
-# Arms that stand in for others, so that every part of the report is drawn, and one that lacks the arms beside it.
+# Arms that stand in for others, so that every part of the report is drawn.
 COPIES = {
     "comm_evasive": "comm", "no_comm_evasive": "no_comm", "full_observation_evasive": "full_observation",
-    "comm_relational_evasive": "comm", "comm_long": "comm", "gcn": "comm", "native_3a1b": "no_comm",
-    "lone_class_a": "comm",
+    "links_fail_evasive": "comm", "mean_evasive": "comm", "comm_4": "comm", "native_3a1b": "no_comm",
 }  # fmt: skip
 
 
-def test_every_arm_is_a_sound_experiment() -> None:
+def test_every_arm_is_sound_and_reported() -> None:
     arms = load_experiments(EXPERIMENTS / "study" / "study.yaml")
-    parse_experiments(arms)
-    assert [len(arms[name]["config"]["seed"]["grid_search"]) for name in arms] == [5] * 3 + [3] * 14 + [5] * 3
-    study, report = script("study"), script("report")
-    second = load_experiments(EXPERIMENTS / "study" / "second.yaml")
-    assert set(report.LABELS) == {*arms, *second} - {"selfplay"}  # which crossplay.py reports
-    dims = {name: arms_net(second[name]).get("message_dim") for name in second}
-    assert {name for name, dim in dims.items() if dim} == {
-        name for names in report.MESSAGE_DIMS.values() for name, dim in names.items() if dim == dims[name]
-    }
-    assert {talking[0] for _, talking, *_ in report.GAMES.values()} | {"lone_class_a"} == set(study.BASELINES_ON)
-
-
-def arms_net(spec: dict) -> dict:
-    return spec["config"]["model"]["custom_model_config"]
-
-
-def test_the_second_studys_arms_are_sound_and_use_the_same_seeds() -> None:
-    arms = load_experiments(EXPERIMENTS / "study" / "second.yaml")
-    for experiment in parse_experiments(arms):
+    tuning = load_experiments(EXPERIMENTS / "study" / "tuning.yaml")
+    for experiment in (*parse_experiments(arms), *parse_experiments(tuning)):
         assert experiment.default_sampler_reason is None
+    assert all(spec["config"]["seed"]["grid_search"] == [111, 112, 113] for spec in tuning.values())
+    report = script("report")
+    main = {f"{arm}{suffix}" for arm in report.MAIN if arm not in ("far", "links_fail") for suffix in report.GAMES}
+    sizes = {f"comm_{size}{suffix}": size for size in report.MESSAGE_DIMS for suffix in report.GAMES}
+    few = {*report.PARTS, *report.NATIVES, *sizes, report.GENERALIST, "selfplay"}  # crossplay.py plays the last
     seeds = {name: arms[name]["config"]["seed"]["grid_search"] for name in arms}
     assert {name: len(found) for name, found in seeds.items()} == {
-        **{f"{arm}{prey}": 10 for prey in ("", "_evasive", "_evasive_long")
-           for arm in ("comm", "no_comm", "full_observation", "full_comm")},
-        **{f"comm_{size}{prey}": 3 for size in (1, 2, 4, 8, 16) for prey in ("", "_evasive")},
-        "links_fail_evasive_long": 5,
-        **dict.fromkeys(("generalist", *script("report").NATIVES, "selfplay"), 3),
+        **dict.fromkeys(main, 10), **dict.fromkeys(few, 3), "far_evasive": 5, "links_fail_evasive": 5
     }  # fmt: skip
     assert all(found == list(range(1, len(found) + 1)) for found in seeds.values())
+    nets = {name: spec["config"]["model"]["custom_model_config"] for name, spec in arms.items()}
+    assert {name: net["message_dim"] for name, net in nets.items() if "message_dim" in net} == sizes
+    assert {net["hidden_dim"] for net in nets.values()} == {report.HIDDEN_DIM}
 
 
 def test_teams_meet_the_prey_of_other_seeds(ray_session: None, tmp_path: Path) -> None:
@@ -67,7 +54,7 @@ def test_teams_meet_the_prey_of_other_seeds(ray_session: None, tmp_path: Path) -
     work = tmp_path / "work"
     with pytest.raises(ConfigError, match=r"crossplay: expected checkpoints in .*/selfplay_SEED, found none"):
         crossplay.main(work, "selfplay", tmp_path / "crossplay.csv", 2)
-    quick = quick_arms(tmp_path, file="second.yaml")
+    quick = quick_arms(tmp_path)
     study.main(quick, tmp_path / "results", work, 1e9, ["selfplay"], episodes=2, jobs=1)
     crossplay.main(work, "selfplay", tmp_path / "crossplay.csv", 2)
     with (tmp_path / "crossplay.csv").open(newline="") as file:
@@ -79,24 +66,6 @@ def test_teams_meet_the_prey_of_other_seeds(ray_session: None, tmp_path: Path) -
     own = json.loads((tmp_path / "results" / "selfplay" / "seed_2" / "summary.json").read_text())["summary"]["team"]
     (row,) = (row for row in rows if (row["team_seed"], row["prey_seed"]) == ("2", "2"))
     assert float(row["return_adversary_mean"]) == own["return_adversary"]["mean"]
-
-
-def test_what_messages_of_each_size_are_worth_and_say_is_reported(
-    ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
-) -> None:
-    study, report, out = script("study"), script("report"), tmp_path / "results"
-    study.main(quick_arms(tmp_path, file="second.yaml"), out, tmp_path / "work", 1e9, ["comm_evasive"], 2, 1)
-    for seed in (1, 2):
-        rows = (out / "comm_evasive" / f"seed_{seed}" / "conditions.csv").read_text().splitlines()
-        assert {f"quantize:{bits}" for bits in (1, 2, 4, 8)} < {row.partition(",")[0] for row in rows}
-    shutil.copytree(out / "comm_evasive", out / "comm_4_evasive")
-    monkeypatch.setattr("rllib_tag.report.study.REPETITIONS", 50)
-    report.main(out)
-    printed = capsys.readouterr().out
-    assert "numbers per message, evasive prey" in printed
-    assert re.search(r"4 \(2 seeds\) .*\n +share .*\n +R² of prey's position, class_a, layer 1", printed)
-    figures = {path.name for path in (out / "figures").glob("*.svg")}
-    assert {"message_dim_evasive.svg", "conditions_comm_evasive.svg"} <= figures
 
 
 @pytest.mark.parametrize("game", ["speaker_listener", "spread"])
@@ -132,9 +101,9 @@ def test_a_run_of_another_game_keeps_its_figures(ray_session: None, tmp_path: Pa
     assert [line.split(",")[0] for line in conditions] == ["condition", "team", "cut"]
 
 
-def quick_arms(folder: Path, study: str = "study", file: str = "study.yaml") -> Path:
+def quick_arms(folder: Path, study: str = "study") -> Path:
     """A study's arms with two seeds of one small iteration each."""
-    arms = load_experiments(EXPERIMENTS / study / file)
+    arms = load_experiments(EXPERIMENTS / study / "study.yaml")
     for spec in arms.values():
         spec["stop"] = {"training_iteration": 1}
         spec["config"].update(
@@ -157,8 +126,10 @@ def test_runs_are_kept_as_they_end_and_reported(
     for name in names:
         for seed in (1, 2):
             found = {path.name for path in (out / name / f"seed_{seed}").iterdir()}
-            more = {"conditions.csv", "transfer.csv"} if name == "comm" else set()
+            more = {"conditions.csv", "transfer.csv", "probe.csv"} if name == "comm" else set()
             assert found == {"curve.csv", "episodes.csv", "summary.json"} | more
+    rows = (out / "comm" / "seed_2" / "conditions.csv").read_text().splitlines()
+    assert {f"quantize:{bits}" for bits in (1, 2, 4, 8)} < {row.partition(",")[0] for row in rows}
     before = (out / "comm" / "seed_1" / "summary.json").stat().st_mtime_ns
     run(names)  # nothing is left to do
     assert (out / "comm" / "seed_1" / "summary.json").stat().st_mtime_ns == before
@@ -174,31 +145,40 @@ def test_runs_are_kept_as_they_end_and_reported(
     report.main(out)
     printed = capsys.readouterr().out
     assert printed.count("share of the gap to full observation: ") == 3
-    assert "parts of the network" in printed
-    assert "trained as 3A + 1B" in printed
-    assert "a lone class A, trained as such" in printed
-    assert sorted(path.name for path in (out / "figures").glob("*.svg")) == [
-        f"{name}.svg"
-        for name in (
-            "bars_evasive",
-            "bars_parts",
-            "bars_random",
-            "bars_random_long",
-            "conditions_comm",
-            "conditions_comm_evasive",
-            "conditions_comm_long",
-            "conditions_comm_relational_evasive",
-            "curves_evasive",
-            "curves_random",
-            "curves_random_long",
-            "improvement_evasive",
-            "improvement_random",
-            "profiles_evasive",
-            "profiles_random",
-            "profiles_random_long",
-            "transfer_comm",
-        )
+    interval = r"[+-]?\d+\.\d+ \[[+-]?(\d+\.\d+|inf), [+-]?(\d+\.\d+|inf)\]"
+    for row in (
+        rf"communication \| 2 \| {interval} \| ",
+        rf"communication in half of the episodes, links cut, minus no communication \| {interval}",
+        rf"cut \| {interval}",
+        rf"class_a: teammates heard \| {interval}",
+        rf"4 \| 2 \| {interval} \| {interval} \| {interval} \| {interval}",
+        rf"64 \| 2 \| {interval} \|  \| {interval} \| {interval}",
+        r"the network as it is \| 2 \| .* \| ",
+        rf"the mean of the messages in place of attention \| 2 \| {interval} \| {interval}",
+        rf"1A \+ 1B, 1 prey, 2 landmarks \| {interval} \| {interval} \| {interval} \| .*",
+    ):
+        assert re.search(rf"^\| {row} \|$", printed, flags=re.M), row
+    drawn = {path.stem for path in (out / "figures").glob("*.svg")}
+    main = {
+        f"{kind}_{prey}" for kind in ("curves", "bars", "profiles", "improvement") for prey in ("random", "evasive")
+    }
+    talking = {f"conditions_{arm}" for arm in ("comm", "comm_evasive", "links_fail_evasive")}
+    assert drawn == {*main, *talking, "bars_parts", "message_dim_random", "transfer_comm"}
+
+
+def test_checkpoints_of_teams_and_prey_are_compared(tmp_path: Path) -> None:
+    returns = {("1", "100", "1", "100"): 3, ("1", "100", "2", "100"): 7, ("2", "100", "1", "100"): 8}
+    returns |= {("2", "100", "2", "100"): 4, ("1", "100", "1", "200"): 2, ("2", "100", "1", "200"): 1}
+    returns |= {("1", "100", "", ""): 9, ("2", "100", "", ""): 10}
+    keys = ("team_seed", "team_steps", "prey_seed", "prey_steps")
+    rows = [
+        {**dict(zip(keys, place, strict=True)), "prey": "learned" if place[3] else "random", "return_adversary_mean": r}
+        for place, r in returns.items()
     ]
+    write_csv(tmp_path / "crossplay.csv", rows)
+    header, row = script("report").crossplay_rows(tmp_path / "crossplay.csv")
+    assert header == ("team", "prey after 100 steps", "random prey")
+    assert row == ("after 100 steps", "7.5 (3.5)", "9.5")
 
 
 @pytest.mark.nightly

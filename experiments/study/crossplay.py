@@ -13,9 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import typer
-from rich.table import Table
 
 from rllib_tag import evaluate, restore
 from rllib_tag.cli_output import console, run_command
@@ -64,41 +62,16 @@ def play_all(teams: list[TrainedTeam], episodes: int) -> list[dict[str, Any]]:
     return rows
 
 
-def table_of(rows: list[dict[str, Any]]) -> Table:
-    """Returns the mean return of teams after some steps against prey after some steps.
-
-    First against prey of other seeds; in parentheses, against that of the team's own run.
-    """
-    checkpoints = sorted({row["team_steps"] for row in rows})
-    learned = (f"prey after {steps:,} steps (of its own run)" for steps in checkpoints)
-    table = Table("team", *learned, *(f"{name} prey" for name in SCRIPTED))
-    for steps in checkpoints:
-        played = [row for row in rows if row["team_steps"] == steps]
-        cells = []
-        for other in checkpoints:
-            met = [row for row in played if row["prey_steps"] == other]
-            own = [row for row in met if row["prey_seed"] == row["team_seed"]]
-            away = [row for row in met if row["prey_seed"] != row["team_seed"]]
-            cells.append(f"{_mean(away)} ({_mean(own)})")
-        cells += [_mean([row for row in played if row["prey"] == name]) for name in SCRIPTED]
-        table.add_row(f"after {steps:,} steps", *cells)
-    return table
-
-
-def _mean(rows: list[dict[str, Any]]) -> str:
-    return f"{np.mean([row[f'{RETURN_ADVERSARY}_mean'] for row in rows]):.1f}" if rows else ""
-
-
 def main(
-    work: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path("out/second"),
+    work: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path("out/study"),
     arm: Annotated[str, typer.Option(help="The arm with prey that learns.")] = "selfplay",
-    out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("experiments/results/second/crossplay.csv"),
+    out: Annotated[Path, typer.Option(help="CSV to write.")] = Path("experiments/results/study/crossplay.csv"),
     episodes: Annotated[int, typer.Option(help="Episodes of each pair, with seeds from 1,000,000.")] = 128,
 ) -> None:
-    """Plays every team against every prey, and prints the table by checkpoint."""
+    """Plays every team against every prey."""
     rows = play_all(teams_of(work, arm), episodes)
     write_csv(out, rows)
-    console.print(table_of(rows))
+    console.print(f"wrote {out}")
 
 
 if __name__ == "__main__":

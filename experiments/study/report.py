@@ -5,18 +5,22 @@ make report
 
 from __future__ import annotations
 
+import csv
 from itertools import product
 from pathlib import Path
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from rllib_tag.cli_output import console, run_command
-from rllib_tag.names import BASELINES, GAME
+from rllib_tag.names import BASELINES, GAME, INFLUENCE
 from rllib_tag.report.figures import save_figure
 from rllib_tag.report.heat_map import VALUE, Row, draw_heat_map
 from rllib_tag.report.study import (
+    Interval,
     Study,
+    bootstrap,
     difference,
     draw_bars,
     draw_conditions,
@@ -26,74 +30,40 @@ from rllib_tag.report.study import (
     draw_sizes,
     gap_recovered,
     improvement,
-    interquartile_means,
+    interquartile_mean,
     late_gain,
     ratio,
 )
 
-LABELS = {
-    "comm": "communication (GAT)",
-    "no_comm": "no communication",
-    "full_observation": "full observation",
-    "full_comm": "full observation and communication",
-    "lone_class_a": "a lone class A",
-    "comm_evasive": "communication (GAT)",
-    "no_comm_evasive": "no communication",
-    "full_observation_evasive": "full observation",
-    "full_comm_evasive": "full observation and communication",
-    "comm_long": "classes heard apart",
-    "no_comm_long": "no communication",
-    "full_observation_long": "full observation",
-    "comm_relational_evasive": "classes heard apart",
-    "comm_relational": "classes heard apart",
-    "native_3a1b": "trained as 3A + 1B",
-    "native_1a3b": "trained as 1A + 3B",
-    "native_4a4b": "trained as 4A + 4B",
-    "native_2_prey": "trained on two prey",
-    "native_3_prey": "trained on three prey",
-    "native_no_landmarks": "trained without landmarks",
-    "generalist": "trained on a mixture of games",
-    "comm_evasive_long": "communication (GAT)",
-    "no_comm_evasive_long": "no communication",
-    "full_observation_evasive_long": "full observation",
-    "full_comm_evasive_long": "full observation and communication",
-    "links_fail_evasive_long": "communication in half of the episodes",
-    "gcn": "mean in place of GAT",
-    "temporal_gru": "GRU in place of the transformer",
-    "temporal_none": "no history",
-    "shared_critic": "one critic for both classes",
-    "local_critic": "critics that see what actors see",
+GAMES = {"": "random prey", "_evasive": "evasive prey"}  # by the suffix of the arms' names
+TALKING, LOW = ("comm", "far", "links_fail"), "no_comm"
+HIGH = {"full_observation": "full observation", "full_comm": "full observation and communication"}
+MAIN = {
+    "comm": "communication",
+    LOW: "no communication",
+    **HIGH,
+    "far": "communication over any distance",
+    "links_fail": "communication in half of the episodes",
 }
-# Numbers per message by arm, for each prey; hidden_dim is that of the arms that do not set it.
-MESSAGE_DIMS = {
-    prey: {**{f"comm_{size}{suffix}": size for size in (1, 2, 4, 8, 16)}, f"comm{suffix}": 64}
-    for prey, suffix in (("random prey", ""), ("evasive prey", "_evasive"))
+PARTS = {
+    "mean_evasive": "the mean of the messages in place of attention",
+    "one_graph_evasive": "one convolution for both classes",
+    "one_layer_evasive": "one graph layer in place of two",
+    "history_evasive": "a transformer over the last four steps",
+    "absolute_frame_evasive": "absolute coordinates",
+    "class_encoder_evasive": "an encoder for each class",
+    "shared_critic_evasive": "one critic for both classes",
+    "local_critic_evasive": "critics that see what actors see",
 }
-LABELS |= {
-    arm: f"{size} numbers per message" for arms in MESSAGE_DIMS.values() for arm, size in arms.items() if size < 64
-}
-# By the figures' suffix: the game, arms with communication, the one without, and those with full observation.
-GAMES = {
-    "random": ("random prey", ["comm"], "no_comm", ["full_observation", "full_comm"]),
-    "evasive": (
-        "evasive prey", ["comm_evasive", "comm_relational_evasive"], "no_comm_evasive",
-        ["full_observation_evasive", "full_comm_evasive"],
-    ),
-    "evasive_long": (
-        "evasive prey, 3,000,000 steps", ["comm_evasive_long", "links_fail_evasive_long"], "no_comm_evasive_long",
-        ["full_observation_evasive_long", "full_comm_evasive_long"],
-    ),
-    "random_long": (
-        "random prey, second round (3,000,000 steps, no history)", ["comm_long"], "no_comm_long",
-        ["full_observation_long"],
-    ),
-}  # fmt: skip
-# Teams that play games beside those of their own: what is said of them.
+MESSAGE_DIMS = (1, 2, 4, 8, 16)  # numbers per message of the arms comm_N; comm has hidden_dim
+HIDDEN_DIM = 64
+GENERALIST = "generalist"
+CROSSPLAY = "crossplay.csv"
+# Teams that also play games other than their own, with their names in titles.
 TRANSFERRED = {
     "comm": "trained on 2A + 2B, other games without further training",
-    "generalist": "trained on a mixture, games that are all in it",
+    GENERALIST: "trained on a mixture, games that are all in it",
 }
-PARTS = ("comm", "comm_relational", "gcn", "temporal_gru", "temporal_none", "shared_critic", "local_critic")
 # The game of each arm that was trained on it alone: numbers of class A, class B, good agents and landmarks.
 NATIVES = {
     "native_3a1b": (3, 1, 1, 2),
@@ -104,11 +74,202 @@ NATIVES = {
     "native_no_landmarks": (2, 2, 1, 0),
 }
 
+Rows = list[tuple[str, ...]]
 
-def tell(name: str, interval: tuple[float, float, float], form: str = "{:.1f}") -> None:
-    """Prints one line of a table."""
+
+def print_table(title: str, header: tuple[str, ...], rows: Rows) -> None:
+    """Prints a table in Markdown, unless it is empty."""
+    if rows:
+        lines = ["", f"**{title}**", "", *(f"| {' | '.join(row)} |" for row in (header, ("---",) * len(header), *rows))]
+        console.print("\n".join(lines))
+
+
+def cell(interval: Interval, form: str = "{:.1f}") -> str:
+    """Returns a cell: the estimate and the ends of its interval."""
     middle, low, high = map(form.format, interval)
-    console.print(f"{name:<72} {middle:>7}  [{low}, {high}]")
+    return f"{middle} [{low}, {high}]"
+
+
+def estimate(runs: np.ndarray, form: str = "{:.1f}") -> str:
+    """Returns a cell: the interquartile mean of runs, (seeds,), and its interval, which a single run does not have."""
+    return cell(bootstrap(interquartile_mean, runs), form) if len(runs) > 1 else form.format(runs[0])
+
+
+def report_game(study: Study, suffix: str, title: str, out: Path) -> list[Path]:
+    """Reports the main arms of one kind of prey."""
+    labels = {f"{arm}{suffix}": label for arm, label in MAIN.items() if f"{arm}{suffix}" in study.arms}
+    first, low = f"comm{suffix}", f"{LOW}{suffix}"
+    if first not in labels:
+        return []
+    levels = {name: float(study.returns(first, name)[:1].mean()) for name in BASELINES}
+    scores = study.scores(list(labels))
+    name = title.partition(" ")[0]
+    drawn = [
+        *draw_learning_curves(study, labels, levels, out / f"curves_{name}"),
+        *draw_bars(scores, labels, levels, out / f"bars_{name}"),
+        *draw_profiles(study, labels, out / f"profiles_{name}"),
+    ]
+    rows = [(labels[arm], str(len(runs)), estimate(runs), *_late_gain(study, arm)) for arm, runs in scores.items()]
+    rows += [(BASELINES[name], "", f"{level:.1f}", "") for name, level in levels.items()]
+    print_table(
+        title, ("adversaries", "seeds", "return per adversary", "last fifth of training minus the fifth before"), rows
+    )
+    talking = [arm for arm in labels if arm.removesuffix(suffix) in TALKING]
+    highs = [arm for arm in labels if arm.removesuffix(suffix) in HIGH]
+    rows = []
+    if low in labels:
+        rows += [
+            (
+                f"share of the gap to {labels[high]}: {labels[arm]}",
+                cell(gap_recovered(scores, arm, low, high), "{:.2f}"),
+            )
+            for high, arm in product(highs, talking)
+        ]
+        others = [low, *highs]
+        found = improvement(scores, first, others)
+        drawn += draw_improvement(found, labels, labels[first], out / f"improvement_{name}")
+        rows += [
+            (f"probability that a run with {labels[first]} beats one with {labels[arm]}", cell(found[arm], "{:.2f}"))
+            for arm in others
+        ]
+        cut = {arm: study.conditions(arm)["cut"] for arm in talking}
+        rows += [
+            (f"{labels[arm]}, links cut, minus no communication", cell(difference(cut[arm], scores[low]), "{:+.1f}"))
+            for arm in talking
+        ]
+    print_table(f"{title}, compared", ("question", "answer"), rows)
+    for arm in talking:
+        conditions = study.conditions(arm)
+        drawn += draw_conditions(conditions, levels, out / f"conditions_{arm}")
+        rows = [
+            (name, estimate(runs - conditions["team"], "{:+.1f}"))
+            for name, runs in conditions.items()
+            if name != "team"
+        ]
+        heading = f"{title}, {labels[arm]}"
+        print_table(f"{heading}: channel interventions", ("intervention", "change of the return"), rows)
+        rows = [
+            (f"{name}: {INFLUENCE[metric][0]}", estimate(runs, INFLUENCE[metric][1]))
+            for (name, metric), runs in study.influence(arm).items()
+        ]
+        print_table(f"{heading}: influence of the other class's messages", ("class and metric", "value"), rows)
+    return drawn
+
+
+def _late_gain(study: Study, arm: str) -> tuple[str, ...]:
+    _, runs = study.curves(arm)
+    return (cell(late_gain(runs), "{:+.1f}") if runs.shape[1] >= 10 else "",)
+
+
+def report_message_dims(study: Study, suffix: str, title: str, out: Path) -> list[Path]:
+    """Reports how much must be said, and what is said."""
+    sizes = {f"comm_{size}{suffix}": size for size in MESSAGE_DIMS} | {f"comm{suffix}": HIDDEN_DIM}
+    sizes = {arm: size for arm, size in sizes.items() if arm in study.arms}
+    most = f"comm{suffix}"
+    if most not in sizes:
+        return []
+    scores = study.scores(list(sizes))
+    rows = []
+    for arm, size in sizes.items():
+        said, runs = study.probes(arm), scores[arm]
+        probes = (estimate(said[what, "class_b", "1"], "{:.2f}") for what in ("position", "velocity"))
+        share = "" if arm == most else cell(ratio(runs, scores[most]), "{:.2f}")
+        rows.append((str(size), str(len(runs)), estimate(runs), share, *probes))
+    header = (
+        "numbers per message", "seeds", "return", f"over that with {HIDDEN_DIM}", "R² of the prey's position",
+        "R² of its velocity",
+    )  # fmt: skip
+    print_table(f"how much must be said, {title}", header, rows)
+    if len(sizes) < 2:
+        return []
+    return draw_sizes({size: scores[arm] for arm, size in sizes.items()}, out / f"message_dim_{title.split()[0]}")
+
+
+def report_parts(study: Study, out: Path) -> list[Path]:
+    """Reports the network with one of its parts changed."""
+    first = "comm_evasive"
+    parts = {arm: label for arm, label in ({first: "the network as it is"} | PARTS).items() if arm in study.arms}
+    if len(parts) < 2 or first not in parts:
+        return []
+    scores = study.scores(list(parts))
+    rows = [
+        (
+            parts[arm], str(len(runs)), estimate(runs),
+            "" if arm == first else cell(difference(runs, scores[first]), "{:+.1f}"),
+        )
+        for arm, runs in scores.items()
+    ]  # fmt: skip
+    print_table("parts of the network, evasive prey", ("with", "seeds", "return", "difference from the first"), rows)
+    return draw_bars(scores, parts, {}, out / "bars_parts")
+
+
+def report_transfer(study: Study, arm: str, team: str, out: Path) -> list[Path]:
+    """Reports a team's returns on other games."""
+    if arm not in study.arms:
+        return []
+    grid = study.transfers(arm)
+    games: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in grid:
+        games.setdefault(tuple(row[key] for key in GAME), {})[row["controller"]] = row
+    rows = []
+    for native, numbers in NATIVES.items():
+        if native in study.arms:
+            played = games[tuple(map(str, numbers))]
+            there, runs = study.scores([native])[native], played["team"]["runs"]
+            compared = (estimate(runs), estimate(there), cell(ratio(runs, there), "{:.2f}"))
+            rows.append((_described(numbers), *compared, *_levels(played)))
+    header = ("game", "return", "of teams trained on it alone", "ratio", *BASELINES.values())
+    print_table(f"{team}: against teams trained on one game", header, rows)
+    worlds = [(numbers, played) for numbers, played in games.items() if numbers[:2] == ("2", "2")]
+    rows = [(_described(numbers), estimate(played["team"]["runs"]), *_levels(played)) for numbers, played in worlds]
+    print_table(f"{team}: 2A + 2B with other prey and landmarks", ("game", "return", *BASELINES.values()), rows)
+    return save_figure(draw_heat_map(grid), out / f"transfer_{arm}")
+
+
+def _described(numbers: tuple[int | str, ...]) -> str:
+    a, b, prey, landmarks = numbers
+    return f"{a}A + {b}B, {prey} prey, {landmarks} landmarks"
+
+
+def _levels(played: dict[str, Row]) -> tuple[str, ...]:
+    return tuple(f"{played[name][VALUE]:.1f}" for name in BASELINES)
+
+
+def report_tuning(study: Study) -> None:
+    """Reports the return of each tuning candidate, on seeds and episodes of its own."""
+    scores = study.scores(list(study.arms))
+    rows = [(arm.replace("_", " "), estimate(runs)) for arm, runs in scores.items()]
+    print_table("tuning, evasive prey", ("arm and candidate", "return"), rows)
+
+
+def crossplay_rows(path: Path) -> Rows:
+    """Returns the mean return of each team checkpoint against each prey checkpoint, from what crossplay.py wrote.
+
+    The first number is against prey of other seeds, the one in parentheses against that of the team's own run.
+    """
+    with path.open(newline="") as file:
+        met = list(csv.DictReader(file))
+
+    def mean(rows: list[dict[str, str]]) -> str:
+        return f"{np.mean([float(row[VALUE]) for row in rows]):.1f}" if rows else ""
+
+    checkpoints = sorted({int(row["team_steps"]) for row in met})
+    scripted = list(dict.fromkeys(row["prey"] for row in met if not row["prey_steps"]))
+    table: Rows = [
+        ("team", *(f"prey after {steps:,} steps" for steps in checkpoints), *(f"{name} prey" for name in scripted))
+    ]
+    for steps in checkpoints:
+        played = [row for row in met if row["team_steps"] == str(steps)]
+        cells = []
+        for other in checkpoints:
+            rows = [row for row in played if row["prey_steps"] == str(other)]
+            own, others = (
+                [row for row in rows if (row["prey_seed"] == row["team_seed"]) == is_own] for is_own in (True, False)
+            )
+            cells.append(f"{mean(others)} ({mean(own)})")
+        cells += [mean([row for row in played if row["prey"] == name]) for name in scripted]
+        table.append((f"after {steps:,} steps", *cells))
+    return table
 
 
 def main(
@@ -116,104 +277,24 @@ def main(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the figures; without it, figures next to the runs.")
     ] = None,
+    tuning: Annotated[Path, typer.Option(help="Folder of the tuning's runs.")] = Path("experiments/results/tuning"),
 ) -> None:
     """Draws figures of the runs that are there, and prints interquartile means with 95 % bootstrap intervals."""
     study, out = Study(results), out or results / "figures"
     drawn: list[Path] = []
-    for suffix, (title, talking, low, highs) in GAMES.items():
-        first, *more = talking
-        there = {arm: LABELS[arm] for arm in (first, low, *highs, *more) if arm in study.arms}
-        if first not in there:
-            continue
-        talking = [arm for arm in talking if arm in there]
-        levels = {name: float(study.returns(first, name)[:1].mean()) for name in BASELINES}
-        scores = study.scores(list(there))
-        drawn += draw_learning_curves(study, there, levels, out / f"curves_{suffix}")
-        drawn += draw_bars(scores, there, levels, out / f"bars_{suffix}")
-        drawn += draw_profiles(study, there, out / f"profiles_{suffix}")
-        console.print(f"\n{title}: return per adversary, interquartile mean over seeds [95 % interval]")
-        for arm, interval in interquartile_means(scores).items():
-            tell(f"{LABELS[arm]} ({len(scores[arm])} seeds)", interval)
-        for arm in there if study.curves(first)[0].size >= 10 else ():
-            tell(f"  {LABELS[arm]}: last fifth minus the fifth before", late_gain(study.curves(arm)[1]), "{:+.1f}")
-        for name, level in levels.items():
-            console.print(f"{name:<72} {level:>7.1f}")
-        highs = [arm for arm in highs if arm in there]
-        if low in there and highs:
-            for high, arm in product(highs, talking):
-                name = f"share of the gap to {LABELS[high]}: {LABELS[arm]}"
-                tell(name, gap_recovered(scores, arm, low, high), "{:.2f}")
-            found = improvement(scores, first, [low, *highs])
-            drawn += draw_improvement(found, LABELS, LABELS[first], out / f"improvement_{suffix}")
-        for arm in there:
-            if (study.runs(arm)[0] / "class_b_alone.csv").exists():
-                alone = study.returns(arm, file="class_b_alone.csv").mean(1, keepdims=True)
-                tell(f"  {LABELS[arm]}: class B alone", interquartile_means({arm: alone})[arm])
-        for arm in talking:
-            conditions = study.conditions(arm)
-            drawn += draw_conditions(conditions, levels, out / f"conditions_{arm}")
-            console.print(f"{LABELS[arm]}, under channel interventions: difference from the same runs without")
-            changes = {
-                name: (runs - conditions["team"])[:, None] for name, runs in conditions.items() if name != "team"
-            }
-            for name, interval in interquartile_means(changes).items():
-                tell(f"  {name}", interval, "{:+.1f}")
-            console.print("influence of the other class's messages, and entropy of attention (nats)")
-            for name, interval in interquartile_means(study.influence(arm)).items():
-                tell(f"  {name}", interval, "{:.3f}")
-            if low in there:
-                without = difference(conditions["cut"][:, None], scores[low])
-                tell("links cut, minus teams without communication", without, "{:+.1f}")
-    for prey, arms in MESSAGE_DIMS.items():
-        sizes = {arm: size for arm, size in arms.items() if arm in study.arms}
-        *_, most = arms
-        if len(sizes) < 2 or most not in sizes:
-            continue
-        scores = study.scores(list(sizes))
-        suffix = prey.partition(" ")[0]
-        drawn += draw_sizes({size: scores[arm] for arm, size in sizes.items()}, out / f"message_dim_{suffix}")
-        console.print(
-            f"\nnumbers per message, {prey}: return, its share of that with {sizes[most]}, and what a message says"
-        )
-        for arm, size in sizes.items():
-            tell(f"{size} ({len(scores[arm])} seeds)", interquartile_means(scores)[arm])
-            tell("  share", ratio(scores[arm], scores[most]), "{:.2f}")
-            for name, interval in interquartile_means(study.probes(arm)).items():
-                tell(f"  R² of {name}", interval, "{:.2f}")
-    parts = {arm: LABELS[arm] for arm in PARTS if arm in study.arms}
-    if len(parts) > 1:
-        scores = study.scores(list(parts))
-        drawn += draw_bars(scores, parts, {}, out / "bars_parts")
-        console.print("\nparts of the network, random prey: return per adversary, and difference from the first")
-        for arm, interval in interquartile_means(scores).items():
-            tell(f"{parts[arm]} ({len(scores[arm])} seeds)", interval)
-            if arm != PARTS[0]:
-                tell("  difference", difference(scores[arm], scores[PARTS[0]]), "{:+.1f}")
-    for source, team in TRANSFERRED.items():
-        if source not in study.arms:
-            continue
-        grid = study.transfers(source)
-        drawn += save_figure(draw_heat_map(grid), out / f"transfer_{source}")
-        console.print(f"\n{team}: return, over that of teams trained on one game alone")
-        for arm, numbers in NATIVES.items():
-            if arm in study.arms:
-                game = dict(zip(GAME, map(str, numbers), strict=True)) | {"controller": "team"}
-                (row,) = (row for row in grid if all(row[key] == value for key, value in game.items()))
-                native = study.scores([arm])[arm]
-                tell(f"{LABELS[arm]}: {row[VALUE]:.1f} / {native.mean():.1f}", ratio(row["runs"], native), "{:.2f}")
-        console.print(f"\n{team}: return of 2A + 2B by numbers of prey and landmarks")
-        worlds: dict[tuple[str, str], dict[str, Row]] = {}
-        for row in grid:
-            if (row["num_class_a"], row["num_class_b"]) == ("2", "2"):
-                worlds.setdefault((row["num_good"], row["num_obstacles"]), {})[row["controller"]] = row
-        for (prey, landmarks), rows in worlds.items():
-            name = f"{prey} prey, {landmarks} landmarks"
-            tell(name, interquartile_means({name: rows["team"]["runs"][:, None]})[name])
-            console.print("  " + ", ".join(f"{other} {rows[other][VALUE]:.1f}" for other in BASELINES))
-    if "lone_class_a" in study.arms:
-        console.print("\na lone class A, trained as such")
-        tell("return", interquartile_means(study.scores(["lone_class_a"]))["lone_class_a"])
-        console.print(f"{'random':<44} {study.returns('lone_class_a', 'random')[0].mean():>7.1f}")
+    for suffix, title in GAMES.items():
+        drawn += report_game(study, suffix, title, out)
+    for suffix, title in GAMES.items():
+        drawn += report_message_dims(study, suffix, title, out)
+    drawn += report_parts(study, out)
+    for arm, team in TRANSFERRED.items():
+        drawn += report_transfer(study, arm, team, out)
+    if (results / CROSSPLAY).exists():
+        header, *rows = crossplay_rows(results / CROSSPLAY)
+        print_table("prey that learns too: other seeds (own run)", header, rows)
+    if tuning.exists():
+        report_tuning(Study(tuning))
+    console.print()
     for path in drawn:
         console.print(f"wrote {path}")
 

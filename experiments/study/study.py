@@ -26,6 +26,7 @@ from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv, write_json
 from rllib_tag.names import BASELINES, RANDOM, team_return
 from rllib_tag.nn.network import AdversaryNet
+from rllib_tag.playing.evaluate import FIRST_SEED
 from rllib_tag.playing.probe import probe
 from rllib_tag.playing.transfer import transfer
 from rllib_tag.plugin.env_config import TagEnvConfig
@@ -33,13 +34,10 @@ from rllib_tag.results import CUSTOM, JSON, SECONDS, env_steps, read_results, wi
 from rllib_tag.training.train import TrainOptions, train
 
 HERE = Path(__file__).parent
-# Where report.py draws or prints them.
-BASELINES_ON = ("comm", "comm_evasive", "lone_class_a", "comm_evasive_long", "comm_long")
+BASELINES_ON = ("comm", "comm_evasive")  # where report.py draws or prints them
 TAGS_OWN = ("captured", "steps_to_first_contact")  # metrics that only tag has
 TRANSFERRED = ("comm", "generalist")
 QUANTIZED = tuple(f"quantize:{bits}" for bits in (8, 4, 2, 1))  # for learned messages
-# What is class B worth by itself?
-WITHOUT_CLASS_A = tuple(f"{arm}_evasive" for arm in ("comm", "no_comm", "comm_relational"))
 interrupted = threading.Event()  # so that Ctrl-C, which every process gets, ends the whole study
 
 
@@ -53,12 +51,15 @@ def is_done(folder: Path) -> bool:
     return (folder / "summary.json").exists()
 
 
-def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, episodes: int) -> bool:
+def run(
+    arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, episodes: int, first_seed: int,
+    interventions: bool,
+) -> bool:  # fmt: skip
     """Trains one seed of an arm and writes its results. Returns False if it did not end well.
 
-    Writes `curve.csv`, `episodes.csv`, `summary.json` and, for a team that communicates, `conditions.csv`; for one
-    with `encoder: shared` also `probe.csv`, what its messages say; for those of `TRANSFERRED` also `transfer.csv`, and
-    for those of `WITHOUT_CLASS_A` also `class_b_alone.csv`.
+    Writes `curve.csv`, `episodes.csv`, `summary.json` and, under interventions, for a team that communicates
+    `conditions.csv`; for one with `encoder: shared` also `probe.csv`, what its messages say; for the arms in
+    `TRANSFERRED` also `transfer.csv`.
     """
     name = f"{arm}_{seed}"
     spec = copy.deepcopy(dict(spec))
@@ -74,15 +75,15 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
     config = team.env_config_for()
     is_tag = isinstance(config, TagEnvConfig)
     encoders = [net.encoder for net in team.nets.values() if isinstance(net, AdversaryNet)]
-    communicates = all(encoder.config.listens for encoder in encoders)
-    sends = is_tag and all(encoder.shares_messages(config.comm_hops) for encoder in encoders)
+    communicates = interventions and all(encoder.config.listens for encoder in encoders)
+    sends = is_tag and interventions and all(encoder.shares_messages(config.comm_hops) for encoder in encoders)
     baselines = (tuple(BASELINES) if arm in BASELINES_ON else ()) if is_tag else (RANDOM,)
     conditions = ("all" if is_tag else "cut",) if communicates else ()
     if sends:
         conditions += QUANTIZED
     # A team that learned on several ranges is compared on the largest.
     reach = {"comm_range": max(config.comm_range)} if isinstance(config.comm_range, tuple) else {}
-    result = evaluate(team, episodes=episodes, baselines=baselines, messages=conditions, **reach)
+    result = evaluate(team, episodes=episodes, baselines=baselines, messages=conditions, first_seed=first_seed, **reach)
     summary = result.summary()
     returned = team_return(summary["team"])
     curve = read_columns(end.folder / JSON, returned)
@@ -92,9 +93,7 @@ def run(arm: str, spec: Mapping[str, Any], seed: int, out: Path, work: Path, epi
         played = ("team", *result.conditions)
         write_csv(folder / "conditions.csv", [_condition(name, summary[name], returned) for name in played])
     if arm in TRANSFERRED:
-        write_csv(folder / "transfer.csv", transfer(team, episodes=episodes))
-    if arm in WITHOUT_CLASS_A:
-        write_csv(folder / "class_b_alone.csv", evaluate(team, episodes=episodes, num_class_a=0).rows)
+        write_csv(folder / "transfer.csv", transfer(team, episodes=episodes, first_seed=first_seed))
     if sends:
         write_csv(folder / "probe.csv", probe(team, **reach))
     write_json(folder / "summary.json", result.as_json())
@@ -142,14 +141,16 @@ def main(
     work: Annotated[Path, typer.Option(help="Folder for checkpoints.")] = Path("out/study"),
     minutes: Annotated[float, typer.Option(help="Start no run after this many minutes.")] = 1e9,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; may be repeated.")] = None,
-    episodes: Annotated[int, typer.Option(help="Evaluation episodes, with seeds from 1,000,000.")] = 128,
+    episodes: Annotated[int, typer.Option(help="Evaluation episodes of each run.")] = 128,
+    first_seed: Annotated[int, typer.Option("--seed", help="Seed of the first one; the others count up.")] = FIRST_SEED,
+    interventions: Annotated[bool, typer.Option(help="Also evaluate under channel interventions.")] = True,
     jobs: Annotated[int, typer.Option(help="Runs at once; each takes one core.")] = 2,
 ) -> None:
     """Runs what has no results yet, in the file's order; continues where it was interrupted."""
     arms, deadline = load_experiments(file), time.time() + 60 * minutes
     check_keys("--arm", arm or [], arms)
     left = [
-        (name, arms[name], seed, out, work, episodes)
+        (name, arms[name], seed, out, work, episodes, first_seed, interventions)
         for name in arm or arms
         for seed in seeds_of(arms[name])
         if not is_done(out / name / f"seed_{seed}")

@@ -1,4 +1,4 @@
-"""Aggregates runs with rliable: interquartile means with bootstrap intervals, and figures of them."""
+"""Aggregates runs: interquartile means with bootstrap intervals, and figures of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rliable import library, metrics
+from scipy import stats
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.names import GAME, RETURN_ADVERSARY
@@ -46,11 +46,11 @@ class Study:
         if not self.arms:
             raise ConfigError(f"report: expected runs as ARM/seed_N/ in {folder}, found none. Run the study first.")
 
-    def returns(self, arm: str, controller: str = "team", file: str = "episodes.csv") -> np.ndarray:
+    def returns(self, arm: str, controller: str = "team") -> np.ndarray:
         """Returns the returns per adversary of an arm's runs: (seeds, episodes)."""
         runs = []
         for folder in self.runs(arm):
-            rows = _read(folder / file, "controller", RETURN_ADVERSARY)
+            rows = _read(folder / "episodes.csv", "controller", RETURN_ADVERSARY)
             runs.append([float(row[RETURN_ADVERSARY]) for row in rows if row["controller"] == controller])
         if not runs[0] or any(len(run) != len(runs[0]) for run in runs):
             raise ConfigError(
@@ -66,8 +66,8 @@ class Study:
         return self.arms[arm]
 
     def scores(self, arms: Sequence[str]) -> dict[str, np.ndarray]:
-        """Returns the mean return of each run of each arm: (seeds, 1), rliable's shape of runs and tasks."""
-        return {arm: self.returns(arm).mean(1, keepdims=True) for arm in arms}
+        """Returns the mean return of each run of each arm: (seeds,)."""
+        return {arm: self.returns(arm).mean(1) for arm in arms}
 
     def curves(self, arm: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns environment steps, (points,), and the training policy's return in each run, (seeds, points).
@@ -99,28 +99,28 @@ class Study:
             )
         return {name: np.array([each[name] for each in found]) for name in found[0]}
 
-    def influence(self, arm: str) -> dict[str, np.ndarray]:
-        """Returns each class's influence metrics, such as the entropy of its attention: (seeds, 1) by `CLASS: METRIC`.
+    def influence(self, arm: str) -> dict[tuple[str, str], np.ndarray]:
+        """Returns each class's influence metrics, such as the entropy of its attention: (seeds,) by class and metric.
 
         Raises:
             ConfigError: If a run's summary cannot be read.
         """
-        found: dict[str, list[list[float]]] = {}
+        found: dict[tuple[str, str], list[float]] = {}
         for folder in self.runs(arm):
             for name, means in read_summary(folder)["influence"].items():
                 for metric, value in means.items():
-                    found.setdefault(f"{name}: {metric}", []).append([value["mean"]])
-        return {name: np.array(values) for name, values in found.items()}
+                    found.setdefault((name, metric), []).append(value["mean"])
+        return {place: np.array(values) for place, values in found.items()}
 
-    def probes(self, arm: str) -> dict[str, np.ndarray]:
-        """Returns how well a linear map reads the prey from each class's messages: R², (seeds, 1) by what is read."""
-        found: dict[str, list[list[float]]] = {}
+    def probes(self, arm: str) -> dict[tuple[str, str, str], np.ndarray]:
+        """Returns how well a linear map reads the prey from messages: R², (seeds,) by what is read, class and layer."""
+        found: dict[tuple[str, str, str], list[float]] = {}
         for folder in self.runs(arm):
             for row in _read(folder / "probe.csv", "class", "layer", "r2_position", "r2_velocity"):
                 for what in ("position", "velocity"):
-                    name = f"prey's {what}, {row['class']}, layer {row['layer']}"
-                    found.setdefault(name, []).append([float(row[f"r2_{what}"])])
-        return {name: np.array(values) for name, values in found.items()}
+                    place = what, row["class"], row["layer"]
+                    found.setdefault(place, []).append(float(row[f"r2_{what}"]))
+        return {place: np.array(values) for place, values in found.items()}
 
     def transfers(self, arm: str) -> list[dict[str, Any]]:
         """Returns the transfer grid of an arm: game, controller, mean return, and that of each run in `runs`, (seeds,).
@@ -158,66 +158,80 @@ def _read(path: Path, *columns: str) -> list[dict[str, str]]:
 
 
 def interquartile_means(scores: Mapping[str, np.ndarray]) -> dict[str, Interval]:
-    """Returns the interquartile mean of each arm's runs with its stratified bootstrap interval.
+    """Returns the interquartile mean of each arm's runs, (seeds,), with its bootstrap interval.
 
-    With three runs, the interquartile mean is the mean, and the interval spans the lowest to the highest run.
+    With three runs, the interquartile mean is the mean, and the interval spans the lowest to the highest run, which is
+    less than 95 %.
 
-    Args:
-        scores: (runs, tasks) by arm.
-
-    Source: Agarwal et al. 2021, by rliable.
+    Source: Agarwal et al. 2021.
     """
-    _seed()
-    estimates, intervals = library.get_interval_estimates(
-        dict(scores), lambda x: np.array([metrics.aggregate_iqm(x)]), reps=REPETITIONS
-    )
-    return {arm: _interval(estimates[arm], intervals[arm]) for arm in scores}
+    return {arm: bootstrap(interquartile_mean, runs) for arm, runs in scores.items()}
 
 
-def bootstrap(statistic: Callable[..., float], *samples: np.ndarray) -> Interval:
+def interquartile_mean(runs: np.ndarray) -> np.ndarray:
+    """Returns the mean of the middle half along the last axis."""
+    return stats.trim_mean(runs, 0.25, axis=-1)
+
+
+def bootstrap(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> Interval:
     """Returns a statistic of several independent samples of runs, with its percentile bootstrap interval over the runs.
 
     If a resample gives no finite value, such as a ratio to zero, the interval is unbounded.
+
+    Args:
+        statistic: Reduces the last axis of each of its arguments.
+        samples: (seeds,) each.
     """
+    middle, low, high = _pointwise(statistic, *samples)
+    return float(middle), float(low), float(high)
+
+
+def _pointwise(statistic: Callable[..., np.ndarray], *samples: np.ndarray) -> np.ndarray:
+    """Returns estimates, and the lower and upper ends of their intervals, (3, ...), for samples of (..., seeds)."""
     rng = np.random.default_rng(0)
+    drawn = (sample[..., rng.integers(sample.shape[-1], size=(REPETITIONS, sample.shape[-1]))] for sample in samples)
     with np.errstate(divide="ignore", invalid="ignore"):
-        drawn = [statistic(*(rng.choice(sample, len(sample)) for sample in samples)) for _ in range(REPETITIONS)]
-        found = float(statistic(*samples))
-    if not np.isfinite(drawn).all():
-        return found, -math.inf, math.inf
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return found, float(low), float(high)
+        found, resampled = np.asarray(statistic(*samples)), statistic(*drawn)
+        low, high = np.percentile(resampled, [2.5, 97.5], axis=-1)
+    is_bounded = np.isfinite(resampled).all(-1)
+    return np.array([found, np.where(is_bounded, low, -math.inf), np.where(is_bounded, high, math.inf)])
 
 
 def gap_recovered(scores: Mapping[str, np.ndarray], arm: str, low: str, high: str) -> Interval:
     """Returns the share of the gap between two arms' interquartile means that an arm recovers, with its interval."""
 
-    def share(*samples: np.ndarray) -> float:
-        reached, floor, top = (np.float64(metrics.aggregate_iqm(sample)) for sample in samples)
-        return float((reached - floor) / (top - floor))
+    def share(*samples: np.ndarray) -> np.ndarray:
+        reached, floor, top = map(interquartile_mean, samples)
+        return _quotient(reached - floor, top - floor)
 
     return bootstrap(share, *(scores[name] for name in (arm, low, high)))
 
 
 def ratio(scores: np.ndarray, others: np.ndarray) -> Interval:
     """Returns the ratio of two samples' interquartile means, with its interval."""
-    return bootstrap(lambda x, y: np.float64(metrics.aggregate_iqm(x)) / metrics.aggregate_iqm(y), scores, others)
+    return bootstrap(lambda x, y: _quotient(interquartile_mean(x), interquartile_mean(y)), scores, others)
+
+
+def _quotient(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Returns part / whole; NaN where the whole is not positive, because the quotient then means something else."""
+    return np.where(whole > 0, part / whole, np.nan)
 
 
 def difference(scores: np.ndarray, others: np.ndarray) -> Interval:
     """Returns the difference of two samples' interquartile means, with its interval."""
-    return bootstrap(lambda x, y: metrics.aggregate_iqm(x) - metrics.aggregate_iqm(y), scores, others)
+    return bootstrap(lambda x, y: interquartile_mean(x) - interquartile_mean(y), scores, others)
 
 
 def improvement(scores: Mapping[str, np.ndarray], arm: str, others: Sequence[str]) -> dict[str, Interval]:
     """Returns the probability that a run of an arm returns more than one of each other arm, with its interval.
 
-    Source: Agarwal et al. 2021, by rliable.
+    Source: Agarwal et al. 2021.
     """
-    pairs = {other: (scores[arm], scores[other]) for other in others}
-    _seed()
-    estimates, intervals = library.get_interval_estimates(pairs, metrics.probability_of_improvement, reps=REPETITIONS)
-    return {other: _interval(estimates[other], intervals[other]) for other in others}
+
+    def wins(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        return (np.sign(x[..., :, None] - y[..., None, :]).mean((-2, -1)) + 1) / 2
+
+    return {other: bootstrap(wins, scores[arm], scores[other]) for other in others}
 
 
 def late_gain(runs: np.ndarray) -> Interval:
@@ -229,18 +243,7 @@ def late_gain(runs: np.ndarray) -> Interval:
     if runs.shape[1] < 10:
         raise ConfigError(f"report: expected curves of at least 10 points, got {runs.shape[1]}. Train for longer.")
     fifth = runs.shape[1] // 5
-    gains = runs[:, -fifth:].mean(1) - runs[:, -2 * fifth : -fifth].mean(1)
-    return interquartile_means({"gain": gains[:, None]})["gain"]
-
-
-def _seed() -> None:
-    """Seeds NumPy's global stream, which rliable draws from: the same results give the same intervals."""
-    np.random.seed(0)
-
-
-def _interval(estimate: np.ndarray, ends: np.ndarray) -> Interval:
-    low, high = np.ravel(ends)
-    return float(np.ravel(estimate)[0]), float(low), float(high)
+    return bootstrap(interquartile_mean, runs[:, -fifth:].mean(1) - runs[:, -2 * fifth : -fifth].mean(1))
 
 
 def draw_learning_curves(study: Study, labels: Mapping[str, str], levels: Levels, out: Path) -> list[Path]:
@@ -249,14 +252,9 @@ def draw_learning_curves(study: Study, labels: Mapping[str, str], levels: Levels
     for i, (arm, label) in enumerate(labels.items()):
         style = line_style(i)
         steps, runs = study.curves(arm)
-        _seed()
-        estimates, intervals = library.get_interval_estimates(
-            {arm: runs[:, None, :]},
-            lambda x: np.array([metrics.aggregate_iqm(x[..., i]) for i in range(x.shape[-1])]),
-            reps=REPETITIONS,
-        )
-        axes.plot(steps / 1e6, estimates[arm], linewidth=2, label=f"{label} ({len(runs)} seeds)", **style)
-        axes.fill_between(steps / 1e6, *intervals[arm], color=style["color"], alpha=0.2, linewidth=0)
+        middle, low, high = _pointwise(interquartile_mean, runs.T)
+        axes.plot(steps / 1e6, middle, linewidth=2, label=f"{label} ({len(runs)} seeds)", **style)
+        axes.fill_between(steps / 1e6, low, high, color=style["color"], alpha=0.2, linewidth=0)
     draw_levels(axes, levels)
     axes.set(xlabel="environment steps (millions)", xlim=(0, None), ylim=(0, None))
     axes.set_ylabel("return per adversary\n(training policy)")
@@ -271,8 +269,8 @@ def draw_bars(scores: Mapping[str, np.ndarray], labels: Mapping[str, str], level
     for place, (arm, (middle, low, high)) in zip(places, found.items(), strict=True):
         axes.barh(place, middle, height=0.6, color=COLOURS[0], alpha=0.35)
         axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=3)
-        axes.plot(scores[arm][:, 0], np.full(len(scores[arm]), place), "o", color="0.2", markersize=4)
-        axes.annotate(f"{middle:.0f}", (high, place), (6, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.plot(scores[arm], np.full(len(scores[arm]), place), "o", color="0.2", markersize=4)
+        axes.annotate(f"{middle:.0f}", (max(high, scores[arm].max()), place), (6, 0), textcoords="offset points", va="center", fontsize=9)
     draw_levels(axes, levels, upright=True)
     axes.set_yticks(places, [f"{label} ({len(scores[arm])})" for arm, label in labels.items()])
     axes.set(xlabel="return per adversary: interquartile mean, 95 % interval, runs", xlim=(0, None))
@@ -290,11 +288,9 @@ def draw_profiles(study: Study, labels: Mapping[str, str], out: Path) -> list[Pa
     for i, (arm, label) in enumerate(labels.items()):
         style = line_style(i)
         above = (returns[arm][..., None] > levels).mean(1)  # (seeds, levels)
-        rng = np.random.default_rng(0)
-        drawn = [rng.choice(above, len(above)).mean(0) for _ in range(REPETITIONS)]
-        axes.plot(levels, above.mean(0), linewidth=2, label=label, **style)
-        ends = np.percentile(drawn, [2.5, 97.5], axis=0)
-        axes.fill_between(levels, *ends, color=style["color"], alpha=0.2, linewidth=0)
+        middle, low, high = _pointwise(lambda runs: runs.mean(-1), above.T)
+        axes.plot(levels, middle, linewidth=2, label=label, **style)
+        axes.fill_between(levels, low, high, color=style["color"], alpha=0.2, linewidth=0)
     axes.set(xlabel="return per adversary", ylabel="share of episodes above", xlim=(0, None), ylim=(0, 1.02))
     return _finish(figure, axes, out)
 
@@ -347,14 +343,14 @@ def draw_sizes(scores: Mapping[int, np.ndarray], out: Path) -> list[Path]:
     """Draws returns over the numbers per message: each run, and the interquartile mean with its interval.
 
     Args:
-        scores: (runs, 1) by the numbers per message.
+        scores: (seeds,) by the numbers per message.
         out: The figure's path without a suffix.
     """
     figure, axes = new_figure((5, 3.4))
     sizes = list(scores)
     for size, runs in scores.items():
-        axes.plot(np.full(len(runs), size), runs[:, 0], "o", color=COLOURS[0], alpha=0.35, markersize=4)
-    middle, low, high = np.array(list(interquartile_means({str(size): scores[size] for size in sizes}).values())).T
+        axes.plot(np.full(len(runs), size), runs, "o", color=COLOURS[0], alpha=0.35, markersize=4)
+    middle, low, high = np.array([bootstrap(interquartile_mean, scores[size]) for size in sizes]).T
     axes.errorbar(sizes, middle, (middle - low, high - middle), fmt="o-", color=COLOURS[0], linewidth=2, capsize=3)
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])

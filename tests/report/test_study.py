@@ -13,6 +13,7 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.files import write_csv, write_json
 from rllib_tag.report.study import (
     Study,
+    bootstrap,
     difference,
     draw_bars,
     draw_conditions,
@@ -21,6 +22,7 @@ from rllib_tag.report.study import (
     draw_profiles,
     gap_recovered,
     improvement,
+    interquartile_mean,
     interquartile_means,
     late_gain,
     ratio,
@@ -66,9 +68,10 @@ def test_what_runs_still_gain_at_the_end() -> None:
 
 
 def test_a_ratio_of_nothing_is_anything() -> None:
-    three, none = np.full((3, 1), 3.0), np.zeros((2, 1))
-    assert ratio(three, np.full((2, 1), 2.0)) == (1.5, 1.5, 1.5)
-    assert ratio(three, none)[1:] == (-math.inf, math.inf)
+    three = np.full(3, 3.0)
+    assert ratio(three, np.full(2, 2.0)) == (1.5, 1.5, 1.5)
+    for others in (np.zeros(2), np.array([-1.0, 5])):  # a gap that may be negative has no share
+        assert ratio(three, others)[1:] == (-math.inf, math.inf)
 
 
 @pytest.mark.parametrize("file", ["episodes.csv", "curve.csv", "conditions.csv"])
@@ -87,14 +90,24 @@ def test_files_that_do_not_fit_are_named(file: str, study: Study) -> None:
             study.returns("comm", "nobody")
 
 
-def test_the_interquartile_mean_is_scipys_and_lies_in_its_interval(study: Study) -> None:
-    scores = study.scores(list(ARMS))
-    for arm, (middle, low, high) in interquartile_means(scores).items():
-        assert scores[arm].shape == (5, 1)
-        assert middle == pytest.approx(stats.trim_mean(scores[arm][:, 0], 0.25)) == pytest.approx(ARMS[arm])
-        assert low < middle < high
-        assert scores[arm].min() <= low
-        assert high <= scores[arm].max()
+def test_the_interquartile_mean_leaves_out_the_highest_and_the_lowest_quarter() -> None:
+    scores = {"five": np.array([1000.0, 10, 0, 40, 20]), "ten": np.arange(10.0) ** 2, "three": np.array([3.0, 1, 8])}
+    found = interquartile_means(scores)
+    assert [found[name][0] for name in scores] == pytest.approx([70 / 3, (4 + 9 + 16 + 25 + 36 + 49) / 6, 4])
+    assert found["three"][1:] == (1, 8)
+
+
+def test_intervals_are_scipys() -> None:
+    rng = np.random.default_rng(1)
+    x, y = rng.gamma(2, 50, 11), rng.normal(70, 9, 7)
+    for samples, statistic in (((x,), interquartile_mean), ((x, y), lambda a, b: a.mean(-1) - b.mean(-1))):
+        found = bootstrap(statistic, *samples)
+        theirs = stats.bootstrap(
+            samples, lambda *given, axis, of=statistic: of(*given), method="percentile", vectorized=True, random_state=2
+        )  # fmt: skip
+        expected = theirs.confidence_interval
+        assert found[0] == pytest.approx(float(statistic(*samples)))
+        assert found[1:] == pytest.approx((expected.low, expected.high), abs=0.15 * theirs.standard_error)
 
 
 def test_the_share_of_the_gap(study: Study) -> None:
@@ -112,8 +125,8 @@ def test_a_difference_of_arms(study: Study) -> None:
 
 def test_what_messages_do_is_read_of_every_run(study: Study) -> None:
     (found,) = study.influence("comm").items()
-    assert found[0] == "class_a: heard"
-    assert found[1].tolist() == [[seed / 7] for seed in range(1, 6)]
+    assert found[0] == ("class_a", "heard")
+    assert found[1].tolist() == [seed / 7 for seed in range(1, 6)]
     assert study.influence("no_comm") == {}
 
 
