@@ -142,7 +142,9 @@ def main(
     minutes: Annotated[float, typer.Option(help="Start no run after this many minutes.")] = 1e9,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm; may be repeated.")] = None,
     episodes: Annotated[int, typer.Option(help="Evaluation episodes of each run.")] = 128,
-    first_seed: Annotated[int, typer.Option("--seed", help="Seed of the first one; the others count up.")] = FIRST_SEED,
+    first_seed: Annotated[
+        int, typer.Option("--seed", help="Seed of the first episode; the others count up.")
+    ] = FIRST_SEED,
     interventions: Annotated[bool, typer.Option(help="Also evaluate under channel interventions.")] = True,
     jobs: Annotated[int, typer.Option(help="Runs at once; each takes one core.")] = 2,
 ) -> None:

@@ -270,7 +270,14 @@ def draw_bars(scores: Mapping[str, np.ndarray], labels: Mapping[str, str], level
         axes.barh(place, middle, height=0.6, color=COLOURS[0], alpha=0.35)
         axes.plot([low, high], [place, place], color=COLOURS[0], linewidth=3)
         axes.plot(scores[arm], np.full(len(scores[arm]), place), "o", color="0.2", markersize=4)
-        axes.annotate(f"{middle:.0f}", (max(high, scores[arm].max()), place), (6, 0), textcoords="offset points", va="center", fontsize=9)
+        axes.annotate(
+            f"{middle:.0f}",
+            (max(high, scores[arm].max()), place),
+            (6, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
     draw_levels(axes, levels, upright=True)
     axes.set_yticks(places, [f"{label} ({len(scores[arm])})" for arm, label in labels.items()])
     axes.set(xlabel="return per adversary: interquartile mean, 95 % interval, runs", xlim=(0, None))
