@@ -109,7 +109,7 @@ def report_game(study: Study, suffix: str, title: str, out: Path) -> list[Path]:
         *draw_bars(scores, labels, levels, out / f"bars_{name}"),
         *draw_profiles(study, labels, out / f"profiles_{name}"),
     ]
-    rows = [(labels[arm], str(len(runs)), estimate(runs), *_late_gain(study, arm)) for arm, runs in scores.items()]
+    rows = [(labels[arm], str(len(runs)), estimate(runs), _late_gain(study, arm)) for arm, runs in scores.items()]
     rows += [(BASELINES[name], "", f"{level:.1f}", "") for name, level in levels.items()]
     print_table(
         title, ("adversaries", "seeds", "return per adversary", "last fifth of training minus the fifth before"), rows
@@ -156,9 +156,9 @@ def report_game(study: Study, suffix: str, title: str, out: Path) -> list[Path]:
     return drawn
 
 
-def _late_gain(study: Study, arm: str) -> tuple[str, ...]:
+def _late_gain(study: Study, arm: str) -> str:
     _, runs = study.curves(arm)
-    return (cell(late_gain(runs), "{:+.1f}") if runs.shape[1] >= 10 else "",)
+    return cell(late_gain(runs), "{:+.1f}") if runs.shape[1] >= 10 else ""
 
 
 def report_message_dims(study: Study, suffix: str, title: str, out: Path) -> list[Path]:

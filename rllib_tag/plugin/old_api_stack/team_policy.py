@@ -68,15 +68,7 @@ class TeamPolicy(PPOTorchPolicy):
         return info
 
     def act(self, obs: Observed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Chooses actions in B games by RLlib's own exploration.
-
-        Args:
-            obs: As described for `TeamNet`, with R = B rows and C = 1.
-
-        Returns:
-            Actions (B, n, ...) before they are unsquashed or clipped, their log-probabilities (B, n) and the
-            action-distribution inputs (B, n, num_outputs).
-        """
+        """Chooses actions in B games by RLlib's own exploration: what `Actor.act` asks for."""
         self._set_eval()
         explore, timestep = self.config["explore"], self.global_timestep
         with torch.no_grad():
