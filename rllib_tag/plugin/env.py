@@ -107,8 +107,10 @@ class CommEnv(MultiAgentEnv):
             action_dict: An action for every agent in `self.agents`.
 
         Returns:
-            Observations, rewards (the env's own, plus shaping if configured), terminateds, truncateds (both with
-            `__all__`) and infos; the infos of the last step contain the episode's statistics under `__common__`.
+            Observations, rewards (the env's own, plus shaping if configured), terminateds, truncateds and infos. All
+            agents stop at once, so terminateds and truncateds only have `__all__`: with a flag for each agent, RLlib's
+            new API stack would take a truncated episode for a terminated one. The infos of the last step contain the
+            episode's statistics under `__common__`.
         """
         agents = self.agents
         actions = {**self._idle, **{agent: np.asarray(action_dict[agent])[None] for agent in agents}}
@@ -119,9 +121,7 @@ class CommEnv(MultiAgentEnv):
         if step.stats:
             self.agents = []
             infos["__common__"] = {STATS_KEY: step.stats[0]}
-        terminateds, truncateds = (
-            dict.fromkeys((*agents, "__all__"), bool(flags[0])) for flags in (step.terminated, step.truncated)
-        )
+        terminateds, truncateds = ({"__all__": bool(flags[0])} for flags in (step.terminated, step.truncated))
         return self._observe(), rewards, terminateds, truncateds, infos
 
     @property
@@ -133,6 +133,11 @@ class CommEnv(MultiAgentEnv):
     def stats(self) -> EpisodeStats:
         """The statistics of the current episode."""
         return self.games.stats
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the current episode so far."""
+        return self.games.metrics(0)
 
     @property
     def linked(self) -> np.ndarray:
@@ -162,7 +167,8 @@ class TagEnv(CommEnv):
 
     An adversary's observation is that of `CommEnv`. A message has F = 8 + 2z + 4y numbers for z landmarks and y good
     agents. The critics' state is `team` (N, 6), the true position, velocity and class one-hot of each adversary; `good`
-    (y, 4), the true position and velocity of each good agent; and `landmarks` (z, 2), their true positions.
+    (y, 4), the true position and velocity of each good agent; and `landmarks` (z, 2), their true positions. MPE has no
+    walls: for critics and shaping, coordinates end at -2 and 2.
 
     A learning good agent observes `own` (4,), `adversaries` (x, 2), `good` (y - 1, 4) if y > 1, and `landmarks` (z, 2)
     if z > 0, in absolute coordinates.

@@ -8,10 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from ray.rllib.core.columns import Columns
+from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.policy.sample_batch import MultiAgentBatch
 from torch import Tensor
 
 from rllib_tag.nn.network import AdversaryNet, GoodNet
 from rllib_tag.nn.team import receiver_rows
+from rllib_tag.plugin.ray_internals import standardize_fields, standardized
 from rllib_tag.world.layout import MessageLayout
 
 Observed = Mapping[str, Any]  # arrays or tensors
@@ -96,6 +99,14 @@ def unpack(packed: Tensor, length: int) -> Tensor:
     return ((packed.unsqueeze(-1) >> places) & 1).flatten(-2)[..., :length] > 0
 
 
+class TeamBatch(MultiAgentBatch):
+    """A batch whose rows contain stretches of several agents' steps."""
+
+    def agent_steps(self) -> int:
+        """Returns the number of agent steps in all rows."""
+        return sum(map(agent_steps, self.policy_batches.values()))
+
+
 def agent_steps(batch: Mapping[str, np.ndarray]) -> int:
     """Returns the number of agent steps in a policy's batch: those of the agents that take part."""
     return int(batch[PRESENT].sum()) if PRESENT in batch else batch[Columns.ACTION_LOGP].size
@@ -105,3 +116,15 @@ def rows_of(steps: Sequence[np.ndarray], stretch: int) -> np.ndarray:
     """Splits arrays (B, ...) of consecutive steps into rows of `stretch` steps of a game: (B * rows, stretch, ...)."""
     stacked = np.stack(steps, axis=1)
     return stacked.reshape(-1, stretch, *stacked.shape[2:])
+
+
+def standardize_advantages(batch: MultiAgentBatch) -> MultiAgentBatch:
+    """Standardizes advantages as RLlib's PPO does, policy by policy, over the agents that take part."""
+    if not any(PRESENT in part for part in batch.policy_batches.values()):
+        return standardize_fields(batch, [Postprocessing.ADVANTAGES])
+    for part in batch.policy_batches.values():
+        advantages, here = part[Postprocessing.ADVANTAGES].copy(), part[PRESENT]
+        if here.any():
+            advantages[here] = standardized(advantages[here])
+            part[Postprocessing.ADVANTAGES] = advantages
+    return batch

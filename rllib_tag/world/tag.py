@@ -23,6 +23,10 @@ from rllib_tag.world.streams import Streams
 
 Prey = Callable[[Arrays], np.ndarray]
 
+# MPE has no walls. Critics and shaping take everybody for being within these coordinates: a critic that extrapolates its
+# values far outside may reward a class for leaving the game.
+BOUND = 2.0
+
 
 @dataclasses.dataclass(frozen=True)
 class TagGame(Game):
@@ -153,8 +157,11 @@ class TagGame(Game):
         return facts["positions"][..., : self.roster.num_adversaries, :]
 
     def state(self, facts: Arrays) -> Arrays:
-        """Returns `team` (..., N, 4) and `good` (..., y, 4), position and velocity, and `landmarks` (..., z, 2)."""
-        moving = np.concatenate([facts["positions"], facts["velocities"]], axis=-1)
+        """Returns `team` (..., N, 4) and `good` (..., y, 4), position and velocity, and `landmarks` (..., z, 2).
+
+        A coordinate beyond `BOUND` is given as `BOUND`.
+        """
+        moving = np.concatenate([_bounded(facts["positions"]), facts["velocities"]], axis=-1)
         x = self.roster.num_adversaries
         return {"team": moving[..., :x, :], "good": moving[..., x:, :], "landmarks": facts["landmarks"]}
 
@@ -201,12 +208,12 @@ class TagGame(Game):
         return {agent: chosen[:, i] for i, agent in enumerate(names)}
 
     def potential(self, facts: Arrays) -> np.ndarray:
-        """Returns minus each adversary's distance to the nearest good agent: (..., N)."""
-        return -self._distances(facts).min(-1)
+        """Returns minus each adversary's distance to the nearest good agent, within `BOUND`: (..., N)."""
+        return -self._distances(_bounded(facts["positions"])).min(-1)
 
     def measure(self, facts: Arrays) -> Arrays:
         """Returns `contacts`: the number of pairs of an adversary and a good agent that touch."""
-        touching = self._distances(facts) < SIZE["adversary"] + SIZE["good"]
+        touching = self._distances(facts["positions"]) < SIZE["adversary"] + SIZE["good"]
         return {"contacts": touching.sum((-2, -1)).astype(float)}
 
     def metrics(self, sums: Mapping[str, float], firsts: Mapping[str, float]) -> dict[str, float]:
@@ -225,11 +232,15 @@ class TagGame(Game):
         """Returns B games that run on arrays."""
         return TagArrays(self, num_games)
 
-    def _distances(self, facts: Arrays) -> np.ndarray:
+    def _distances(self, positions: np.ndarray) -> np.ndarray:
         """Returns the distance from each adversary to each good agent: (..., N, y)."""
-        x, positions = self.roster.num_adversaries, facts["positions"]
+        x = self.roster.num_adversaries
         offsets = positions[..., :x, None, :] - positions[..., None, x:, :]
         return np.sqrt(np.square(offsets).sum(-1))
+
+
+def _bounded(positions: np.ndarray) -> np.ndarray:
+    return positions.clip(-BOUND, BOUND)
 
 
 class TagArrays:

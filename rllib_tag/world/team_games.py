@@ -139,15 +139,15 @@ class TeamGames:
         if not ended.any():
             return TeamStep(rewards, played.terminated, played.truncated, None, {})
         final, games = self.view, np.flatnonzero(ended).tolist()
-        stats = {game: self._metrics(game) for game in games}
+        stats = {game: self.metrics(game) for game in games}
         if restart:
             self._restart(games, [None] * len(games))
         else:
             self._running = self._running & ~ended
         return TeamStep(rewards, played.terminated, played.truncated, final, stats)
 
-    def _metrics(self, game: int) -> dict[str, float]:
-        """Returns the metrics of a game's episode; with a range that was drawn, also its return by range."""
+    def metrics(self, game: int) -> dict[str, float]:
+        """Returns the metrics of a game's episode so far; with a range that was drawn, also its return by range."""
         out, name = self.stats.summary(game), f"return_{self.game.team_name}"
         drawn = {f"{name}_range_{self.comm_ranges[game]:g}": out[name]} if len(self._choices) > 1 else {}
         return {**out, **drawn}

@@ -12,32 +12,19 @@ import numpy as np
 import torch
 import tree
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
-from ray.rllib.evaluation.postprocessing import Postprocessing
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.policy.sample_batch import SampleBatch
 from ray.rllib.utils.metrics import NUM_AGENT_STEPS_TRAINED
 from torch import Tensor
 
 from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy
-from rllib_tag.plugin.ray_internals import LearnerInfoBuilder, standardize_fields, standardized
-from rllib_tag.plugin.team_rows import PRESENT, agent_steps, sharing
+from rllib_tag.plugin.ray_internals import LearnerInfoBuilder
+from rllib_tag.plugin.team_rows import agent_steps, sharing
 
 ENCODED = ("messages", "history", "links", "receivers")  # what an encoder reads of an observation
 # The largest number of parts of a minibatch that are encoded in parallel. More threads would mostly wait for the GIL.
 MOST_PARTS = 4
 
 Map = Callable[..., Iterable[Any]]  # such as `map`
-
-
-def standardize_advantages(batch: MultiAgentBatch) -> MultiAgentBatch:
-    """Standardizes advantages as RLlib's PPO does, policy by policy, over the agents that take part."""
-    if not any(PRESENT in part for part in batch.policy_batches.values()):
-        return standardize_fields(batch, [Postprocessing.ADVANTAGES])
-    for part in batch.policy_batches.values():
-        advantages, here = part[Postprocessing.ADVANTAGES].copy(), part[PRESENT]
-        if here.any():
-            advantages[here] = standardized(advantages[here])
-            part[Postprocessing.ADVANTAGES] = advantages
-    return batch
 
 
 class Job(NamedTuple):

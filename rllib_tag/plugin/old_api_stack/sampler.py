@@ -14,15 +14,7 @@ from rllib_tag.plugin.fragments import Episode, GamePlayer, stretch_of
 from rllib_tag.plugin.old_api_stack.runner import TagRunner
 from rllib_tag.plugin.ray_internals import RolloutMetrics, sub_environment_seed
 from rllib_tag.plugin.sampling_state import sampling_state, set_sampling_state
-from rllib_tag.plugin.team_rows import agent_steps
-
-
-class TeamBatch(MultiAgentBatch):
-    """A batch whose rows contain stretches of several agents' steps."""
-
-    def agent_steps(self) -> int:
-        """Returns the number of agent steps in all rows."""
-        return sum(map(agent_steps, self.policy_batches.values()))
+from rllib_tag.plugin.team_rows import TeamBatch
 
 
 class BatchedSampler(TagRunner):

@@ -23,7 +23,7 @@ from ray.rllib.utils.metrics import (
 )
 
 from rllib_tag.plugin.old_api_stack.from_exported import FromExported
-from rllib_tag.plugin.old_api_stack.learning import learn, standardize_advantages
+from rllib_tag.plugin.old_api_stack.learning import learn
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
 from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy
 from rllib_tag.plugin.ray_internals import (
@@ -32,7 +32,7 @@ from rllib_tag.plugin.ray_internals import (
     on_each_runner,
     synchronous_parallel_sample,
 )
-from rllib_tag.plugin.team_rows import agent_steps
+from rllib_tag.plugin.team_rows import agent_steps, standardize_advantages
 
 NOTE = "note"  # key of a result's message to the user
 SAMPLING = "sampling_state.pkl"  # beside RLlib's own files in a checkpoint

@@ -21,13 +21,12 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch, concat_s
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.fragments import STRETCH
 from rllib_tag.plugin.old_api_stack import learning as team_learning
-from rllib_tag.plugin.old_api_stack.learning import standardize_advantages
 from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
 from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT, TeamPolicy
 from rllib_tag.plugin.old_api_stack.team_ppo import NOTE, SAMPLING, TeamPPO
 from rllib_tag.plugin.ray_internals import on_each_runner
-from rllib_tag.plugin.team_rows import PRESENT, agent_steps, unpack
+from rllib_tag.plugin.team_rows import PRESENT, agent_steps, standardize_advantages, unpack
 from rllib_tag.world.roster import Mixture
 
 from .conftest import CYCLES, FRAGMENT, NUM_ENVS, build
