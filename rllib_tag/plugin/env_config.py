@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from statistics import fmean
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
@@ -408,3 +409,13 @@ def groups_of(env_config: Mapping[str, Any]) -> dict[str, str]:
     roster = Roster(**largest)
     acting = (*roster.adversaries, *(roster.good_agents if env_config.get("good_policy") == "learned" else ()))
     return {agent: roster.group_of[agent] for agent in acting}
+
+
+def agents_per_step(env_config: Mapping[str, Any]) -> float:
+    """Returns how many agents act in an env step, on average over the games that are drawn."""
+    game = read_env_config(env_config).game
+    mixture = getattr(game, "mixture", None)
+    if mixture is None:
+        return len(game.acting)
+    team = fmean(map(sum, mixture.teams))
+    return team + fmean(mixture.num_good) if game.others_learn else team

@@ -23,8 +23,8 @@ from rllib_tag.world.streams import Streams
 
 Prey = Callable[[Arrays], np.ndarray]
 
-# MPE has no walls. Critics and shaping take everybody for being within these coordinates: a critic that extrapolates its
-# values far outside may reward a class for leaving the game.
+# MPE has no walls. Critics and shaping take everybody for being within these coordinates: a critic that extrapolates
+# beyond them may reward a class for leaving the game.
 BOUND = 2.0
 
 

@@ -19,6 +19,7 @@ from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
 from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPOConfig
 
 NUM_ENVS, CYCLES, FRAGMENT = 3, 7, 5
+OLD_STACK = dict.fromkeys(("enable_rl_module_and_learner", "enable_env_runner_and_connector_v2"), False)
 RUNNERS = {True: BatchedSampler, False: TagRunner}
 
 
@@ -35,7 +36,16 @@ def build(
     batched: bool, env_config: dict[str, Any], kind: type[AlgorithmConfig] = PPOConfig, **options: Any
 ) -> Algorithm:
     """An algorithm in this process, small, greedy so that both ways act alike, with an encoder for each class."""
+    config = small_config(env_config, **options)
+    built = (TeamPPOConfig if batched else kind)().update_from_dict({"env": "rllib_tag.TagEnv", **OLD_STACK, **config})
+    return getattr(built, "build_algo", built.build)()
+
+
+def small_config(env_config: dict[str, Any], **options: Any) -> dict[str, Any]:
+    """A shipped config with small games, batches and networks; no flags of the API stack."""
     config = yaml.safe_load((EXPERIMENTS / "tag_ppo.yaml").read_text())["tag_ppo"]["config"]
+    for flag in OLD_STACK:
+        del config[flag]
     config["env_config"].update({"max_cycles": CYCLES, "comm_range": 0.8, **env_config})
     model = {"hidden_dim": 28, "encoder": "class", "precision": "float32", **options.pop("model", {})}
     config["model"]["custom_model_config"].update(model)
@@ -48,6 +58,4 @@ def build(
         num_env_runners=0, num_envs_per_env_runner=NUM_ENVS, rollout_fragment_length=FRAGMENT,
         train_batch_size=NUM_ENVS * FRAGMENT, minibatch_size=12, num_epochs=2, explore=False,
     )  # fmt: skip
-    config.update(copy.deepcopy(options))
-    built = (TeamPPOConfig if batched else kind)().update_from_dict({"env": "rllib_tag.TagEnv", **config})
-    return getattr(built, "build_algo", built.build)()
+    return {**config, **copy.deepcopy(options)}

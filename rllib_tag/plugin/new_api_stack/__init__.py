@@ -1,0 +1,1 @@
+"""What only RLlib's new API stack needs."""

@@ -1,0 +1,182 @@
+"""Sampling on arrays: an env runner that runs no Python code per agent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from ray.rllib.core.columns import Columns
+from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.policy.sample_batch import SampleBatch
+from ray.rllib.utils.metrics import (
+    EPISODE_AGENT_RETURN_MEAN,
+    EPISODE_MODULE_RETURN_MEAN,
+    NUM_AGENT_STEPS_SAMPLED,
+    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
+    NUM_ENV_STEPS_SAMPLED,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    NUM_EPISODES,
+    NUM_EPISODES_LIFETIME,
+    NUM_MODULE_STEPS_SAMPLED,
+    NUM_MODULE_STEPS_SAMPLED_LIFETIME,
+)
+from torch import Tensor
+
+from rllib_tag.errors import ConfigError
+from rllib_tag.nn.network import AdversaryNet, GoodNet
+from rllib_tag.plugin.callbacks import log_game, log_spread, smoothing_window
+from rllib_tag.plugin.class_paths import env_class
+from rllib_tag.plugin.env import CommEnv
+from rllib_tag.plugin.fragments import GamePlayer, stretch_of
+from rllib_tag.plugin.new_api_stack.module import CommModule
+from rllib_tag.plugin.ray_internals import sub_environment_seed
+from rllib_tag.plugin.sampling_state import sampling_state, set_sampling_state
+from rllib_tag.plugin.team_rows import PRESENT, Observed, TeamBatch, agent_steps
+
+
+class ModuleActor:
+    """A `CommModule` as an `Actor`.
+
+    Args:
+        module: The module.
+        gamma: The discount.
+        lambda_: The discount of the advantages' estimator.
+        explore: Whether actions are drawn; otherwise, they are the most likely ones.
+    """
+
+    def __init__(self, module: CommModule, gamma: float, lambda_: float, explore: bool) -> None:
+        self._module, self.gamma, self.lambda_, self._explore = module, gamma, lambda_, explore
+        self.action_space_struct = module.action_space_struct
+
+    @property
+    def net(self) -> AdversaryNet | GoodNet:
+        """The network."""
+        return self._module.net
+
+    def act(self, obs: Observed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Chooses actions in B games."""
+        team, kind = self._module.team, self._module.get_exploration_action_dist_cls()
+        with torch.no_grad():
+            outputs, _ = team.encode(team.tensors(obs))
+            dist = kind.from_logits(outputs)
+            actions = (dist if self._explore else dist.to_deterministic()).sample()
+            logp = dist.logp(actions)
+        B = len(obs["receivers" if "receivers" in obs else "own"])
+        actions, logp, outputs = (value.unflatten(0, (B, -1)).cpu() for value in (actions, logp, outputs))
+        return actions.numpy(), logp.numpy(), outputs.numpy()
+
+    def values(self, obs: Observed) -> np.ndarray:
+        """Returns values (R, C, n)."""
+        return self._module.team.values(obs)
+
+    def features(self, obs: Observed) -> Tensor:
+        """Returns the encoder's output for the receivers of the observations: (R, C, n, H)."""
+        return self._module.team.features(obs)
+
+
+class TeamEnvRunner(MultiAgentEnvRunner):
+    """Samples `num_envs_per_env_runner` games at once, with one forward pass per module and step.
+
+    For the same seeds and actions, observations, rewards, values and advantages equal those of RLlib's own runner. A
+    sample is one `TeamBatch`, for use with `TeamPPO`. Metrics are RLlib's, and the game's under `custom_metrics`;
+    callbacks for episodes and samples are not called.
+
+    Raises:
+        ConfigError: If the environment is not a `CommEnv`.
+    """
+
+    def make_env(self) -> None:
+        """Starts the games."""
+        config = self.config
+        kind = env_class("env", config.env)
+        if kind is None or not issubclass(kind, CommEnv):
+            raise ConfigError(f"TeamEnvRunner: expected rllib_tag.TagEnv or CommEnv, got {config.env}. Use PPO.")
+        self.env = kind(dict(config.env_config))
+        self.num_envs = config.num_envs_per_env_runner
+        games = self.env.config.games(self.env.config.batched_world(self.num_envs))
+        self._policy_of = {agent: config.policy_mapping_fn(agent, None) for agent in games.agents}
+        if config.seed is not None:  # the games that the old API stack plays with this seed
+            games.reset([sub_environment_seed(config.seed, self.worker_index, i) for i in range(self.num_envs)])
+        games.reset()
+        self._games = games
+        self._player: GamePlayer | None = None
+
+    def sample(self, **kwargs: Any) -> list[TeamBatch]:
+        """Returns one fragment of every game: `rollout_fragment_length` steps."""
+        num_steps = self.config.get_rollout_fragment_length(worker_index=self.worker_index)
+        player = self._playing()
+        rows = player.play(num_steps, stretch_of(num_steps, player.most_agents, self.config.minibatch_size))
+        batch = TeamBatch({name: SampleBatch(part) for name, part in rows.items()}, num_steps * self.num_envs)
+        self._count(batch)
+        return [batch]
+
+    def get_metrics(self) -> Any:
+        """Returns the metrics since the last call."""
+        player = self._playing()
+        finished, player.finished = player.finished, []
+        window, log = smoothing_window(self.config), self.metrics.log_value
+        for episode in finished:
+            log_spread(self.metrics, ("episode_len",), episode.length, window)
+            log_spread(self.metrics, ("episode_return",), sum(episode.returns.values()), window)
+            by_module: dict[str, float] = {}
+            for agent, value in episode.returns.items():
+                module = self._policy_of[agent]
+                by_module[module] = by_module.get(module, 0.0) + value
+                log((EPISODE_AGENT_RETURN_MEAN, agent), value, window=window)
+            for module, value in by_module.items():
+                log((EPISODE_MODULE_RETURN_MEAN, module), value, window=window)
+            log_game(self.metrics, episode.metrics, window)
+        return self.metrics.reduce()
+
+    def get_spaces(self) -> dict[str, Any]:
+        """Returns the spaces of the game and of each module's agents."""
+        if self.env is None:
+            return self.spaces
+        of_game = self.env.observation_space, self.env.action_space
+        spaces = {name: of_game for name in (INPUT_ENV_SPACES, INPUT_ENV_SINGLE_SPACES)}
+        for agent, name in self._policy_of.items():
+            spaces[name] = self.env.observation_spaces[agent], self.env.action_spaces[agent]
+        return spaces
+
+    def sampling_state(self) -> bytes:
+        """Returns what the next samples depend on and RLlib's checkpoints lack: running games and random states."""
+        return sampling_state(self._playing() if self.env else None, self._kind())
+
+    def set_sampling_state(self, state: bytes | None) -> str | None:
+        """Continues from a `sampling_state`; returns why sampling does not continue exactly, None if it does."""
+        return set_sampling_state(self._playing() if self.env else None, self._kind(), state)
+
+    def _playing(self) -> GamePlayer:
+        if self._player is None:
+            config = self.config
+            actors = {
+                name: ModuleActor(module, config.gamma, config.lambda_, config.explore)
+                for name, module in self.module.items()
+            }
+            self._player = GamePlayer(self._games, self._policy_of, actors, config)
+        return self._player
+
+    def _kind(self) -> Any:
+        return None if self.env is None else (self.env.config, self.num_envs)
+
+    def _count(self, batch: TeamBatch) -> None:
+        """Logs how much was sampled."""
+        counts: list[tuple[Any, Any, int]] = [
+            (NUM_ENV_STEPS_SAMPLED, NUM_ENV_STEPS_SAMPLED_LIFETIME, batch.env_steps()),
+            (NUM_EPISODES, NUM_EPISODES_LIFETIME, len(self._playing().finished)),
+        ]
+        for module, part in batch.policy_batches.items():
+            counts.append(
+                ((NUM_MODULE_STEPS_SAMPLED, module), (NUM_MODULE_STEPS_SAMPLED_LIFETIME, module), agent_steps(part))
+            )
+            agents = [agent for agent, name in self._policy_of.items() if name == module]
+            shape = part[Columns.ACTION_LOGP].shape
+            for agent, steps in zip(agents, part.get(PRESENT, np.ones(shape, bool)).sum((0, 1)).tolist(), strict=True):
+                counts.append(((NUM_AGENT_STEPS_SAMPLED, agent), (NUM_AGENT_STEPS_SAMPLED_LIFETIME, agent), steps))
+        for key, lifetime, count in counts:
+            self.metrics.log_value(key, count, reduce="sum")
+            self.metrics.log_value(
+                lifetime, count, reduce="lifetime_sum", with_throughput=lifetime == NUM_ENV_STEPS_SAMPLED_LIFETIME
+            )

@@ -1,0 +1,194 @@
+"""PPO on RLlib's new API stack that samples on arrays and encodes each team state only once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
+from ray.rllib.algorithms.ppo.ppo import PPO, PPOConfig
+from ray.rllib.core.columns import Columns
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
+from ray.rllib.core.rl_module.rl_module import RLModuleSpec
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.policy.sample_batch import MultiAgentBatch, concat_samples
+from ray.rllib.utils.metrics import (
+    ALL_MODULES,
+    ENV_RUNNER_RESULTS,
+    ENV_RUNNER_SAMPLING_TIMER,
+    LEARNER_RESULTS,
+    LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED_LIFETIME,
+    SYNCH_WORKER_WEIGHTS_TIMER,
+    TIMERS,
+)
+
+from rllib_tag.errors import check_keys
+from rllib_tag.plugin.class_paths import env_class
+from rllib_tag.plugin.env import CommEnv
+from rllib_tag.plugin.env_config import EnvConfig, agents_per_step, groups_of
+from rllib_tag.plugin.new_api_stack.learner import CommLearner
+from rllib_tag.plugin.new_api_stack.module import COMM_HOPS, NET, CommModule, CommModules
+from rllib_tag.plugin.new_api_stack.runner import TeamEnvRunner
+from rllib_tag.plugin.ray_internals import synchronous_parallel_sample
+from rllib_tag.plugin.team_rows import standardize_advantages
+
+
+class TeamPPOConfig(PPOConfig):
+    """RLlib's PPO config with the networks of this project, and `TeamEnvRunner` as the env runner.
+
+    Modules are `CommModule`s, whose `custom_model_config` is given with `rl_module(model_config=…)`. Without
+    `multi_agent(…)`, each class of the game is a module. `env_runners(env_runner_cls=MultiAgentEnvRunner)` samples with
+    RLlib's own runner.
+
+    Example:
+        >>> from rllib_tag import TagEnv
+        >>> config = (
+        ...     TeamPPOConfig()
+        ...     .environment(TagEnv, env_config={"num_class_a": 1, "num_class_b": 2})
+        ...     .rl_module(model_config={"custom_model_config": {"hidden_dim": 16}})
+        ...     .env_runners(num_env_runners=0, num_envs_per_env_runner=4, rollout_fragment_length=50)
+        ...     .training(train_batch_size_per_learner=200, minibatch_size=100, num_epochs=1)
+        ... )
+        >>> config.validate()
+        >>> sorted(config.policies)
+        ['class_a', 'class_b']
+    """
+
+    def __init__(self, algo_class: type | None = None) -> None:
+        super().__init__(algo_class=algo_class or TeamPPO)
+        self.env_runner_cls = TeamEnvRunner
+
+    def update_from_dict(self, config_dict: dict[str, Any]) -> TeamPPOConfig:
+        """Takes over keys of a config, also those of the old API stack that have another name or meaning here.
+
+        `model` is `rl_module(model_config=…)`; `train_batch_size` and `num_gpus` are divided among the learners; in
+        `lr_schedule` and `entropy_coeff_schedule`, agent steps become env steps.
+
+        Raises:
+            ConfigError: If `model` has keys that no `CommModule` reads.
+        """
+        given = dict(config_dict)
+        env = given.get("env", self.env)
+        game = {**self.env_config, **given.get("env_config", {})}
+        learners = given.get("num_learners", self.num_learners) or 1
+        if env is not None:
+            given["env"] = env_class("env", env) or env
+        model = given.pop("model", None)
+        if model is not None:
+            check_keys("config: model", model, ("custom_model", NET))
+            self.rl_module(model_config={NET: model.get(NET, {})})
+        for old, new in (("lr_schedule", "lr"), ("entropy_coeff_schedule", "entropy_coeff")):
+            schedule = given.pop(old, None)
+            if schedule is not None:
+                agents = agents_per_step(game)
+                given[new] = [[round(step / agents), value] for step, value in schedule]
+        if "train_batch_size" in given:
+            given["train_batch_size_per_learner"] = given.pop("train_batch_size") // learners
+        if "num_gpus" in given:
+            given["num_gpus_per_learner"] = given.pop("num_gpus") / learners
+        super().update_from_dict(given)
+        return self
+
+    def validate(self) -> None:
+        """Checks the config, and gives each class of the game a module if there are none yet."""
+        if not self.is_multi_agent:
+            kind = env_class("env", self.env)
+            if kind is not None and issubclass(kind, CommEnv):
+                groups = groups_of(self.env_config)
+                self.multi_agent(policies=set(groups.values()), policy_mapping_fn=_ByGroup(groups))
+        super().validate()
+
+    def get_default_learner_class(self) -> type[CommLearner]:
+        """Returns `CommLearner`."""
+        return CommLearner
+
+    def get_default_rl_module_spec(self) -> RLModuleSpec:
+        """Returns the specification of a `CommModule`."""
+        return RLModuleSpec(module_class=CommModule)
+
+    def get_multi_rl_module_spec(self, **kwargs: Any) -> MultiRLModuleSpec:
+        """Returns the specification of `CommModules`, which say how many links a message crosses."""
+        spec = super().get_multi_rl_module_spec(**kwargs)
+        spec.multi_rl_module_class = CommModules
+        hops = self.env_config.get(COMM_HOPS, EnvConfig.comm_hops)
+        for each in spec.rl_module_specs.values():
+            each.model_config = {**(each.model_config or self.model_config), COMM_HOPS: hops}
+        return spec
+
+    def get_evaluation_config_object(self) -> AlgorithmConfig | None:
+        """Returns the evaluation config, in which RLlib's own runner plays whole episodes."""
+        config = super().get_evaluation_config_object()
+        if config is not None and config.env_runner_cls is TeamEnvRunner:
+            config.env_runner_cls = MultiAgentEnvRunner
+        return config
+
+
+class TeamPPO(PPO):
+    """RLlib's PPO, which can also learn from rows of team states, sampled by `TeamEnvRunner`."""
+
+    @classmethod
+    def get_default_config(cls) -> AlgorithmConfig:
+        """Returns `TeamPPOConfig`."""
+        return TeamPPOConfig()
+
+    def training_step(self) -> None:
+        """Samples a train batch, learns from it, and sends the weights to the env runners."""
+        if not issubclass(self.config.env_runner_cls, TeamEnvRunner):
+            super().training_step()
+            return
+        config = self.config
+        with self.metrics.log_time((TIMERS, ENV_RUNNER_SAMPLING_TIMER)):
+            sampled, results = synchronous_parallel_sample(
+                worker_set=self.env_runner_group, max_env_steps=config.total_train_batch_size,
+                sample_timeout_s=config.sample_timeout_s, _uses_new_env_runners=True, _return_metrics=True,
+            )  # fmt: skip
+            if not sampled:  # all runners failed and are being restarted
+                return
+            self.metrics.aggregate(results, key=ENV_RUNNER_RESULTS)
+        with self.metrics.log_time((TIMERS, LEARNER_UPDATE_TIMER)):
+            batch = standardize_advantages(concat_samples(sampled))
+            learners = max(1, config.num_learners)
+            shards = _shards(batch, learners)
+            steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
+            learned = self.learner_group.update(
+                **({"batches": shards} if self.learner_group.is_remote else {"batch": batch}),
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps},
+                num_epochs=config.num_epochs,
+                num_minibatches=_minibatches(shards[-1], config.minibatch_size),
+                shuffle_seed=np.random.randint(2**31),
+            )
+            self.metrics.aggregate(learned, key=LEARNER_RESULTS)
+        with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
+            self.env_runner_group.sync_weights(
+                from_worker_or_learner_group=self.learner_group, policies=set(learned[0]) - {ALL_MODULES},
+                inference_only=True,
+            )  # fmt: skip
+
+
+class _ByGroup:
+    """Maps each agent to the module of its class."""
+
+    def __init__(self, groups: dict[str, str]) -> None:
+        self._groups = groups
+
+    def __call__(self, agent_id: str, *args: Any, **kwargs: Any) -> str:
+        return self._groups[agent_id]
+
+
+def _shards(batch: MultiAgentBatch, count: int) -> list[MultiAgentBatch]:
+    """Splits a batch's rows into parts of nearly equal size, the largest first."""
+    parts = batch.policy_batches
+    rows = len(next(iter(parts.values())))
+    return [
+        MultiAgentBatch({name: part[chosen[0] : chosen[-1] + 1] for name, part in parts.items()}, batch.count // count)
+        for chosen in np.array_split(np.arange(rows), count)
+    ]
+
+
+def _minibatches(batch: MultiAgentBatch, size: int | None) -> int:
+    """Returns how many minibatches an epoch has, of about `size` agent steps of each module."""
+    logp = [part[Columns.ACTION_LOGP] for part in batch.policy_batches.values()]
+    rows = len(logp[0])
+    steps = sum(each.size for each in logp) / len(logp)
+    return max(1, min(rows, round(steps / (size or steps))))

@@ -1,0 +1,184 @@
+"""Learning on RLlib's new API stack: the old stack's updates, and learners that agree."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+from ray.rllib.core.columns import Columns
+from ray.rllib.policy.sample_batch import MultiAgentBatch
+
+from rllib_tag.plugin.new_api_stack.learner import CommLearner
+from rllib_tag.plugin.new_api_stack.team_ppo import TeamPPO, _shards
+from rllib_tag.plugin.team_rows import standardize_advantages
+from rllib_tag.world.roster import Mixture
+
+from .conftest import build, build_old, nets_of, same_weights, weights_of
+
+EPS = 1e-2  # of Adam, whose first step is otherwise the sign of a gradient, even of one that is rounding
+LEARNED = {"good_policy": "learned", "num_good": 2}
+
+
+def with_eps(learner: CommLearner) -> None:
+    for optimizer in learner._named_optimizers.values():
+        for group in optimizer.param_groups:
+            group["eps"] = EPS
+
+
+def update(new: TeamPPO, batch: MultiAgentBatch, num_minibatches: int = 1) -> None:
+    """One epoch of a batch, on the learner in this process or on several."""
+    learners = new.config.num_learners
+    parts: dict[str, Any] = {"batch": batch}
+    if learners:
+        parts = {"batches": _shards(batch, learners)}
+    new.learner_group.update(
+        **parts, timesteps={"num_env_steps_sampled_lifetime": 0}, num_epochs=1, num_minibatches=num_minibatches,
+        shuffle_seed=3,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("env_config", "model"),
+    [
+        ({}, {}),
+        ({"num_class_a": 3, "num_class_b": 1}, {"encoder": "shared"}),
+        ({"continuous_actions": True}, {"encoder": "shared", "critic": "local"}),
+        (LEARNED, {"encoder": "shared"}),
+        ({"num_class_a": [1, 3], "num_class_b": [0, 2]}, {"encoder": "shared"}),
+    ],
+    ids=str,
+)
+def test_an_update_gives_the_old_stacks_weights(
+    env_config: dict[str, Any], model: dict[str, Any], ray_session: None
+) -> None:
+    """One step of both stacks on the same rows, gradients clipped."""
+    policies = ["class_a", "class_b", *(["good"] if env_config is LEARNED else [])]
+    options = {"model": model, "policies": policies, "explore": True, "grad_clip": 0.05}
+    old = build_old(True, env_config, **options, minibatch_size=0, num_epochs=1)
+    new = build(True, env_config, **options)
+    same_weights(old, new)
+    for policy in old.env_runner.policy_map.values():
+        policy._optimizers[0].param_groups[0]["eps"] = EPS
+    with_eps(new.learner_group._learner)
+    batch = standardize_advantages(old.env_runner.sample())
+    before = {name: weights_of(net) for name, net in nets_of(new)[1].items()}
+    update(new, copy.deepcopy(batch))
+    old._learn(batch)
+    for name, net in nets_of(new)[1].items():
+        wanted = weights_of(old.get_policy(name).model.net)
+        after = weights_of(net)
+        moved = max(np.abs(after[key] - before[name][key]).max() for key in after)
+        assert moved > 1e-4
+        for key, value in wanted.items():
+            np.testing.assert_allclose(after[key], value, rtol=0, atol=5e-3 * moved, err_msg=key)
+
+
+def test_each_weight_has_one_optimizer(ray_session: None) -> None:
+    new = build(True, {}, model={"encoder": "shared", "critic": "shared"})
+    learner = new.learner_group._learner
+    owned = [
+        weight for optimizer in learner._named_optimizers.values() for weight in optimizer.param_groups[0]["params"]
+    ]
+    assert len(owned) == len({id(weight) for weight in owned})
+    nets = nets_of(new)[1]
+    assert {id(weight) for weight in owned} == {id(w) for net in nets.values() for w in net.parameters()}
+    assert nets["class_a"].encoder is nets["class_b"].encoder
+    assert nets["class_a"].critic is nets["class_b"].critic
+    assert nets["class_a"].actor is not nets["class_b"].actor
+    assert list(learner._named_optimizers) == ["class_a_shared", "class_a_own", "class_b_own"]
+
+
+@pytest.mark.parametrize(("arrays", "encoder"), [(True, "shared"), (True, "class"), (False, "shared")])
+def test_training_changes_all_weights_and_runners_get_them(arrays: bool, encoder: str, ray_session: None) -> None:
+    new = build(arrays, {}, model={"encoder": encoder, "critic": "shared"}, explore=True)
+    before = {name: weights_of(net) for name, net in nets_of(new)[1].items()}
+    result = new.train()
+    assert result["num_env_steps_sampled_lifetime"] >= 15
+    sampling, learning = nets_of(new)
+    for name, net in learning.items():
+        after = weights_of(net)
+        still = [key for key, value in after.items() if np.array_equal(value, before[name][key])]
+        assert not [key for key in still if key.startswith(("actor", "critic"))]
+        assert len(still) < len(after) / 2
+        for key, value in weights_of(sampling[name]).items():
+            np.testing.assert_array_equal(value, after[key], err_msg=key)
+
+
+def test_policies_to_train(ray_session: None) -> None:
+    new = build(True, {}, explore=True)
+    new.learner_group._learner.config.policies_to_train = ["class_b"]
+    before = {name: weights_of(net) for name, net in nets_of(new)[1].items()}
+    new.train()
+    after = {name: weights_of(net) for name, net in nets_of(new)[1].items()}
+    assert all(np.array_equal(after["class_a"][key], value) for key, value in before["class_a"].items())
+    assert not all(np.array_equal(after["class_b"][key], value) for key, value in before["class_b"].items())
+
+
+@pytest.mark.parametrize("column", [Columns.ACTION_LOGP, "advantages"])
+def test_numbers_that_are_not_finite_end_the_run_and_name_their_place(column: str, ray_session: None) -> None:
+    new = build(True, {}, explore=True)
+    (batch,) = new.env_runner.sample()
+    batch.policy_batches["class_b"][column][1, 2, 0] = np.nan
+    before = weights_of(nets_of(new)[1]["class_a"])
+    with pytest.raises(FloatingPointError, match=rf"loss of class_b: expected a finite number.*{column}\[\d+\] = nan"):
+        update(new, batch)
+    after = weights_of(nets_of(new)[1]["class_a"])
+    assert all(np.array_equal(after[key], value) for key, value in before.items())
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run(ray_session: None) -> None:
+    new = build(True, {}, explore=True)
+    weight = next(nets_of(new)[1]["class_b"].actor.parameters())
+    weight.register_hook(lambda grad: grad * np.inf)
+    with pytest.raises(FloatingPointError, match="gradient: expected a finite norm"):
+        update(new, new.env_runner.sample()[0])
+
+
+def learners_weights(new: TeamPPO) -> list[dict[str, dict[str, np.ndarray]]]:
+    """The weights of each learner, by module."""
+    found = new.learner_group.foreach_learner(
+        lambda learner: {name: weights_of(module.net) for name, module in learner.module.items()}
+    )
+    return [result.get() for result in found]
+
+
+@pytest.mark.parametrize(
+    ("env_config", "model"),
+    [
+        ({"num_class_a": 3, "num_class_b": 1}, {"encoder": "shared", "critic": "shared"}),
+        ({"num_class_a": [0, 3], "num_class_b": [0, 2], "comm_range": 0.1}, {"encoder": "shared"}),
+        ({}, {"encoder": "class", "critic": "local"}),
+    ],
+    ids=str,
+)
+def test_two_learners_keep_the_same_weights_and_learn_what_one_would(
+    env_config: dict[str, Any], model: dict[str, Any], ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of odd number, classes that are missing on one of the learners, links that reach hardly anybody."""
+    one = build(True, env_config, model=model, explore=True)
+    two = build(True, env_config, model=model, explore=True, learners=2)
+    two.learner_group.foreach_learner(lambda learner: with_eps(learner))
+    with_eps(one.learner_group._learner)
+    state = one.learner_group._learner.module.get_state()
+    two.learner_group.foreach_learner(lambda learner: learner.module.set_state(state))
+    if isinstance(env_config.get("num_class_a"), list):
+        drawn = iter([[1, 1, 1, 0, 0, 1, 1, 1]] * 3 + [[0, 0, 0, 1, 1, 1, 1, 1]] * 100)
+        monkeypatch.setattr(Mixture, "draw", lambda *_: np.array(next(drawn), bool))
+    (batch,) = one.env_runner.sample()
+    standardize_advantages(batch)
+    update(one, copy.deepcopy(batch))
+    update(two, batch)
+    first, second = learners_weights(two)
+    for name, weights in first.items():
+        wanted = weights_of(nets_of(one)[1][name])
+        for key, value in weights.items():
+            np.testing.assert_array_equal(second[name][key], value, err_msg=key)
+            np.testing.assert_allclose(value, wanted[key], rtol=0, atol=1e-5, err_msg=key)
+    two.train()  # several minibatches, as in a run
+    first, second = learners_weights(two)
+    for name, weights in first.items():
+        for key, value in weights.items():
+            np.testing.assert_array_equal(second[name][key], value, err_msg=key)
+    two.stop()
