@@ -10,7 +10,7 @@ import ray
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 
-from rllib_tag.plugin.old_api_stack.team_ppo import NOTE
+from rllib_tag.plugin.exact_resume import NOTE
 from rllib_tag.plugin.ray_internals import is_waiting, requested_resources
 
 OnResult = Callable[[str, Mapping[str, Any], Mapping[str, Any]], None]

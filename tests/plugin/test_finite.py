@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rllib_tag import TagEnv
-from rllib_tag.plugin.old_api_stack.runner import ErrorBatch, RunnerError
+from rllib_tag.plugin.runner_errors import ErrorBatch, RunnerError
 from rllib_tag.world.finite import check_finite, first_not_finite
 
 

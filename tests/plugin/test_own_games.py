@@ -27,9 +27,11 @@ from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.playing.restore import export
 from rllib_tag.plugin.env_config import CommEnvConfig
-from rllib_tag.plugin.old_api_stack.runner import RunnerError, TagRunner
+from rllib_tag.plugin.exact_resume import NOTE
+from rllib_tag.plugin.old_api_stack.runner import TagRunner
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
-from rllib_tag.plugin.old_api_stack.team_ppo import NOTE, TeamPPOConfig
+from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPOConfig
+from rllib_tag.plugin.runner_errors import RunnerError
 from rllib_tag.plugin.team_rows import unpack
 from rllib_tag.training.train import TrialEnd
 from rllib_tag.world.layout import Senses

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,14 @@ import tree
 from ray.rllib.algorithms.ppo.torch.ppo_torch_learner import PPOTorchLearner
 from ray.rllib.core.columns import Columns
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
+from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor, distributed
 
 from rllib_tag.plugin.new_api_stack.module import is_of_teams
 from rllib_tag.plugin.team_rows import PRESENT
 from rllib_tag.world.finite import first_not_finite
+
+KL_COEFFS = "kl_coeffs"  # in a learner's state
 
 
 class CommLearner(PPOTorchLearner):
@@ -43,6 +46,35 @@ class CommLearner(PPOTorchLearner):
                 module_id=name, optimizer_name=kind, optimizer=torch.optim.Adam(weights, fused=True), params=weights,
                 lr_or_lr_schedule=self.config.get_config_for_module(name).lr,
             )  # fmt: skip
+
+    def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Updates all schedules to the steps before this batch, also in the first update after a checkpoint."""
+        super().before_gradient_based_update(timesteps=timesteps)
+        step = max(0, timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) - self.config.total_train_batch_size)
+        for optimizer, schedule in self._optimizer_lr_schedules.items():
+            self._set_optimizer_lr(optimizer, schedule.update(timestep=step))
+        for name, _ in self.module.items():
+            self.entropy_coeff_schedulers_per_module[name].update(timestep=step)
+
+    def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Returns RLlib's state, with the adapted coefficients of the KL loss."""
+        adapted = {name: (self._kl_coeff(name), float(value)) for name, value in self.curr_kl_coeffs_per_module.items()}
+        return {**super().get_state(*args, **kwargs), KL_COEFFS: adapted}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Restores weights, optimizer moments and counters; everything else stays as this run configures it."""
+        groups = [group for optimizer in self._named_optimizers.values() for group in optimizer.param_groups]
+        options = [{key: value for key, value in group.items() if key != "params"} for group in groups]
+        super().set_state({key: value for key, value in state.items() if key != "should_module_be_updated"})
+        groups = [group for optimizer in self._named_optimizers.values() for group in optimizer.param_groups]
+        for group, own in zip(groups, options, strict=True):
+            group.update(own)
+        for name, (configured, value) in state.get(KL_COEFFS, {}).items():
+            if name in self.module and configured == self._kl_coeff(name):
+                self.curr_kl_coeffs_per_module[name].data.fill_(value)
+
+    def _kl_coeff(self, name: str) -> float:
+        return self.config.get_config_for_module(name).kl_coeff
 
     def compute_losses(self, *, fwd_out: dict[str, Any], batch: dict[str, Any]) -> dict[str, Tensor]:
         """Returns the loss of each module; one that is not finite raises with the gradients."""
@@ -112,7 +144,7 @@ class CommLearner(PPOTorchLearner):
         return self._team_minibatches(training_data.batch, **{key: kwargs[key] for key in TEAM_ROWS})
 
     def _team_minibatches(
-        self, batch: MultiAgentBatch, num_epochs: int, num_minibatches: int, shuffle_seed: int
+        self, batch: MultiAgentBatch, num_epochs: int, num_minibatches: int, shuffle_seed: Sequence[int]
     ) -> Iterator[MultiAgentBatch]:
         """Yields minibatches that have the same rows of all modules.
 
@@ -120,7 +152,7 @@ class CommLearner(PPOTorchLearner):
             batch: The rows of each module, as `GamePlayer.play` returns them.
             num_epochs: How often each row is used.
             num_minibatches: The number of minibatches per epoch, which is the same on all learners.
-            shuffle_seed: For the order of the rows.
+            shuffle_seed: For the order of the rows, which is the same on all learners.
         """
         parts = dict(sorted(batch.policy_batches.items()))
         state = {

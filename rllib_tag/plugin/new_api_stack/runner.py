@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,7 @@ from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.fragments import GamePlayer, stretch_of
 from rllib_tag.plugin.new_api_stack.module import CommModule
 from rllib_tag.plugin.ray_internals import sub_environment_seed
+from rllib_tag.plugin.runner_errors import ErrorBatch, runner_error
 from rllib_tag.plugin.sampling_state import sampling_state, set_sampling_state
 from rllib_tag.plugin.team_rows import PRESENT, Observed, TeamBatch, agent_steps
 
@@ -103,11 +105,28 @@ class TeamEnvRunner(MultiAgentEnvRunner):
         self._games = games
         self._player: GamePlayer | None = None
 
+    def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Returns the result of a function on this runner, or an `ErrorBatch` if it raises.
+
+        RLlib calls remote runners this way, and would restart the process again and again.
+        """
+        try:
+            return func(self, *args, **kwargs)
+        except Exception as error:
+            return ErrorBatch(runner_error(self, error))
+
     def sample(self, **kwargs: Any) -> list[TeamBatch]:
-        """Returns one fragment of every game: `rollout_fragment_length` steps."""
+        """Returns one fragment of every game: `rollout_fragment_length` steps.
+
+        Raises:
+            RunnerError: If the game raises, or numbers are not finite.
+        """
         num_steps = self.config.get_rollout_fragment_length(worker_index=self.worker_index)
         player = self._playing()
-        rows = player.play(num_steps, stretch_of(num_steps, player.most_agents, self.config.minibatch_size))
+        try:
+            rows = player.play(num_steps, stretch_of(num_steps, player.most_agents, self.config.minibatch_size))
+        except Exception as error:
+            raise runner_error(self, error) from error
         batch = TeamBatch({name: SampleBatch(part) for name, part in rows.items()}, num_steps * self.num_envs)
         self._count(batch)
         return [batch]

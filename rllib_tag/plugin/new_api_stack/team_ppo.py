@@ -13,7 +13,6 @@ from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.policy.sample_batch import MultiAgentBatch, concat_samples
 from ray.rllib.utils.metrics import (
-    ALL_MODULES,
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
     LEARNER_RESULTS,
@@ -27,6 +26,7 @@ from rllib_tag.errors import check_keys
 from rllib_tag.plugin.class_paths import env_class
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.env_config import EnvConfig, agents_per_step, groups_of
+from rllib_tag.plugin.exact_resume import ResumesExactly
 from rllib_tag.plugin.new_api_stack.learner import CommLearner
 from rllib_tag.plugin.new_api_stack.module import COMM_HOPS, NET, CommModule, CommModules
 from rllib_tag.plugin.new_api_stack.runner import TeamEnvRunner
@@ -124,13 +124,20 @@ class TeamPPOConfig(PPOConfig):
         return config
 
 
-class TeamPPO(PPO):
+class TeamPPO(ResumesExactly, PPO):
     """RLlib's PPO, which can also learn from rows of team states, sampled by `TeamEnvRunner`."""
 
     @classmethod
     def get_default_config(cls) -> AlgorithmConfig:
         """Returns `TeamPPOConfig`."""
         return TeamPPOConfig()
+
+    def load_checkpoint(self, checkpoint_dir: str) -> None:
+        """Restores a checkpoint, and makes sure that all env runners have its weights."""
+        super().load_checkpoint(checkpoint_dir)
+        # RLlib silently drops weights for a runner whose reply to earlier ones, such as the first, it has not read.
+        self.env_runner_group.fetch_ready_async_reqs(tags="set_state", timeout_seconds=None)
+        self._sync_weights()
 
     def training_step(self) -> None:
         """Samples a train batch, learns from it, and sends the weights to the env runners."""
@@ -156,14 +163,14 @@ class TeamPPO(PPO):
                 timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps},
                 num_epochs=config.num_epochs,
                 num_minibatches=_minibatches(shards[-1], config.minibatch_size),
-                shuffle_seed=np.random.randint(2**31),
+                shuffle_seed=(config.seed or 0, int(steps)),
             )
             self.metrics.aggregate(learned, key=LEARNER_RESULTS)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
-            self.env_runner_group.sync_weights(
-                from_worker_or_learner_group=self.learner_group, policies=set(learned[0]) - {ALL_MODULES},
-                inference_only=True,
-            )  # fmt: skip
+            self._sync_weights()
+
+    def _sync_weights(self) -> None:
+        self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
 
 
 class _ByGroup:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
-from ray.exceptions import RayError, RayTaskError
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.evaluation.rollout_worker import RolloutWorker
 from ray.rllib.policy.policy import Policy, PolicySpec
@@ -16,6 +14,7 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.class_paths import env_class
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.mapping import acting_policies
+from rllib_tag.plugin.runner_errors import ErrorBatch, RunnerError, runner_error
 
 
 class TagRunner(RolloutWorker):
@@ -48,7 +47,7 @@ class TagRunner(RolloutWorker):
         except Exception as error:  # an environment or a callback may raise anything
             if isinstance(error, ConfigError) and self.worker_index == 0:
                 raise
-            self._error = self._runner_error(error)
+            self._error = runner_error(self, error)
             if self.worker_index == 0:
                 raise self._error from error
 
@@ -65,7 +64,7 @@ class TagRunner(RolloutWorker):
             try:
                 return func(self, *args, **kwargs)
             except Exception as error:
-                self._error = self._runner_error(error)
+                self._error = runner_error(self, error)
                 return ErrorBatch(self._error)
 
         return super().apply(guarded) if self._error is None else ErrorBatch(self._error)
@@ -79,26 +78,11 @@ class TagRunner(RolloutWorker):
         try:
             return self.sample_or_raise(**kwargs)
         except Exception as error:
-            raise self._runner_error(error) from error
+            raise runner_error(self, error) from error
 
     def sample_or_raise(self, **kwargs: Any) -> MultiAgentBatch:
         """Returns a sample batch; raises whatever the environment, its wrappers or the callbacks raise."""
         return super().sample(**kwargs)
-
-    def _runner_error(self, error: Exception) -> RunnerError:
-        """Converts an exception of this worker to an error that names its place; re-raises what RLlib handles."""
-        if isinstance(error, RunnerError):
-            return error
-        died = isinstance(error, RayError) and not isinstance(error, RayTaskError)
-        not_finite = isinstance(error, FloatingPointError)
-        if died or (self.config.ignore_env_runner_failures and not not_finite):
-            raise error
-        *_, frame = traceback.extract_tb(error.__traceback__)
-        cause = error.cause if isinstance(error, RayTaskError) else error  # raised in the environment's own actor
-        # The message about a number that is not finite already names its place.
-        place = "" if not_finite else f" ({frame.filename}:{frame.lineno}, in {frame.name})"
-        name = f"{'evaluation ' if self.config.in_evaluation else ''}env runner {self.worker_index}"
-        return RunnerError(f"{name}: {type(cause).__name__}: {' '.join(str(cause).split())}{place}")
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores weights, optimizer moments, filters and counters; everything else stays as this run configures it.
@@ -157,25 +141,3 @@ def _with_acting_policies(config: AlgorithmConfig) -> AlgorithmConfig:
     policies = config.policies if isinstance(config.policies, dict) else dict.fromkeys(config.policies, PolicySpec())
     kept = {name: spec for name, spec in policies.items() if name in acting}
     return config.copy(copy_frozen=False).multi_agent(policies=kept)
-
-
-class RunnerError(RuntimeError):
-    """An exception that was raised in an env runner, with the runner and the place."""
-
-
-class ErrorBatch(MultiAgentBatch):
-    """An error that is sent to the driver instead of a batch or any other result, and raises when it is used there.
-
-    Args:
-        error: The error to raise.
-    """
-
-    def __init__(self, error: RunnerError) -> None:
-        super().__init__({}, 0)
-        self.error = error
-
-    def env_steps(self) -> NoReturn:
-        """Raises the error."""
-        raise self.error
-
-    agent_steps = copy = decompress_if_needed = __iter__ = env_steps

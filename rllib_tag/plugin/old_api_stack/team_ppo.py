@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from ray import cloudpickle as pickle
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo.ppo import PPO, PPOConfig
 from ray.rllib.policy.policy import Policy
@@ -22,20 +19,16 @@ from ray.rllib.utils.metrics import (
     SYNCH_WORKER_WEIGHTS_TIMER,
 )
 
+from rllib_tag.plugin.exact_resume import ResumesExactly
 from rllib_tag.plugin.old_api_stack.from_exported import FromExported
 from rllib_tag.plugin.old_api_stack.learning import learn
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
 from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy
 from rllib_tag.plugin.ray_internals import (
     LEARNER_STATS_KEY,
-    episode_history,
-    on_each_runner,
     synchronous_parallel_sample,
 )
 from rllib_tag.plugin.team_rows import agent_steps, standardize_advantages
-
-NOTE = "note"  # key of a result's message to the user
-SAMPLING = "sampling_state.pkl"  # beside RLlib's own files in a checkpoint
 
 
 class TeamPPOConfig(PPOConfig):
@@ -50,7 +43,7 @@ class TeamPPOConfig(PPOConfig):
         self.env_runner_cls = BatchedSampler
 
 
-class TeamPPO(FromExported, PPO):
+class TeamPPO(ResumesExactly, FromExported, PPO):
     """RLlib's PPO on rows that hold team states (`TeamPolicy`), sampled by `BatchedSampler`.
 
     Objective, hyperparameters, counters and checkpoints are the same; PPO's warnings about badly scaled losses are
@@ -58,8 +51,6 @@ class TeamPPO(FromExported, PPO):
     that share no weights learn in parallel; an encoder that they share encodes parts of a minibatch in parallel.
     Together, they use about as many threads as the run has CPUs.
     """
-
-    _notes: Sequence[str] = ()
 
     @classmethod
     def get_default_config(cls) -> AlgorithmConfig:
@@ -70,37 +61,6 @@ class TeamPPO(FromExported, PPO):
     def get_default_policy_class(cls, config: AlgorithmConfig) -> type[Policy]:
         """Returns `TeamPolicy`."""
         return TeamPolicy
-
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Writes RLlib's checkpoint, and beside it what the runners' next samples depend on."""
-        super().save_checkpoint(checkpoint_dir)
-        states = dict(on_each_runner(self, lambda w: (w.worker_index, w.sampling_state())))
-        kept = {"trial": self.trial_id, "episodes": episode_history(self), "runners": states}
-        (Path(checkpoint_dir) / SAMPLING).write_bytes(pickle.dumps(kept))
-
-    def load_checkpoint(self, checkpoint_dir: str) -> None:
-        """Restores a checkpoint; one of the same trial continues the same games with the same random numbers.
-
-        A checkpoint of another trial, as in population-based training, only provides weights, optimizer and counters.
-        """
-        super().load_checkpoint(checkpoint_dir)
-        file = Path(checkpoint_dir) / SAMPLING
-        kept = pickle.loads(file.read_bytes()) if file.exists() else {}
-        if kept.get("trial") != self.trial_id:
-            return
-        episode_history(self)[:] = kept["episodes"]
-        states = kept["runners"]
-        found = dict(on_each_runner(self, lambda w: (w.worker_index, w.set_sampling_state(states.get(w.worker_index)))))
-        expected = {*states, *range(self.config.num_env_runners + 1)}
-        reasons = {index: found.get(index, "does not respond; its games start over") for index in sorted(expected)}
-        self._notes = [f"env runner {index} {reason}" for index, reason in reasons.items() if reason is not None]
-
-    def step(self) -> dict[str, Any]:
-        """Runs one iteration; the first result after a checkpoint has a `note` if the run did not continue exactly."""
-        result = super().step()
-        if self._notes:
-            result[NOTE], self._notes = "; ".join(self._notes), []
-        return result
 
     def training_step(self) -> dict[str, Any]:
         """Samples a train batch, learns from it, and sends the weights to the workers."""

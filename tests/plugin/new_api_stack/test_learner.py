@@ -35,7 +35,7 @@ def update(new: TeamPPO, batch: MultiAgentBatch, num_minibatches: int = 1) -> No
         parts = {"batches": _shards(batch, learners)}
     new.learner_group.update(
         **parts, timesteps={"num_env_steps_sampled_lifetime": 0}, num_epochs=1, num_minibatches=num_minibatches,
-        shuffle_seed=3,
+        shuffle_seed=(3,),
     )  # fmt: skip
 
 

@@ -16,9 +16,9 @@ from ray.rllib.evaluation.rollout_worker import RolloutWorker
 from ray.tune.registry import register_env
 
 from rllib_tag import TagEnv
-from rllib_tag.plugin.old_api_stack.runner import RunnerError
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
 from rllib_tag.plugin.ray_internals import on_each_runner
+from rllib_tag.plugin.runner_errors import RunnerError
 
 from .conftest import FRAGMENT, NUM_ENVS, RUNNERS, build
 

@@ -19,12 +19,13 @@ from ray.rllib.evaluation.postprocessing import Postprocessing
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch, concat_samples
 
 from rllib_tag.nn.team import receiver_rows
+from rllib_tag.plugin.exact_resume import NOTE, SAMPLING
 from rllib_tag.plugin.fragments import STRETCH
 from rllib_tag.plugin.old_api_stack import learning as team_learning
 from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
 from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT, TeamPolicy
-from rllib_tag.plugin.old_api_stack.team_ppo import NOTE, SAMPLING, TeamPPO
+from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPO
 from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.team_rows import PRESENT, agent_steps, standardize_advantages, unpack
 from rllib_tag.world.roster import Mixture

@@ -1,0 +1,155 @@
+"""Checkpoints of RLlib's new API stack: runs that go on exactly, and settings that stay this run's."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+
+from rllib_tag.plugin.exact_resume import NOTE
+from rllib_tag.plugin.new_api_stack.team_ppo import TeamPPO, TeamPPOConfig
+from rllib_tag.plugin.ray_internals import on_each_runner
+from rllib_tag.plugin.runner_errors import RunnerError
+
+from .conftest import build, nets_of, weights_of
+
+OPTIONS: dict[str, Any] = {
+    "explore": True,
+    "lr_schedule": [[0, 1e-2], [600, 0]],  # agent steps, 4 of each env step
+    "entropy_coeff_schedule": [[0, 0.1], [600, 0.0]],
+    "use_kl_loss": True,
+    "model": {"encoder": "shared"},
+}
+
+
+def figures(result: dict[str, Any]) -> dict[str, float]:
+    """What a result says about learning and about the games."""
+    learned = result["learners"]["class_a"]
+    keys = (
+        "policy_loss",
+        "vf_loss",
+        "own_learning_rate",
+        "shared_learning_rate",
+        "curr_entropy_coeff",
+        "curr_kl_coeff",
+    )
+    out = {key: float(learned[key]) for key in keys if key in learned}
+    custom = result["env_runners"]["custom_metrics"]
+    return {**out, **custom, "steps": result["num_env_steps_sampled_lifetime"]}
+
+
+@pytest.mark.parametrize("runners", [0, 1])
+def test_a_run_goes_on_as_if_it_had_not_been_interrupted(runners: int, ray_session: None, tmp_path: Path) -> None:
+    first = build(True, {}, num_env_runners=runners, **OPTIONS)
+    for _ in range(3):
+        first.train()
+    first.save_checkpoint(str(tmp_path))
+    again = build(True, {}, num_env_runners=runners, **OPTIONS)
+    again._trial_info = first._trial_info
+    again.load_checkpoint(str(tmp_path))
+    states = torch.get_rng_state(), np.random.get_state()  # both algorithms share this process's generators
+    wanted = [first.train() for _ in range(2)]
+    torch.set_rng_state(states[0])
+    np.random.set_state(states[1])
+    found = [again.train() for _ in range(2)]
+    for one, other in zip(found, wanted, strict=True):
+        assert NOTE not in one
+        assert figures(one) == pytest.approx(figures(other), nan_ok=True)
+    assert figures(found[1])["own_learning_rate"] == pytest.approx(1e-2 * (1 - 5 * 60 / 600))
+    for name, net in nets_of(first)[1].items():
+        for key, value in weights_of(net).items():
+            np.testing.assert_array_equal(weights_of(nets_of(again)[1][name])[key], value, err_msg=key)
+
+
+def test_hyperparameters_are_this_runs(ray_session: None, tmp_path: Path) -> None:
+    first = build(True, {}, lr=1e-2, kl_coeff=0.5, use_kl_loss=True)
+    first.train()
+    first.save_checkpoint(str(tmp_path))
+    other = build(True, {}, lr=1e-3, kl_coeff=0.25, use_kl_loss=True)
+    other.load_checkpoint(str(tmp_path))
+    learner = other.learner_group._learner
+    assert {group["lr"] for each in learner._named_optimizers.values() for group in each.param_groups} == {1e-3}
+    assert float(learner.curr_kl_coeffs_per_module["class_a"]) == 0.25
+    assert all(each.state for each in learner._named_optimizers.values())  # moments
+    result = other.train()
+    assert figures(result)["own_learning_rate"] == pytest.approx(1e-3)
+
+
+def test_a_runner_that_was_killed_comes_back(ray_session: None) -> None:
+    new = build(True, {}, num_env_runners=2, train_batch_size=30, explore=True)
+    new.train()
+    pid = on_each_runner(new, lambda _: os.getpid(), local_env_runner=False)[0]
+    os.kill(pid, signal.SIGKILL)
+    steps = 0
+    for _ in range(20):
+        steps = new.train().get("num_env_steps_sampled_lifetime", 0)
+        if len(on_each_runner(new, lambda _: os.getpid(), local_env_runner=False)) == 2:
+            break
+        time.sleep(0.5)
+    pids = on_each_runner(new, lambda _: os.getpid(), local_env_runner=False)
+    assert len(pids) == 2
+    assert pid not in pids
+    assert steps > 0
+    weights = on_each_runner(new, lambda runner: weights_of(runner.module["class_a"].net), local_env_runner=False)
+    for key, value in weights[0].items():
+        np.testing.assert_array_equal(weights[1][key], value)
+    new.stop()
+
+
+@pytest.mark.parametrize("runners", [0, 1])
+def test_an_exception_in_a_game_ends_the_run_and_names_its_place(runners: int, ray_session: None) -> None:
+    new = build(True, {}, num_env_runners=runners)
+
+    def poison(runner: Any) -> None:
+        if getattr(runner, "_games", None) is not None:
+            runner._games.world.vec.positions[0, 0, 0] = np.nan
+
+    on_each_runner(new, poison)
+    with pytest.raises(RunnerError, match=rf"env runner {runners}: FloatingPointError: .*expected finite numbers"):
+        new.train()
+    new.stop()
+
+
+@pytest.mark.parametrize("runners", [0, 1])
+def test_evaluation_plays_whole_episodes(runners: int, ray_session: None) -> None:
+    new = build(
+        True, {}, evaluation_interval=1, evaluation_duration=3, evaluation_num_env_runners=runners,
+        evaluation_config={"explore": False, "env_config": {"good_policy": "evasive"}},
+    )  # fmt: skip
+    found = new.train()["evaluation"]["env_runners"]
+    assert found["num_episodes"] >= 3
+    assert found["episode_len_mean"] == 7
+    assert found["custom_metrics"]["return_adversary_mean"] >= 0
+    kind = type(new.eval_env_runner_group.local_env_runner)
+    assert kind is MultiAgentEnvRunner
+    new.stop()
+
+
+def test_the_old_stacks_keys_mean_the_same() -> None:
+    given = {
+        "env": "rllib_tag.TagEnv",
+        "env_config": {"num_class_a": [1, 3], "num_class_b": 2},
+        "train_batch_size": 4000,
+        "num_learners": 2,
+        "num_gpus": 1,
+        "lr_schedule": [[0, 1e-3], [4000, 0]],
+        "model": {"custom_model": "rllib_tag.CommModel", "custom_model_config": {"hidden_dim": 16}},
+    }
+    config = TeamPPOConfig().update_from_dict(given)
+    assert config.train_batch_size_per_learner == 2000
+    assert config.total_train_batch_size == 4000
+    assert config.num_gpus_per_learner == 0.5
+    assert config.lr == [[0, 1e-3], [1000, 0]]  # 4 agents act on average
+    assert config.lr_schedule is None
+    assert config.model_config["custom_model_config"] == {"hidden_dim": 16}
+    assert given["train_batch_size"] == 4000
+    with pytest.raises(Exception, match="config: model: unknown"):
+        TeamPPOConfig().update_from_dict({"model": {"fcnet_hiddens": [3]}})
+    assert issubclass(config.algo_class, TeamPPO)
