@@ -61,8 +61,16 @@ def find_checkpoint(path: str | os.PathLike[str]) -> Path:
 
 def is_complete(checkpoint: Path) -> bool:
     """Returns whether all files of an RLlib checkpoint exist; each file that exists is complete."""
-    from rllib_tag.plugin.ray_internals import ALGORITHM_STATE, POLICY_STATE, RLLIB_MARK
+    from rllib_tag.plugin.ray_internals import (
+        ALGORITHM_STATE,
+        POLICY_STATE,
+        RLLIB_MARK,
+        is_of_new_api_stack,
+        module_files,
+    )  # fmt: skip
 
+    if is_of_new_api_stack(checkpoint):
+        return all(list(file.parent.glob(f"{file.name}.*")) for file in module_files(checkpoint))
     try:
         policies = list(json.loads((checkpoint / RLLIB_MARK).read_text())["policy_ids"])
     except (OSError, ValueError, KeyError, TypeError):

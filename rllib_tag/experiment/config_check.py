@@ -10,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys, raised
+from rllib_tag.experiment.new_api_stack import STACK_FLAGS, check_new_api_stack, is_for_new_api_stack
 from rllib_tag.experiment.sampling import default_sampler_reason
 from rllib_tag.experiment.team_check import check_team
 from rllib_tag.experiment.value_check import check_values
@@ -28,7 +29,6 @@ MULTIAGENT_KEYS = (
     "policies", "policy_mapping_fn", "policies_to_train", "policy_map_capacity", "policy_states_are_swappable",
     "count_steps_by",
 )  # fmt: skip
-STACK_FLAGS = ("enable_rl_module_and_learner", "enable_env_runner_and_connector_v2")
 # The algorithms that train `CommModel`, and why the others do not.
 OURS = ("PPO", "APPO", "IMPALA")
 UNFIT = {
@@ -58,6 +58,9 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
         ConfigError: On the first value that does not fit.
     """
     check_choice("run", run, algorithm_names())
+    # All other keys mean the same on both stacks, so they are checked as they are on the old one.
+    new_api_stack = is_for_new_api_stack(config)
+    given_config, config = config, {**config, **dict.fromkeys(STACK_FLAGS, False)}
     if "env" in config:
         raise ConfigError(f"config: expected env next to config, got it inside: {config['env']!r}. Move it there.")
     is_team = _check_env("env", env)
@@ -82,7 +85,6 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
                     f"{what}: expected no {key}, which holds for the whole run, got {own[key]!r}. Remove it."
                 )
     training, evaluation = views(run, env, config)
-    _check_stack(training, evaluation)
     for key, value in (given or {}).items():
         _check_not_ignored(key, value, evaluation)
     check_team(training, evaluation if given else None)
@@ -95,7 +97,11 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
             f"config: env_config: backend: batched: expected a run that the batched sampler supports, got {reason}. "
             "Change that, or set backend: auto."
         )
-    return Variant(training, evaluation, resources_of(run, env, config), reason)
+    if new_api_stack:
+        resources = check_new_api_stack(run, {**given_config, "env": env}, (training, evaluation), reason)
+    else:
+        resources = resources_of(run, env, config)
+    return Variant(training, evaluation, resources, reason, new_api_stack)
 
 
 def resources_of(run: str, env: str, config: Mapping[str, Any]) -> dict[str, float]:
@@ -134,16 +140,6 @@ def _check_algorithm(run: str, is_team: bool, config: Mapping[str, Any]) -> None
             f"run: expected {', '.join(OURS[:-1])} or {OURS[-1]} with rllib_tag.TagEnv or rllib_tag.CommModel, got "
             f"{run}: {UNFIT.get(run, OFFLINE)}. Change run."
         )
-
-
-def _check_stack(*given: View) -> None:
-    for view in given:
-        flags = [view.config[flag] for flag in STACK_FLAGS]
-        if flags != [False, False]:
-            raise ConfigError(
-                f"{view.what}: expected {' and '.join(f'{flag}: false' for flag in STACK_FLAGS)}, got {flags}: "
-                "`rllib train` and TorchModelV2 run on RLlib's old API stack only. Set both."
-            )
 
 
 def _check_fragments(run: str, view: View) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rllib_tag.errors import check_keys
+from rllib_tag.experiment.new_api_stack import is_for_new_api_stack
 from rllib_tag.names import METRICS, METRICS_OF_ALL_GAMES
 from rllib_tag.results import CUSTOM
 
@@ -18,6 +19,7 @@ RLLIB_METRICS = (
 # Numbers that only grow.
 COUNTERS = ("num_env_steps_sampled_lifetime", "num_env_steps_sampled", "num_agent_steps_sampled")
 TIMES = ("training_iteration", "timesteps_total", "time_total_s", *COUNTERS)
+OLD_STACK_ONLY = ("num_agent_steps_sampled",)  # as policies' rewards are
 OURS = "rllib_tag.TagCallbacks"
 
 
@@ -61,6 +63,8 @@ def _known(config: Mapping[str, Any]) -> dict[str, str]:
         names += [f"env_runners/policy_reward_{kind}/{policy}" for policy in policies for kind in KINDS]
     if config.get("evaluation_interval"):
         names += [f"evaluation/{name}" for name in names if name.startswith("env_runners/")]
+    if is_for_new_api_stack(config):
+        names = [name for name in names if name not in OLD_STACK_ONLY and "/policy_reward_" not in name]
     return {**ours, **dict(zip(names, names, strict=True))}
 
 

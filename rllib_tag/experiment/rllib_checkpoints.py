@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 from ray.rllib.policy.policy import Policy, PolicySpec
 
 from rllib_tag.errors import ConfigError, raised
 from rllib_tag.nn.config import DEFAULTS_OF_0_1
+from rllib_tag.nn.network import AdversaryNet, GoodNet
 from rllib_tag.nn.weights import Exported
 from rllib_tag.plugin.env_config import groups_of, read_env_config
 from rllib_tag.plugin.mapping import acting_policies
-from rllib_tag.plugin.old_api_stack.model import CommModel
-from rllib_tag.plugin.ray_internals import checkpoint_env_steps, checkpoint_policies
+from rllib_tag.plugin.ray_internals import (
+    checkpoint_env_steps,
+    checkpoint_modules,
+    checkpoint_policies,
+    is_of_new_api_stack,
+)
 from rllib_tag.plugin.spaces import MessageSpace
 
 
@@ -23,19 +29,27 @@ def read_rllib_checkpoint(folder: Path) -> Exported:
     """Returns what an export of an RLlib checkpoint would contain.
 
     Raises:
-        ConfigError: If it is incomplete, or its model is not `CommModel`.
+        ConfigError: If it is incomplete, or its model is not `CommModel`, or `CommModule` on the new API stack.
     """
-    policies = load_policies(folder)
+    if is_of_new_api_stack(folder):
+        try:
+            modules, config = checkpoint_modules(folder)
+        except Exception as error:  # a damaged pickle may raise anything
+            raise _unreadable_error(folder, error) from error
+        models: dict[str, Any] = dict(modules.items())
+    else:
+        policies = load_policies(folder)
+        models = {name: policy.model for name, policy in policies.items()}
+        config = next(iter(policies.values())).config
     nets = {}
-    for name, policy in policies.items():
-        if not isinstance(policy.model, CommModel):
+    for name, model in models.items():
+        if not isinstance(getattr(model, "net", None), AdversaryNet | GoodNet):
             raise ConfigError(
-                f"checkpoint {folder}: expected policies with rllib_tag.CommModel, got {type(policy.model).__name__}. "
+                f"checkpoint {folder}: expected policies with rllib_tag.CommModel, got {type(model).__name__}. "
                 "Use another checkpoint."
             )
-        nets[name] = policy.model.net.cpu().eval()
-        env_config, seed = dict(policy.config["env_config"]), policy.config["seed"]
-        mapping = policy.config["policy_mapping_fn"]
+        nets[name] = model.net.cpu().eval()
+    env_config, seed, mapping = dict(config["env_config"]), config["seed"], config["policy_mapping_fn"]
     groups = groups_of(env_config)
     game = SimpleNamespace(possible_agents=groups, group_of=groups)
     try:

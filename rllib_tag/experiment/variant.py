@@ -64,12 +64,14 @@ class Variant:
         evaluation: What the evaluation workers get.
         resources: What a trial requests from Ray, evaluation workers included.
         default_sampler_reason: Why it needs RLlib's default sampler; None if the batched sampler is used.
+        new_api_stack: Whether it runs on RLlib's new API stack. The views have the same keys as on the old one.
     """
 
     training: View
     evaluation: View
     resources: Mapping[str, float]
     default_sampler_reason: str | None
+    new_api_stack: bool
 
 
 def views(run: str, env: str, config: Mapping[str, Any]) -> tuple[View, View]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -11,11 +12,13 @@ import torch
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.columns import Columns
 from ray.rllib.evaluation.postprocessing import Postprocessing
+from ray.rllib.policy.sample_batch import SampleBatch
 from ray.rllib.utils.spaces.space_utils import clip_action, unsquash_action
 from torch import Tensor
+from torch.utils import deterministic
 
 from rllib_tag.nn.network import AdversaryNet, GoodNet
-from rllib_tag.plugin.team_rows import PRESENT, Observed, rows_of, sharing
+from rllib_tag.plugin.team_rows import PRESENT, Observed, TeamBatch, rows_of, sharing
 from rllib_tag.world.history import num_valid
 from rllib_tag.world.team_games import TeamGames, TeamView
 
@@ -136,6 +139,9 @@ class GamePlayer:
     def __init__(
         self, games: TeamGames, policy_of: Mapping[str, str], actors: Mapping[str, Actor], config: AlgorithmConfig
     ) -> None:
+        # With a seed, RLlib asks torch for deterministic algorithms. On a CPU, torch then also fills new memory with
+        # NaN, which takes a fifth of the time and only matters to code that reads memory before writing it.
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self.games, self._actors, self._config = games, actors, config
         self._places: dict[str, list[int]] = {}
         for place, agent in enumerate(games.agents):
@@ -143,6 +149,23 @@ class GamePlayer:
         self.most_agents = max(map(len, self._places.values()))
         self.finished: list[Episode] = []
         self._returns = np.zeros((games.num_games, len(games.agents)))
+        complete = config.batch_mode == "complete_episodes"
+        length = games.game.max_cycles if complete else _common_divisor(config)
+        self._stretch = stretch_of(length, self.most_agents, config.minibatch_size)
+
+    def sample(self, worker_index: int) -> TeamBatch:
+        """Plays one fragment of every game: `rollout_fragment_length` steps, or complete episodes.
+
+        Args:
+            worker_index: That of the env runner.
+        """
+        config, games = self._config, self.games
+        complete = config.batch_mode == "complete_episodes"
+        num_steps = config.get_rollout_fragment_length(worker_index=worker_index)
+        if complete:
+            num_steps = games.game.max_cycles - int(games.view.ages[0])
+        rows = self.play(num_steps, self._stretch, complete)
+        return TeamBatch({name: SampleBatch(part) for name, part in rows.items()}, num_steps * games.num_games)
 
     def play(self, num_steps: int, stretch: int, complete: bool = False) -> dict[str, dict[str, Any]]:
         """Plays some steps of every game.
@@ -312,6 +335,12 @@ class GamePlayer:
         if present:
             columns[PRESENT] = rows_of(present, stretch)
         return columns
+
+
+def _common_divisor(config: AlgorithmConfig) -> int:
+    """Returns the largest length that divides the fragments of all runners."""
+    runners = range(1, config.num_env_runners + 1) if config.num_env_runners else [0]
+    return math.gcd(*(config.get_rollout_fragment_length(worker_index=i) for i in runners))
 
 
 def stretch_of(length: int, largest: int, minibatch_size: int | None) -> int:

@@ -20,6 +20,7 @@ from ray._private.services import canonicalize_bootstrap_address
 from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.registry import ALGORITHMS
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModule
 from ray.rllib.evaluation.metrics import RolloutMetrics
 from ray.rllib.evaluation.rollout_worker import RolloutWorker, get_global_worker
 from ray.rllib.execution.rollout_ops import standardize_fields, synchronous_parallel_sample
@@ -57,6 +58,7 @@ except ImportError:  # before Ray 2.43
     from ray.air import CheckpointConfig
 
 RLLIB_MARK = "rllib_checkpoint.json"  # in the folder of a checkpoint, and of each policy in it
+LEARNER_GROUP = "learner_group"  # folder of a checkpoint of the new API stack
 ALGORITHM_STATE, POLICY_STATE = "algorithm_state.pkl", "policy_state.pkl"  # in the same folders
 TUNE_STATE = "experiment_state-"  # prefix of the files with Tune's state of an experiment
 # Tune warns that a trial which takes over another's weights gets a new process. That is safe and only costs seconds.
@@ -80,15 +82,19 @@ __all__ = [
     "check_state",
     "checkpoint_counters",
     "checkpoint_env_steps",
+    "checkpoint_modules",
     "checkpoint_policies",
     "env_is_registered",
     "episode_history",
     "evaluation_config",
     "is_cluster",
+    "is_of_new_api_stack",
     "is_waiting",
     "last_checkpoint_metrics",
     "merged_config",
     "model_is_registered",
+    "module_files",
+    "old_learning_states",
     "on_each_runner",
     "own_ray_has_ended",
     "policy_configs",
@@ -197,9 +203,47 @@ def checkpoint_policies(
     return policies
 
 
+def is_of_new_api_stack(checkpoint: Path) -> bool:
+    """Returns whether an RLlib checkpoint was written on the new API stack."""
+    return (checkpoint / LEARNER_GROUP).is_dir()
+
+
+def module_files(checkpoint: Path) -> list[Path]:
+    """Returns the files that a checkpoint of the new API stack has once it is complete, but for their endings."""
+    learner = checkpoint / LEARNER_GROUP / "learner"
+    modules = [folder for folder in (learner / "rl_module").glob("*") if folder.is_dir()]
+    return [checkpoint / "algorithm_state", learner / "state", *(folder / "module_state" for folder in modules)]
+
+
+def checkpoint_modules(checkpoint: Path) -> tuple[MultiRLModule, dict[str, Any]]:
+    """Returns the modules in a checkpoint of the new API stack, on the CPU, and their run's config."""
+    modules = MultiRLModule.from_checkpoint(str(checkpoint / LEARNER_GROUP / "learner" / "rl_module"))
+    with open(checkpoint / "class_and_ctor_args.pkl", "rb") as file:
+        (config, *_), _ = cloudpickle.load(file)["ctor_args_and_kwargs"]
+    return modules, config
+
+
+def old_learning_states(checkpoint: Path) -> dict[str, tuple[dict[str, np.ndarray], list[dict[str, Any]]]]:
+    """Returns what a checkpoint of the old API stack knows of each policy's learning.
+
+    Returns:
+        By policy, the weights by name, and what the optimizer remembers of each parameter, in their order.
+    """
+    out = {}
+    for name in sorted(get_checkpoint_info(str(checkpoint))["policy_ids"] or ()):
+        state = _state(checkpoint / "policies" / name)
+        (optimizer,) = state["_optimizer_variables"]
+        (group,) = optimizer["param_groups"]
+        out[name] = state["weights"], [optimizer["state"].get(index, {}) for index in group["params"]]
+    return out
+
+
 def checkpoint_env_steps(checkpoint: Path) -> int:
     """Returns the environment steps sampled in training up to an RLlib checkpoint; 0 if they were not counted."""
-    return int(_state(checkpoint)["counters"][NUM_ENV_STEPS_SAMPLED])
+    state = _state(checkpoint)
+    if is_of_new_api_stack(checkpoint):
+        return int(state["metrics_logger"]["stats"][f"env_runners--{NUM_ENV_STEPS_SAMPLED_LIFETIME}"]["lifetime_sum"])
+    return int(state["counters"][NUM_ENV_STEPS_SAMPLED])
 
 
 def checkpoint_counters(checkpoint: Path, config: AlgorithmConfig) -> dict[str, int]:
@@ -211,6 +255,10 @@ def checkpoint_counters(checkpoint: Path, config: AlgorithmConfig) -> dict[str, 
         checkpoint: The checkpoint's folder.
         config: The config of the run that is restored, which says whether RLlib counts the steps of each agent.
     """
+    if is_of_new_api_stack(checkpoint):
+        steps = checkpoint_env_steps(checkpoint)
+        counted = dict.fromkeys((TIMESTEPS_TOTAL, NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_ENV_STEPS_SAMPLED), steps)
+        return {TRAINING_ITERATION: int(_state(checkpoint)[TRAINING_ITERATION]), **counted}
     state = _state(checkpoint)
     of_env, of_agents = (int(state["counters"][name]) for name in (NUM_ENV_STEPS_SAMPLED, NUM_AGENT_STEPS_SAMPLED))
     total = of_agents if config.count_steps_by == "agent_steps" else of_env

@@ -17,6 +17,8 @@ from typing import Any
 import gymnasium
 import ray
 from ray import tune
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.tune import ResumeConfig
 from ray.tune.experiment import Trial
 
@@ -114,6 +116,7 @@ def train(
     Raises:
         ConfigError: If anything does not fit; in that case, nothing is written.
     """
+    _quiet(options.verbose)
     experiments = parse_experiments(specs, options)
     check_surroundings()
     address = _address(options)
@@ -125,7 +128,6 @@ def train(
             if not options.resume:
                 check_goes_on(experiment, experiment.restored)
         experiment.place.check_writable()
-    _quiet(options.verbose)
     with contextlib.ExitStack() as held:
         for experiment in experiments:
             held.enter_context(locked(experiment.place))
@@ -213,18 +215,18 @@ def _run(
         on_note(f"{name}: starts from exported weights, with new optimizers and counters")
     record = experiment.place / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
     record.write_text(as_json({"experiment": spec, "sampling": sampler, **provenance()}))
+    algorithm, runner = _algorithm(experiment, is_exported)
     config = {**with_samplers(spec.get("config", {})), "env": spec["env"]}
-    if reason is not None:
-        config["env_runner_cls"] = TagRunner
+    if runner is not None:
+        config["env_runner_cls"] = runner
     state = newest_state(experiment.place)
     if state is not None:  # the run is resumed
         state.write_text(without_decisions(state.read_text()))
-    algorithm = (FROM_EXPORTED if is_exported else {}).get(spec["run"], spec["run"])
     scheduler, storage = scheduler_of(spec), LateDeletion.at(experiment.storage)
     watch = Watch(on_result, on_note)
     with logger_callbacks(spec.get("loggers", {})) as loggers:
         analysis = tune.run(
-            TeamPPO if reason is None else algorithm,
+            algorithm,
             name=name,
             config=config,
             stop=dict(experiment.stop),
@@ -241,6 +243,23 @@ def _run(
         )
     storage.filesystem.handler.delete_left_over((storage / name).path)
     return [_trial_end(trial, experiment.storage, trial.trial_id in watch.reported) for trial in analysis.trials]
+
+
+def _algorithm(experiment: Experiment, is_exported: bool) -> tuple[type[Algorithm] | str, type | None]:
+    """Returns an experiment's algorithm, and its env runner if that is not the algorithm's own.
+
+    Args:
+        experiment: The experiment.
+        is_exported: Whether it starts from exported weights.
+    """
+    run, on_arrays = experiment.spec["run"], experiment.default_sampler_reason is None
+    if experiment.variants[0].new_api_stack:
+        from rllib_tag.plugin.new_api_stack import team_ppo  # needs a newer Ray than the rest
+
+        return team_ppo.TeamPPO, None if on_arrays else MultiAgentEnvRunner
+    if on_arrays:
+        return TeamPPO, None
+    return FROM_EXPORTED[run] if is_exported and run in FROM_EXPORTED else run, TagRunner
 
 
 def ray_ends() -> bool:

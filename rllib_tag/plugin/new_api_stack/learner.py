@@ -73,6 +73,27 @@ class CommLearner(PPOTorchLearner):
             if name in self.module and configured == self._kl_coeff(name):
                 self.curr_kl_coeffs_per_module[name].data.fill_(value)
 
+    def start_from(self, policies: Mapping[str, tuple[Mapping[str, np.ndarray], Sequence[Mapping[str, Any]]]]) -> None:
+        """Takes over weights, and what an optimizer of the old API stack remembers of them.
+
+        Args:
+            policies: By module, its weights by name, and what an optimizer remembers of each parameter, in their order;
+                of a parameter that modules share, the first one counts.
+        """
+        remembered: dict[Tensor, Mapping[str, Any]] = {}
+        for name, (weights, moments) in policies.items():
+            module = self.module[name]
+            module.load_state_dict({key: torch.as_tensor(value) for key, value in weights.items()})
+            for weight, kept in zip(module.parameters(), moments, strict=False):
+                if kept:
+                    remembered.setdefault(
+                        weight, {key: torch.as_tensor(each, device=self.device) for key, each in kept.items()}
+                    )
+        for optimizer in self._named_optimizers.values():
+            for weight in optimizer.param_groups[0]["params"]:
+                if weight in remembered:
+                    optimizer.state[weight] = dict(remembered[weight])
+
     def _kl_coeff(self, name: str) -> float:
         return self.config.get_config_for_module(name).kl_coeff
 

@@ -10,7 +10,6 @@ import torch
 from ray.rllib.core.columns import Columns
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
-from ray.rllib.policy.sample_batch import SampleBatch
 from ray.rllib.utils.metrics import (
     EPISODE_AGENT_RETURN_MEAN,
     EPISODE_MODULE_RETURN_MEAN,
@@ -30,7 +29,7 @@ from rllib_tag.nn.network import AdversaryNet, GoodNet
 from rllib_tag.plugin.callbacks import log_game, log_spread, smoothing_window
 from rllib_tag.plugin.class_paths import env_class
 from rllib_tag.plugin.env import CommEnv
-from rllib_tag.plugin.fragments import GamePlayer, stretch_of
+from rllib_tag.plugin.fragments import GamePlayer
 from rllib_tag.plugin.new_api_stack.module import CommModule
 from rllib_tag.plugin.ray_internals import sub_environment_seed
 from rllib_tag.plugin.runner_errors import ErrorBatch, runner_error
@@ -116,18 +115,15 @@ class TeamEnvRunner(MultiAgentEnvRunner):
             return ErrorBatch(runner_error(self, error))
 
     def sample(self, **kwargs: Any) -> list[TeamBatch]:
-        """Returns one fragment of every game: `rollout_fragment_length` steps.
+        """Returns one fragment of every game: `rollout_fragment_length` steps, or complete episodes.
 
         Raises:
             RunnerError: If the game raises, or numbers are not finite.
         """
-        num_steps = self.config.get_rollout_fragment_length(worker_index=self.worker_index)
-        player = self._playing()
         try:
-            rows = player.play(num_steps, stretch_of(num_steps, player.most_agents, self.config.minibatch_size))
+            batch = self._playing().sample(self.worker_index)
         except Exception as error:
             raise runner_error(self, error) from error
-        batch = TeamBatch({name: SampleBatch(part) for name, part in rows.items()}, num_steps * self.num_envs)
         self._count(batch)
         return [batch]
 

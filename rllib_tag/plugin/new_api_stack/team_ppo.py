@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,15 @@ from ray.rllib.utils.metrics import (
     ENV_RUNNER_SAMPLING_TIMER,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
+    NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
     SYNCH_WORKER_WEIGHTS_TIMER,
     TIMERS,
 )
+from ray.tune.result import TIMESTEPS_TOTAL
 
 from rllib_tag.errors import check_keys
+from rllib_tag.nn.weights import MANIFEST, load_exported
 from rllib_tag.plugin.class_paths import env_class
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.env_config import EnvConfig, agents_per_step, groups_of
@@ -30,7 +35,7 @@ from rllib_tag.plugin.exact_resume import ResumesExactly
 from rllib_tag.plugin.new_api_stack.learner import CommLearner
 from rllib_tag.plugin.new_api_stack.module import COMM_HOPS, NET, CommModule, CommModules
 from rllib_tag.plugin.new_api_stack.runner import TeamEnvRunner
-from rllib_tag.plugin.ray_internals import synchronous_parallel_sample
+from rllib_tag.plugin.ray_internals import is_of_new_api_stack, old_learning_states, synchronous_parallel_sample
 from rllib_tag.plugin.team_rows import standardize_advantages
 
 
@@ -132,9 +137,29 @@ class TeamPPO(ResumesExactly, PPO):
         """Returns `TeamPPOConfig`."""
         return TeamPPOConfig()
 
+    def step(self) -> dict[str, Any]:
+        """Runs one iteration; its result also has the old API stack's names of steps and of episodes' rewards."""
+        result = super().step()
+        result[TIMESTEPS_TOTAL] = result[NUM_ENV_STEPS_SAMPLED] = result[NUM_ENV_STEPS_SAMPLED_LIFETIME]
+        played = result[ENV_RUNNER_RESULTS]
+        for kind in ("mean", "min", "max"):
+            if f"episode_return_{kind}" in played:
+                played[f"episode_reward_{kind}"] = played[f"episode_return_{kind}"]
+        return result
+
     def load_checkpoint(self, checkpoint_dir: str) -> None:
-        """Restores a checkpoint, and makes sure that all env runners have its weights."""
-        super().load_checkpoint(checkpoint_dir)
+        """Restores a checkpoint, or starts from one of the old API stack or from exported weights.
+
+        Of the old API stack's checkpoints, it takes weights and optimizer moments, and counts from 0.
+        """
+        folder = Path(checkpoint_dir)
+        if is_of_new_api_stack(folder):
+            super().load_checkpoint(checkpoint_dir)
+        elif (folder / MANIFEST).exists():
+            nets = load_exported(folder).nets.items()
+            self._start_from({name: ({f"net.{k}": v for k, v in net.state_dict().items()}, []) for name, net in nets})
+        else:
+            self._start_from(old_learning_states(folder))
         # RLlib silently drops weights for a runner whose reply to earlier ones, such as the first, it has not read.
         self.env_runner_group.fetch_ready_async_reqs(tags="set_state", timeout_seconds=None)
         self._sync_weights()
@@ -168,6 +193,9 @@ class TeamPPO(ResumesExactly, PPO):
             self.metrics.aggregate(learned, key=LEARNER_RESULTS)
         with self.metrics.log_time((TIMERS, SYNCH_WORKER_WEIGHTS_TIMER)):
             self._sync_weights()
+
+    def _start_from(self, policies: Mapping[str, Any]) -> None:
+        self.learner_group.foreach_learner(lambda learner: learner.start_from(policies))
 
     def _sync_weights(self) -> None:
         self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)

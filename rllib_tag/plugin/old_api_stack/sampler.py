@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
-from torch.utils import deterministic
+from ray.rllib.policy.sample_batch import MultiAgentBatch
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.env import CommEnv
-from rllib_tag.plugin.fragments import Episode, GamePlayer, stretch_of
+from rllib_tag.plugin.fragments import Episode, GamePlayer
 from rllib_tag.plugin.old_api_stack.runner import TagRunner
 from rllib_tag.plugin.ray_internals import RolloutMetrics, sub_environment_seed
 from rllib_tag.plugin.sampling_state import sampling_state, set_sampling_state
@@ -33,10 +32,6 @@ class BatchedSampler(TagRunner):
         Raises:
             ConfigError: If the environment is not a `CommEnv`.
         """
-        if self.seed is not None:
-            # With a seed, RLlib asks torch for deterministic algorithms. On a CPU, torch then also fills new memory
-            # with NaN, which takes a fifth of the time and only matters to code that reads memory before writing it.
-            deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         self._waiting: list[tuple[MultiAgentBatch, Episode]] = []
         self._player: GamePlayer | None = None
         if self.env is None:
@@ -57,15 +52,6 @@ class BatchedSampler(TagRunner):
             games.reset([sub_environment_seed(self.seed, self.worker_index, i) for i in range(num_envs)])
         games.reset()
         self._player = GamePlayer(games, self._policy_of, self.policy_map, config)
-        complete = config.batch_mode == "complete_episodes"
-        length = games.game.max_cycles if complete else self._common_divisor()
-        self._stretch = stretch_of(length, self._player.most_agents, config.minibatch_size)
-
-    def _common_divisor(self) -> int:
-        """Returns the largest length that divides the fragments of all runners."""
-        config = self.config
-        runners = range(1, config.num_env_runners + 1) if config.num_env_runners else [0]
-        return math.gcd(*(config.get_rollout_fragment_length(worker_index=i) for i in runners))
 
     def sample_or_raise(self, **kwargs: Any) -> MultiAgentBatch:
         """Returns one fragment of every game: `rollout_fragment_length` steps, or complete episodes.
@@ -75,9 +61,9 @@ class BatchedSampler(TagRunner):
         player = self._player
         assert player is not None  # RLlib samples where there is an environment
         if not self._one_by_one:
-            return self._play(player)
+            return player.sample(self.worker_index)
         if not self._waiting:
-            batch, B = self._play(player), player.games.num_games
+            batch, B = player.sample(self.worker_index), player.games.num_games
             ended, player.finished = player.finished[-B:], player.finished[:-B]
             for i in range(B):
                 parts = {}
@@ -88,14 +74,6 @@ class BatchedSampler(TagRunner):
         batch, episode = self._waiting.pop(0)
         player.finished.append(episode)
         return batch
-
-    def _play(self, player: GamePlayer) -> MultiAgentBatch:
-        num_steps, games = self.config.get_rollout_fragment_length(worker_index=self.worker_index), player.games
-        complete = self.config.batch_mode == "complete_episodes"
-        if complete:
-            num_steps = games.game.max_cycles - int(games.view.ages[0])
-        rows = player.play(num_steps, self._stretch, complete)
-        return TeamBatch({name: SampleBatch(part) for name, part in rows.items()}, num_steps * games.num_games)
 
     def get_metrics(self) -> list[RolloutMetrics]:
         """Returns the metrics of the episodes that have ended since the last call."""

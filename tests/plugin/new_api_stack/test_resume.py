@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import time
@@ -13,12 +14,17 @@ import pytest
 import torch
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 
+import rllib_tag
+from rllib_tag.nn.config import ARCHITECTURE
+from rllib_tag.playing.restore import restore
 from rllib_tag.plugin.exact_resume import NOTE
 from rllib_tag.plugin.new_api_stack.team_ppo import TeamPPO, TeamPPOConfig
 from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.runner_errors import RunnerError
+from rllib_tag.plugin.team_rows import standardize_advantages
 
-from .conftest import build, nets_of, weights_of
+from .conftest import build, build_old, nets_of, weights_of
+from .test_learner import update
 
 OPTIONS: dict[str, Any] = {
     "explore": True,
@@ -129,6 +135,48 @@ def test_evaluation_plays_whole_episodes(runners: int, ray_session: None) -> Non
     assert found["custom_metrics"]["return_adversary_mean"] >= 0
     kind = type(new.eval_env_runner_group.local_env_runner)
     assert kind is MultiAgentEnvRunner
+    new.stop()
+
+
+def test_the_old_stacks_checkpoints_go_on_with_their_moments(ray_session: None, tmp_path: Path) -> None:
+    """An old checkpoint after three iterations, and one more update on the same rows by either stack."""
+    options = {"explore": True, "model": {"encoder": "shared"}, "lr": 1e-3}
+    old = build_old(True, {}, **options, minibatch_size=0, num_epochs=1)
+    for _ in range(3):
+        old.train()
+    old.save_checkpoint(str(tmp_path))
+    new = build(True, {}, **options)
+    new.load_checkpoint(str(tmp_path))
+    sampling, learning = nets_of(new)
+    for name, net in learning.items():
+        for key, value in weights_of(old.get_policy(name).model.net).items():
+            np.testing.assert_array_equal(weights_of(net)[key], value, err_msg=key)
+            np.testing.assert_array_equal(weights_of(sampling[name])[key], value, err_msg=key)
+    steps = {
+        float(state["step"])
+        for optimizer in new.learner_group._learner._named_optimizers.values()
+        for state in optimizer.state.values()
+    }
+    assert steps == {3.0}
+    batch = standardize_advantages(old.env_runner.sample())
+    update(new, copy.deepcopy(batch))
+    old._learn(batch)
+    for name, net in learning.items():
+        for key, value in weights_of(old.get_policy(name).model.net).items():
+            np.testing.assert_allclose(weights_of(net)[key], value, rtol=0, atol=2e-5, err_msg=key)
+
+
+@pytest.mark.parametrize("learners", [0, 2])
+def test_exported_weights_are_a_start(learners: int, ray_session: None) -> None:
+    folder = Path(rllib_tag.__file__).parent / "pretrained" / "evasive_prey"
+    team = restore(folder)
+    model = {key: getattr(team.nets["class_a"].config, key) for key in ARCHITECTURE}
+    new = build(True, {"history_length": 1}, model=model, learners=learners)
+    new.load_checkpoint(str(folder))
+    for name, net in nets_of(new)[0].items():
+        for key, value in weights_of(team.nets[name]).items():
+            np.testing.assert_array_equal(weights_of(net)[key], value, err_msg=key)
+    assert new.train()["training_iteration"] == 1
     new.stop()
 
 
