@@ -10,7 +10,7 @@ from typing import Any
 import gymnasium as gym
 
 from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys, raised
-from rllib_tag.experiment.new_api_stack import STACK_FLAGS, check_new_api_stack, is_for_new_api_stack
+from rllib_tag.experiment.new_api_stack import BACK, STACK_FLAGS, check_new_api_stack, is_for_new_api_stack
 from rllib_tag.experiment.sampling import default_sampler_reason
 from rllib_tag.experiment.team_check import check_team
 from rllib_tag.experiment.value_check import check_values
@@ -60,6 +60,8 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
     check_choice("run", run, algorithm_names())
     # All other keys mean the same on both stacks, so they are checked as they are on the old one.
     new_api_stack = is_for_new_api_stack(config)
+    if new_api_stack and run != "PPO":
+        raise ConfigError(f"run: expected PPO on RLlib's new API stack, got {run}. {BACK}")
     given_config, config = config, {**config, **dict.fromkeys(STACK_FLAGS, False)}
     if "env" in config:
         raise ConfigError(f"config: expected env next to config, got it inside: {config['env']!r}. Move it there.")
@@ -91,17 +93,14 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
     if run in IN_FRAGMENTS and training.is_ours:
         for view in (training, evaluation) if config.get("evaluation_interval") else (training,):
             _check_fragments(run, view)
+    resources = check_new_api_stack({**given_config, "env": env}, (training, evaluation)) if new_api_stack else None
     reason = default_sampler_reason(run, (training, evaluation))
     if reason is not None and training.must_be_batched:
         raise ConfigError(
             f"config: env_config: backend: batched: expected a run that the batched sampler supports, got {reason}. "
             "Change that, or set backend: auto."
         )
-    if new_api_stack:
-        resources = check_new_api_stack(run, {**given_config, "env": env}, (training, evaluation), reason)
-    else:
-        resources = resources_of(run, env, config)
-    return Variant(training, evaluation, resources, reason, new_api_stack)
+    return Variant(training, evaluation, resources or resources_of(run, env, config), reason, new_api_stack)
 
 
 def resources_of(run: str, env: str, config: Mapping[str, Any]) -> dict[str, float]:

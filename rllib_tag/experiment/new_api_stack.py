@@ -15,10 +15,9 @@ STACK_FLAGS = ("enable_rl_module_and_learner", "enable_env_runner_and_connector_
 # Keys that RLlib's new API stack ignores, besides those that only its old sampler has.
 OLD_STACK_ONLY = (
     *DEFAULT_SAMPLER_ONLY, "shuffle_sequences", "simple_optimizer", "num_multi_gpu_tower_stacks",
-    "policy_map_capacity", "keep_per_episode_custom_metrics", "min_sample_timesteps_per_iteration",
-    "min_train_timesteps_per_iteration", "ignore_env_runner_failures",
+    "policy_map_capacity", "keep_per_episode_custom_metrics",
 )  # fmt: skip
-ADVICE = "Leave it out, or set both enable_* flags to false."
+BACK = f"Change it, or set {' and '.join(STACK_FLAGS)} to false."
 
 
 def is_for_new_api_stack(config: Mapping[str, Any]) -> bool:
@@ -39,26 +38,18 @@ def is_for_new_api_stack(config: Mapping[str, Any]) -> bool:
     return flags[0]
 
 
-def check_new_api_stack(
-    run: str, config: Mapping[str, Any], views: Iterable[View], default_sampler_reason: str | None
-) -> dict[str, float]:
+def check_new_api_stack(config: Mapping[str, Any], views: Iterable[View]) -> dict[str, float]:
     """Checks what the new API stack does not support, and returns what a trial requests from Ray.
 
     Args:
-        run: The algorithm's name.
-        config: The whole config, the environment included.
+        config: The whole config of PPO, the environment included.
         views: What RLlib's old API stack would make of it.
-        default_sampler_reason: Why the run cannot be sampled on arrays.
 
     Raises:
         ConfigError: On the first value that it would ignore, or that RLlib rejects.
     """
-    if run != "PPO":
-        raise ConfigError(
-            f"run: expected PPO on RLlib's new API stack, got {run}. Use PPO, or set both flags to false."
-        )
+    defaults = algorithm_defaults("PPO")
     for view in views:
-        defaults = algorithm_defaults(run)
         for key in OLD_STACK_ONLY:
             if hasattr(defaults, key) and view.config[key] != defaults[key]:
                 raise _unsupported(f"{view.what}: {key}", str(defaults[key]), view.config[key])
@@ -82,4 +73,4 @@ def check_new_api_stack(
 
 
 def _unsupported(what: str, expected: str, got: Any) -> ConfigError:
-    return ConfigError(f"{what}: expected {expected} on RLlib's new API stack, got {got!r}. {ADVICE}")
+    return ConfigError(f"{what}: expected {expected} on RLlib's new API stack, got {got!r}. {BACK}")

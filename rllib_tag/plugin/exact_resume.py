@@ -16,10 +16,10 @@ SAMPLING = "sampling_state.pkl"  # beside RLlib's own files in a checkpoint
 
 
 class ResumesExactly(Algorithm):
-    """An algorithm whose env runners have a `sampling_state` and a `set_sampling_state`.
+    """An algorithm whose env runners may have a `sampling_state` and a `set_sampling_state`.
 
-    A checkpoint of the same trial continues the same games with the same random numbers. A checkpoint of another trial,
-    as in population-based training, only provides weights, optimizers and counters.
+    If they do, a checkpoint of the same trial continues the same games with the same random numbers. A checkpoint of
+    another trial, as in population-based training, only provides weights, optimizers and counters.
     """
 
     _notes: Sequence[str] = ()
@@ -27,6 +27,8 @@ class ResumesExactly(Algorithm):
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Writes RLlib's checkpoint, and beside it what the runners' next samples depend on."""
         super().save_checkpoint(checkpoint_dir)
+        if not hasattr(self.env_runner, "sampling_state"):
+            return
         states = dict(on_each_runner(self, lambda w: (w.worker_index, w.sampling_state())))
         kept = {"trial": self.trial_id, "episodes": episode_history(self), "runners": states}
         (Path(checkpoint_dir) / SAMPLING).write_bytes(pickle.dumps(kept))

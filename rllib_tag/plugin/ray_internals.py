@@ -29,6 +29,7 @@ from ray.rllib.policy.policy import Policy, PolicySpec
 from ray.rllib.utils.checkpoints import get_checkpoint_info
 from ray.rllib.utils.metrics import (
     NUM_AGENT_STEPS_SAMPLED,
+    NUM_AGENT_STEPS_SAMPLED_LIFETIME,
     NUM_ENV_STEPS_SAMPLED,
     NUM_ENV_STEPS_SAMPLED_LIFETIME,
 )
@@ -258,7 +259,16 @@ def checkpoint_counters(checkpoint: Path, config: AlgorithmConfig) -> dict[str, 
     if is_of_new_api_stack(checkpoint):
         steps = checkpoint_env_steps(checkpoint)
         counted = dict.fromkeys((TIMESTEPS_TOTAL, NUM_ENV_STEPS_SAMPLED_LIFETIME, NUM_ENV_STEPS_SAMPLED), steps)
-        return {TRAINING_ITERATION: int(_state(checkpoint)[TRAINING_ITERATION]), **counted}
+        state = _state(checkpoint)
+        prefix = f"env_runners--{NUM_AGENT_STEPS_SAMPLED_LIFETIME}--"
+        by_agent = [
+            stat["lifetime_sum"] for key, stat in state["metrics_logger"]["stats"].items() if key.startswith(prefix)
+        ]
+        return {
+            TRAINING_ITERATION: int(state[TRAINING_ITERATION]),
+            **counted,
+            NUM_AGENT_STEPS_SAMPLED: int(sum(by_agent)),
+        }
     state = _state(checkpoint)
     of_env, of_agents = (int(state["counters"][name]) for name in (NUM_ENV_STEPS_SAMPLED, NUM_AGENT_STEPS_SAMPLED))
     total = of_agents if config.count_steps_by == "agent_steps" else of_env

@@ -25,7 +25,13 @@ from rllib_tag.nn.config import ARCHITECTURE
 from rllib_tag.nn.weights import MANIFEST, Net
 from rllib_tag.places import Place
 from rllib_tag.plugin.env_config import read_env_config
-from rllib_tag.plugin.ray_internals import check_state, checkpoint_counters, is_cluster, running_cluster
+from rllib_tag.plugin.ray_internals import (
+    check_state,
+    checkpoint_counters,
+    is_cluster,
+    is_of_new_api_stack,
+    running_cluster,
+)
 from rllib_tag.results import flat
 from rllib_tag.training.storage import newest_state
 
@@ -217,6 +223,8 @@ def check_goes_on(experiment: Experiment, checkpoint: Path) -> None:
     if (checkpoint / MANIFEST).exists():
         return
     for variant in experiment.variants:
+        if variant.new_api_stack and not is_of_new_api_stack(checkpoint):
+            continue  # it counts from 0
         counters = checkpoint_counters(checkpoint, variant.training.config)
         for key, limit in experiment.stop.items():
             if counters.get(key, -math.inf) >= limit:
@@ -273,6 +281,11 @@ def check_architecture(checkpoint: Path, variants: Iterable[Variant]) -> None:
     """
     nets = read_checkpoint(checkpoint).nets
     for variant in variants:
+        if is_of_new_api_stack(checkpoint) and not variant.new_api_stack:
+            raise ConfigError(
+                f"{checkpoint}: expected a checkpoint of RLlib's old API stack, as this run is for, got one of the new "
+                "one. Start from its weights, which `rllib export` writes, or set both enable_* flags to true."
+            )
         _check_architecture(variant.training, nets, str(checkpoint))
 
 

@@ -21,6 +21,7 @@ from rllib_tag.cli import app
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.metrics import COUNTERS, RLLIB_METRICS, full_name, needs_callbacks
+from rllib_tag.experiment.new_api_stack import STACK_FLAGS
 from rllib_tag.experiment.sampled import corners, with_samplers
 from rllib_tag.experiment.sweeps import TIMES, metric_of, scheduler_of, search_of
 from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPO
@@ -107,7 +108,8 @@ def test_metrics_that_exist() -> None:
 
 
 def test_metrics_that_a_config_adds() -> None:
-    evaluated = {"evaluation_interval": 1, "multiagent": {"policies": ["class_a"]}}
+    old_stack = dict.fromkeys(STACK_FLAGS, False)
+    evaluated = {**old_stack, "evaluation_interval": 1, "multiagent": {"policies": ["class_a"]}}
     assert full_name("stop", "return_good_mean", {}) == f"{CUSTOM}return_good_mean"
     for name in (f"evaluation/{CUSTOM}contacts_mean", "evaluation/env_runners/policy_reward_min/class_a"):
         assert full_name("stop", name, evaluated) == name

@@ -1,0 +1,109 @@
+"""Shipped files with both flags turned round: trained, resumed, restored and evaluated."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import as_batch, play_on
+from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.core.columns import Columns
+from small_runs import run, small
+
+from rllib_tag import TagEnv, evaluate
+from rllib_tag.errors import ConfigError
+from rllib_tag.experiment.new_api_stack import STACK_FLAGS
+from rllib_tag.names import METRICS
+from rllib_tag.playing.restore import export, restore
+from rllib_tag.training.train import TrialEnd
+
+
+def on_new_stack(name: str, num_env_runners: int = 0, **config: Any) -> dict[str, Any]:
+    """A small shipped experiment with both flags turned round."""
+    specs = small(name, num_env_runners)
+    for spec in specs.values():
+        spec["config"].update(dict.fromkeys(STACK_FLAGS, True), **config)
+    return specs
+
+
+@pytest.fixture(scope="module")
+def ended(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> TrialEnd:
+    """Two iterations of the demo's experiment, with an evaluation in each."""
+    specs = on_new_stack("tag_quick", 1, evaluation_interval=1, evaluation_duration=2)
+    return run(specs, tmp_path_factory.mktemp("new"), iterations=2)
+
+
+def test_results_have_the_old_stacks_names(ended: TrialEnd, trained: TrialEnd) -> None:
+    result, old = ended.result, trained.result
+    assert result["timesteps_total"] == result["num_env_steps_sampled"] == old["timesteps_total"] == 400
+    for where in (result, result["evaluation"]):
+        for metric in METRICS:
+            for kind in ("mean", "min", "max"):
+                assert math.isfinite(where["env_runners"]["custom_metrics"][f"{metric}_{kind}"])
+    assert result["env_runners"]["custom_metrics"].keys() == old["env_runners"]["custom_metrics"].keys()
+    for kind in ("mean", "min", "max"):
+        assert math.isfinite(result["env_runners"][f"episode_reward_{kind}"])
+    for learned in (result["learners"]["class_a"], result["learners"]["class_b"]):
+        assert all(math.isfinite(learned[key]) for key in ("policy_loss", "vf_loss", "entropy"))
+
+
+def test_a_checkpoint_is_restored_evaluated_and_exported(ended: TrialEnd, tmp_path: Path) -> None:
+    team = restore(ended.folder)
+    assert team.env_steps == 400
+    assert team.seed == 1
+    assert team.nets["class_a"].encoder is team.nets["class_b"].encoder
+    played = evaluate(team, episodes=2, first_seed=5).summary()["team"]
+    export(ended.folder, tmp_path / "exported")
+    assert evaluate(restore(tmp_path / "exported"), episodes=2, first_seed=5).summary()["team"] == played
+    algorithm = Algorithm.from_checkpoint(str(sorted(ended.folder.glob("checkpoint_*"))[-1]))
+    observations = play_on(TagEnv(team.env_config), 3)[-1]
+    for policy, agent in (("class_a", "adversary_0"), ("class_b", "adversary_3")):
+        batch = as_batch([observations[agent]])
+        with torch.no_grad():
+            wanted = algorithm.get_module(policy).forward_inference({Columns.OBS: batch})[Columns.ACTION_DIST_INPUTS]
+        chosen = team.actions(policy, {key: value.numpy() for key, value in batch.items()})
+        np.testing.assert_array_equal(chosen, wanted.argmax(-1).numpy())
+    algorithm.stop()
+
+
+def test_a_run_is_resumed(ray_session: None, tmp_path: Path) -> None:
+    specs = on_new_stack("tag_quick")
+    specs["tag_quick"]["checkpoint_config"] = {"checkpoint_at_end": True}
+    first = run(specs, tmp_path, iterations=1)
+    specs = on_new_stack("tag_quick")
+    specs["tag_quick"]["checkpoint_config"] = {"checkpoint_at_end": True}
+    again = run(specs, tmp_path / "more", iterations=2, restore=str(first.folder))
+    assert again.result["training_iteration"] == 2
+    assert again.result["timesteps_total"] == 400
+
+
+def test_a_checkpoint_does_not_go_back(ended: TrialEnd, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="expected a checkpoint of RLlib's old API stack, as this run is for"):
+        run(small("tag_quick"), tmp_path, restore=str(ended.folder))
+
+
+def test_a_run_goes_on_from_the_old_stacks_checkpoint(trained: TrialEnd, tmp_path: Path) -> None:
+    end = run(on_new_stack("tag_quick"), tmp_path, restore=str(trained.folder))
+    assert end.result["training_iteration"] == 1
+    assert end.result["timesteps_total"] == 200
+
+
+@pytest.mark.parametrize("name", ["tag_ppo_continuous", "tag_selfplay", "tag_ppo_generalist"])
+def test_other_shipped_files(name: str, ray_session: None, tmp_path: Path) -> None:
+    end = run(on_new_stack(name), tmp_path)
+    metrics = end.result["env_runners"]["custom_metrics"]
+    assert all(math.isfinite(metrics[f"{metric}_mean"]) for metric in METRICS if f"{metric}_mean" in metrics)
+    assert set(restore(end.folder).nets) >= {"class_a", "class_b"}
+
+
+def test_what_is_not_batched_is_sampled_by_rllib(ray_session: None, tmp_path: Path) -> None:
+    specs = on_new_stack("tag_quick")
+    specs["tag_quick"]["config"]["env_config"]["backend"] = "mpe2"
+    end = run(specs, tmp_path)
+    assert end.result["timesteps_total"] == 200
+    assert math.isfinite(end.result["env_runners"]["custom_metrics"]["return_adversary_mean"])
+    assert evaluate(restore(end.folder), episodes=1).summary()["team"]["contacts"]["mean"] >= 0
