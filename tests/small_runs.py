@@ -17,7 +17,7 @@ def small(name: str, num_env_runners: int = 0, **model: Any) -> dict[str, dict[s
     Without env runners, a trial samples in its own process, and the test does not wait for another one.
     """
     experiments = load_experiments(EXPERIMENTS / f"{name}.yaml")
-    config = experiments[name]["config"]
+    (config,) = (spec["config"] for spec in experiments.values())
     config.update(
         num_env_runners=num_env_runners, num_envs_per_env_runner=2, train_batch_size=200, minibatch_size=100,
         num_epochs=2,

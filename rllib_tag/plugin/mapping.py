@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,8 +36,21 @@ class ClassPolicyMapping:
         ['class_a', 'class_b', 'good']
     """
 
+    _groups: Mapping[str, str] | None = None
+
     def __init__(self, num_class_a: Number = 2, num_class_b: Number = 2) -> None:
         self.roster = Roster(max(choices_of(num_class_a)), max(choices_of(num_class_b)), 1)
+
+    @classmethod
+    def of(cls, groups: Mapping[str, str]) -> ClassPolicyMapping:
+        """Returns the mapping of a game, for callers that do not tell it the worker.
+
+        Args:
+            groups: The class of each agent.
+        """
+        mapping = cls()
+        mapping._groups = groups
+        return mapping
 
     def __call__(self, agent_id: str, *args: Any, **kwargs: Any) -> str:
         """Returns the policy of an agent.
@@ -50,6 +64,7 @@ class ClassPolicyMapping:
             ConfigError: If the team has no such agent.
         """
         groups = self._groups_of(kwargs["worker"] or worker_being_built()) if "worker" in kwargs else None
+        groups = groups or self._groups
         if groups is None:
             groups = self.roster.group_of
             if agent_id.startswith("agent_"):
@@ -62,7 +77,7 @@ class ClassPolicyMapping:
         return groups[agent_id]
 
     @staticmethod
-    def _groups_of(worker: Any) -> dict[str, str] | None:
+    def _groups_of(worker: Any) -> Mapping[str, str] | None:
         """Returns the class of each agent in a worker's game; None if the worker has no game."""
         env = getattr(worker, "env", None)
         return getattr(getattr(env, "unwrapped", env), "group_of", None)

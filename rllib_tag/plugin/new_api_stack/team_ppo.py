@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from rllib_tag.plugin.class_paths import env_class
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.env_config import EnvConfig, agents_per_step, groups_of
 from rllib_tag.plugin.exact_resume import ResumesExactly
+from rllib_tag.plugin.mapping import ClassPolicyMapping
 from rllib_tag.plugin.new_api_stack.learner import CommLearner
 from rllib_tag.plugin.new_api_stack.module import COMM_HOPS, NET, CommModule, CommModules
 from rllib_tag.plugin.new_api_stack.runner import TeamEnvRunner
@@ -59,6 +60,8 @@ class TeamPPOConfig(PPOConfig):
         >>> sorted(config.policies)
         ['class_a', 'class_b']
     """
+
+    policy_mapping_fn: Callable[..., str]
 
     def __init__(self, algo_class: type | None = None) -> None:
         super().__init__(algo_class=algo_class or TeamPPO)
@@ -96,13 +99,19 @@ class TeamPPOConfig(PPOConfig):
         return self
 
     def validate(self) -> None:
-        """Checks the config, and gives each class of the game a module if there are none yet."""
-        if not self.is_multi_agent:
-            kind = env_class("env", self.env)
-            if kind is not None and issubclass(kind, CommEnv):
-                groups = groups_of(self.env_config)
-                self.multi_agent(policies=set(groups.values()), policy_mapping_fn=_ByGroup(groups))
+        """Checks the config, in which the classes of the game are modules unless it says otherwise."""
+        self._map_classes()
         super().validate()
+
+    def _map_classes(self) -> None:
+        """Gives the mapping the game, which RLlib's new API stack does not tell it."""
+        kind = env_class("env", self.env)
+        if kind is None or not issubclass(kind, CommEnv):
+            return
+        if not self.is_multi_agent:
+            self.multi_agent(policies=set(groups_of(self.env_config).values()), policy_mapping_fn=ClassPolicyMapping())
+        if type(self.policy_mapping_fn) is ClassPolicyMapping:
+            self.policy_mapping_fn = ClassPolicyMapping.of(groups_of(self.env_config))
 
     def get_default_learner_class(self) -> type[CommLearner]:
         """Returns `CommLearner`."""
@@ -124,8 +133,10 @@ class TeamPPOConfig(PPOConfig):
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:
         """Returns the evaluation config, in which RLlib's own runner plays whole episodes."""
         config = super().get_evaluation_config_object()
-        if config is not None and config.env_runner_cls is TeamEnvRunner:
-            config.env_runner_cls = MultiAgentEnvRunner
+        if config is not None:
+            config._map_classes()
+            if config.env_runner_cls is TeamEnvRunner:
+                config.env_runner_cls = MultiAgentEnvRunner
         return config
 
 
@@ -199,16 +210,6 @@ class TeamPPO(ResumesExactly, PPO):
 
     def _sync_weights(self) -> None:
         self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
-
-
-class _ByGroup:
-    """Maps each agent to the module of its class."""
-
-    def __init__(self, groups: dict[str, str]) -> None:
-        self._groups = groups
-
-    def __call__(self, agent_id: str, *args: Any, **kwargs: Any) -> str:
-        return self._groups[agent_id]
 
 
 def _shards(batch: MultiAgentBatch, count: int) -> list[MultiAgentBatch]:
