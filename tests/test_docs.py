@@ -49,6 +49,18 @@ def test_the_page_on_own_games_leads_to_a_team_that_has_learned(tmp_path: Path) 
     assert returns["team"] > 0.8 * returns["cut"]
 
 
+def test_the_page_on_api_stacks_trains_a_team_that_can_be_restored(tmp_path: Path) -> None:
+    (code,) = blocks("api-stacks.md", "python")
+    code += (
+        "from rllib_tag import evaluate, restore\nprint(evaluate(restore(checkpoint), episodes=1).summary()['team'])\n"
+    )
+    (tmp_path / "page.py").write_text(code)
+    done = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\d+\.\d+$", done.stdout, flags=re.M), done.stdout
+    assert "return_adversary" in done.stdout
+
+
 def test_the_readmes_config_without_a_file_runs_on_two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (DOCS.parent / "README.md").read_text()
     (block,) = (

@@ -34,7 +34,7 @@ from rllib_tag.plugin.new_api_stack.module import CommModule
 from rllib_tag.plugin.ray_internals import sub_environment_seed
 from rllib_tag.plugin.runner_errors import ErrorBatch, runner_error
 from rllib_tag.plugin.sampling_state import sampling_state, set_sampling_state
-from rllib_tag.plugin.team_rows import PRESENT, Observed, TeamBatch, agent_steps
+from rllib_tag.plugin.team_rows import PRESENT, Observed, TeamBatch
 
 
 class ModuleActor:
@@ -132,6 +132,8 @@ class TeamEnvRunner(MultiAgentEnvRunner):
         player = self._playing()
         finished, player.finished = player.finished, []
         window, log = smoothing_window(self.config), self.metrics.log_value
+        log(NUM_EPISODES, len(finished), reduce="sum")
+        log(NUM_EPISODES_LIFETIME, len(finished), reduce="lifetime_sum")
         for episode in finished:
             log_spread(self.metrics, ("episode_len",), episode.length, window)
             log_spread(self.metrics, ("episode_return",), sum(episode.returns.values()), window)
@@ -177,21 +179,17 @@ class TeamEnvRunner(MultiAgentEnvRunner):
         return None if self.env is None else (self.env.config, self.num_envs)
 
     def _count(self, batch: TeamBatch) -> None:
-        """Logs how much was sampled."""
+        """Logs how much was sampled: env steps, and the steps of each module and agent."""
         counts: list[tuple[Any, Any, int]] = [
-            (NUM_ENV_STEPS_SAMPLED, NUM_ENV_STEPS_SAMPLED_LIFETIME, batch.env_steps()),
-            (NUM_EPISODES, NUM_EPISODES_LIFETIME, len(self._playing().finished)),
+            (NUM_ENV_STEPS_SAMPLED, NUM_ENV_STEPS_SAMPLED_LIFETIME, batch.env_steps())
         ]
         for module, part in batch.policy_batches.items():
-            counts.append(
-                ((NUM_MODULE_STEPS_SAMPLED, module), (NUM_MODULE_STEPS_SAMPLED_LIFETIME, module), agent_steps(part))
-            )
+            here = part.get(PRESENT, np.ones(part[Columns.ACTION_LOGP].shape, bool)).sum((0, 1)).tolist()
             agents = [agent for agent, name in self._policy_of.items() if name == module]
-            shape = part[Columns.ACTION_LOGP].shape
-            for agent, steps in zip(agents, part.get(PRESENT, np.ones(shape, bool)).sum((0, 1)).tolist(), strict=True):
+            for agent, steps in zip(agents, here, strict=True):
                 counts.append(((NUM_AGENT_STEPS_SAMPLED, agent), (NUM_AGENT_STEPS_SAMPLED_LIFETIME, agent), steps))
+            steps = sum(here)
+            counts.append(((NUM_MODULE_STEPS_SAMPLED, module), (NUM_MODULE_STEPS_SAMPLED_LIFETIME, module), steps))
         for key, lifetime, count in counts:
             self.metrics.log_value(key, count, reduce="sum")
-            self.metrics.log_value(
-                lifetime, count, reduce="lifetime_sum", with_throughput=lifetime == NUM_ENV_STEPS_SAMPLED_LIFETIME
-            )
+            self.metrics.log_value(lifetime, count, reduce="lifetime_sum")
