@@ -21,14 +21,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import ray
 import torch
 from hypothesis import HealthCheck, settings
 
+from rllib_tag.experiment.new_api_stack import NEEDS_RAY
 from rllib_tag.plugin.env import TagEnv
 
 if TYPE_CHECKING:
     from rllib_tag.playing.restore import TrainedTeam
     from rllib_tag.training.train import TrialEnd
+
+HAS_NEW_API_STACK = tuple(map(int, ray.__version__.split(".")[:2])) >= NEEDS_RAY
+collect_ignore_glob = [] if HAS_NEW_API_STACK else ["*/new_api_stack/*", "*/test_new_api_stack.py"]
 
 # Cases a fuzzed file: `make nightly` takes the second.
 settings.register_profile("test", max_examples=60, deadline=None, derandomize=True, suppress_health_check=HealthCheck)
@@ -53,8 +58,6 @@ def _seeded() -> None:
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """One small local Ray for all tests that train."""
-    import ray
-
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
     ray.shutdown()

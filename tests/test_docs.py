@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import EXPERIMENTS, script
+from conftest import EXPERIMENTS, HAS_NEW_API_STACK, script
 from typer.testing import CliRunner
 
 import rllib_tag
@@ -49,6 +49,7 @@ def test_the_page_on_own_games_leads_to_a_team_that_has_learned(tmp_path: Path) 
     assert returns["team"] > 0.8 * returns["cut"]
 
 
+@pytest.mark.skipif(not HAS_NEW_API_STACK, reason="needs a Ray whose new API stack this project supports")
 def test_the_page_on_api_stacks_trains_a_team_that_can_be_restored(tmp_path: Path) -> None:
     (code,) = blocks("api-stacks.md", "python")
     code += (
@@ -128,7 +129,10 @@ def _number(value: str) -> float | str:
         return value
 
 
-@pytest.mark.parametrize("name", sorted({*rllib_tag.__all__} - {"__version__"}))
+NEW_API_STACK = () if HAS_NEW_API_STACK else ("CommModule", "TeamPPOConfig")
+
+
+@pytest.mark.parametrize("name", sorted({*rllib_tag.__all__} - {"__version__", *NEW_API_STACK}))
 def test_every_public_name_has_an_example_that_runs(name: str) -> None:
     public = getattr(rllib_tag, name)
     module = sys.modules[public.__module__]

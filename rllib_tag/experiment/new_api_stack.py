@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import ray
+
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.sampling import DEFAULT_SAMPLER_ONLY
 from rllib_tag.experiment.variant import REJECTIONS, View, rllib_message
@@ -12,6 +14,7 @@ from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.ray_internals import algorithm_defaults
 
 STACK_FLAGS = ("enable_rl_module_and_learner", "enable_env_runner_and_connector_v2")
+NEEDS_RAY = (2, 60)  # in 2.55, RLlib's own value targets are wrong and runs do not go on exactly
 # Keys that RLlib's new API stack ignores, besides those that only its old sampler has.
 OLD_STACK_ONLY = (
     *DEFAULT_SAMPLER_ONLY, "shuffle_sequences", "simple_optimizer", "num_multi_gpu_tower_stacks",
@@ -48,6 +51,11 @@ def check_new_api_stack(config: Mapping[str, Any], views: Iterable[View]) -> dic
     Raises:
         ConfigError: On the first value that it would ignore, or that RLlib rejects.
     """
+    if tuple(map(int, ray.__version__.split(".")[:2])) < NEEDS_RAY:
+        raise ConfigError(
+            f"config: expected Ray {'.'.join(map(str, NEEDS_RAY))} or later for RLlib's new API stack, got "
+            f"{ray.__version__}. {BACK}"
+        )
     defaults = algorithm_defaults("PPO")
     for view in views:
         for key in OLD_STACK_ONLY:
