@@ -93,8 +93,10 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
     if run in IN_FRAGMENTS and training.is_ours:
         for view in (training, evaluation) if config.get("evaluation_interval") else (training,):
             _check_fragments(run, view)
-    resources = check_new_api_stack({**given_config, "env": env}, (training, evaluation)) if new_api_stack else None
     reason = default_sampler_reason(run, (training, evaluation))
+    resources = None
+    if new_api_stack:
+        resources = check_new_api_stack({**given_config, "env": env}, (training, evaluation), reason)
     if reason is not None and training.must_be_batched:
         raise ConfigError(
             f"config: env_config: backend: batched: expected a run that the batched sampler supports, got {reason}. "

@@ -41,12 +41,15 @@ def is_for_new_api_stack(config: Mapping[str, Any]) -> bool:
     return flags[0]
 
 
-def check_new_api_stack(config: Mapping[str, Any], views: Iterable[View]) -> dict[str, float]:
+def check_new_api_stack(
+    config: Mapping[str, Any], views: Iterable[View], default_sampler_reason: str | None
+) -> dict[str, float]:
     """Checks what the new API stack does not support, and returns what a trial requests from Ray.
 
     Args:
         config: The whole config of PPO, the environment included.
         views: What RLlib's old API stack would make of it.
+        default_sampler_reason: Why the run cannot be sampled on arrays; None if it can.
 
     Raises:
         ConfigError: On the first value that it would ignore, or that RLlib rejects.
@@ -64,9 +67,10 @@ def check_new_api_stack(config: Mapping[str, Any], views: Iterable[View]) -> dic
         if view.config.exploration_config["type"] != "StochasticSampling":
             raise _unsupported(f"{view.what}: exploration_config", "none", view.config.exploration_config)
         for name, policy in view.policies.items():
-            if policy is not view.config:
-                what = f"{view.what}: multiagent: policies: {name}"
-                raise _unsupported(what, "no config of its own", "one")
+            for key in ("gamma", "lambda_") if default_sampler_reason else ():
+                if policy[key] != view.config[key]:
+                    what = f"{view.what}: multiagent: policies: {name}: {key.rstrip('_')}"
+                    raise _unsupported(what, f"{view.config[key]} as in all policies", policy[key])
         model = view.config.model["custom_model"]
         if view.comm is None or model is not CommModel:
             raise _unsupported(

@@ -56,10 +56,13 @@ def config(**keys: Any) -> Callable[[dict[str, Any]], object]:
         ),
         (config(exploration_config={"type": "Random"}), "exploration_config: expected none on RLlib's new API stack"),
         (
-            lambda spec: spec["config"]["multiagent"].update(
-                policies={"class_a": [None, None, None, {"clip_param": 0.1}], "class_b": [None, None, None, {}]}
+            lambda spec: (
+                spec["config"]["multiagent"].update(
+                    policies={"class_a": [None, None, None, {"lambda": 0.1}], "class_b": [None, None, None, {}]}
+                )
+                or spec["config"]["env_config"].update(backend="mpe2")
             ),
-            "policies: class_a: expected no config of its own on RLlib's new API stack",
+            "policies: class_a: lambda: expected 0.4 as in all policies on RLlib's new API stack, got 0.1",
         ),
         (
             config(evaluation_interval=1, evaluation_config=dict.fromkeys(STACK_FLAGS, False)),

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.core.columns import Columns
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
@@ -42,13 +43,11 @@ class ModuleActor:
 
     Args:
         module: The module.
-        gamma: The discount.
-        lambda_: The discount of the advantages' estimator.
-        explore: Whether actions are drawn; otherwise, they are the most likely ones.
+        config: Its config. Actions are drawn if it says `explore`; otherwise, they are the most likely ones.
     """
 
-    def __init__(self, module: CommModule, gamma: float, lambda_: float, explore: bool) -> None:
-        self._module, self.gamma, self.lambda_, self._explore = module, gamma, lambda_, explore
+    def __init__(self, module: CommModule, config: AlgorithmConfig) -> None:
+        self._module, self.gamma, self.lambda_, self._explore = module, config.gamma, config.lambda_, config.explore
         self.action_space_struct = module.action_space_struct
 
     @property
@@ -167,12 +166,11 @@ class TeamEnvRunner(MultiAgentEnvRunner):
 
     def _playing(self) -> GamePlayer:
         if self._player is None:
-            config = self.config
             actors = {
-                name: ModuleActor(module, config.gamma, config.lambda_, config.explore)
+                name: ModuleActor(module, self.config.get_config_for_module(name))
                 for name, module in self.module.items()
             }
-            self._player = GamePlayer(self._games, self._policy_of, actors, config)
+            self._player = GamePlayer(self._games, self._policy_of, actors, self.config)
         return self._player
 
     def _kind(self) -> Any:

@@ -13,6 +13,7 @@ from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
+from ray.rllib.policy.policy import PolicySpec
 from ray.rllib.policy.sample_batch import MultiAgentBatch, concat_samples
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -70,8 +71,9 @@ class TeamPPOConfig(PPOConfig):
     def update_from_dict(self, config_dict: dict[str, Any]) -> TeamPPOConfig:
         """Takes over keys of a config, also those of the old API stack that have another name or meaning here.
 
-        `model` is `rl_module(model_config=…)`; `train_batch_size` and `num_gpus` are divided among the learners; in
-        `lr_schedule` and `entropy_coeff_schedule`, agent steps become env steps.
+        `model` is `rl_module(model_config=…)`, and a policy's own config that of a module; `train_batch_size` and
+        `num_gpus` are divided among the learners; in `lr_schedule` and `entropy_coeff_schedule`, agent steps become env
+        steps.
 
         Raises:
             ConfigError: If `model` has keys that no `CommModule` reads.
@@ -91,6 +93,14 @@ class TeamPPOConfig(PPOConfig):
             if schedule is not None:
                 agents = agents_per_step(game)
                 given[new] = [[round(step / agents), value] for step, value in schedule]
+        policies = given.get("multiagent", {}).get("policies")
+        if isinstance(policies, dict):
+            specs = {
+                name: spec if isinstance(spec, PolicySpec) else PolicySpec(*spec) for name, spec in policies.items()
+            }
+            own = {name: spec.config for name, spec in specs.items() if spec.config}
+            self.multi_agent(algorithm_config_overrides_per_module=own)
+            given["multiagent"] = {**given["multiagent"], "policies": list(policies)}
         if "train_batch_size" in given:
             given["train_batch_size_per_learner"] = given.pop("train_batch_size") // learners
         if "num_gpus" in given:
@@ -102,6 +112,8 @@ class TeamPPOConfig(PPOConfig):
         """Checks the config, in which the classes of the game are modules unless it says otherwise."""
         self._map_classes()
         super().validate()
+        for name in self.algorithm_config_overrides_per_module:
+            self.get_config_for_module(name)  # RLlib keeps it, and could not make it once this config is frozen
 
     def _map_classes(self) -> None:
         """Gives the mapping the game, which RLlib's new API stack does not tell it."""
@@ -109,7 +121,8 @@ class TeamPPOConfig(PPOConfig):
         if kind is None or not issubclass(kind, CommEnv):
             return
         if not self.is_multi_agent:
-            self.multi_agent(policies=set(groups_of(self.env_config).values()), policy_mapping_fn=ClassPolicyMapping())
+            classes = list(dict.fromkeys(groups_of(self.env_config).values()))
+            self.multi_agent(policies=classes, policy_mapping_fn=ClassPolicyMapping())
         if type(self.policy_mapping_fn) is ClassPolicyMapping:
             self.policy_mapping_fn = ClassPolicyMapping.of(groups_of(self.env_config))
 
@@ -126,8 +139,10 @@ class TeamPPOConfig(PPOConfig):
         spec = super().get_multi_rl_module_spec(**kwargs)
         spec.multi_rl_module_class = CommModules
         hops = self.env_config.get(COMM_HOPS, EnvConfig.comm_hops)
-        for each in spec.rl_module_specs.values():
-            each.model_config = {**(each.model_config or self.model_config), COMM_HOPS: hops}
+        for name, each in spec.rl_module_specs.items():
+            own = name in self.algorithm_config_overrides_per_module or not each.model_config
+            given = self.get_config_for_module(name).model_config if own else each.model_config
+            each.model_config = {**given, COMM_HOPS: hops}
         return spec
 
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:

@@ -106,6 +106,18 @@ def test_training_changes_all_weights_and_runners_get_them(arrays: bool, encoder
             np.testing.assert_array_equal(value, after[key], err_msg=key)
 
 
+def test_a_policys_own_config(ray_session: None) -> None:
+    """Rates, discounts and networks, of which the new stack's modules have their own as the old one's policies have."""
+    own = {"lr": 0.5, "lambda": 0.1, "model": {"custom_model_config": {"hidden_dim": 20, "encoder": "class"}}}
+    policies = {"class_a": [None, None, None, own], "class_b": [None, None, None, {}]}
+    new = build(True, {}, policies=policies, lr=0.25, **{"lambda": 0.9})
+    result = new.train()["learners"]
+    assert (result["class_a"]["own_learning_rate"], result["class_b"]["own_learning_rate"]) == (0.5, 0.25)
+    assert {name: net.config.hidden_dim for name, net in nets_of(new)[1].items()} == {"class_a": 20, "class_b": 28}
+    actors = new.env_runner._playing()._actors
+    assert (actors["class_a"].lambda_, actors["class_b"].lambda_) == (0.1, 0.9)
+
+
 def test_policies_to_train(ray_session: None) -> None:
     new = build(True, {}, explore=True)
     new.learner_group._learner.config.policies_to_train = ["class_b"]
