@@ -7,12 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from ray.rllib.core.columns import Columns
-from ray.rllib.policy.sample_batch import MultiAgentBatch
+from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 
+from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.new_api_stack.learner import CommLearner
 from rllib_tag.plugin.new_api_stack.team_ppo import TeamPPO, _shards
-from rllib_tag.plugin.team_rows import standardize_advantages
+from rllib_tag.plugin.team_rows import standardize_advantages, unpack
 from rllib_tag.world.roster import Mixture
 
 from .conftest import build, build_old, nets_of, same_weights, weights_of
@@ -73,6 +75,46 @@ def test_an_update_gives_the_old_stacks_weights(
         assert moved > 1e-4
         for key, value in wanted.items():
             np.testing.assert_allclose(after[key], value, rtol=0, atol=5e-3 * moved, err_msg=key)
+
+
+@pytest.mark.parametrize(
+    ("env_config", "model"),
+    [
+        ({}, {"encoder": "shared"}),
+        ({"num_class_a": 3, "num_class_b": 1, "comm_hops": 1}, {"critic": "local"}),
+        (LEARNED, {"encoder": "shared", "critic": "shared"}),
+    ],
+    ids=str,
+)
+def test_rows_of_team_states_have_the_loss_and_the_gradients_of_plain_rows(
+    env_config: dict[str, Any], model: dict[str, Any], ray_session: None
+) -> None:
+    """The same minibatch, encoded once for the team, and as each receiver's own observation."""
+    policies = ["class_a", "class_b", *(["good"] if env_config is LEARNED else [])]
+    new = build(True, env_config, model=model, policies=policies, explore=True)
+    learner = new.learner_group._learner
+    (batch,) = new.env_runner.sample()
+    standardize_advantages(batch)
+    (rows,) = learner._team_minibatches(batch, num_epochs=1, num_minibatches=1, shuffle_seed=(0,))
+    plain = {}
+    for name, part in rows.policy_batches.items():
+        obs = dict(part[Columns.OBS])
+        if "receivers" in obs:
+            obs["links"] = unpack(obs["links"], obs["messages"].shape[2])
+            obs = receiver_rows(obs, obs["receivers"][0], env_config.get("comm_hops", 2))
+        plain[name] = SampleBatch({**part, Columns.OBS: obs})
+    losses, gradients = [], []
+    for minibatch in (rows.policy_batches, plain):
+        found = learner.compute_losses(fwd_out=learner.module.forward_train(minibatch), batch=minibatch)
+        losses.append(found)
+        gradients.append(
+            {ref: grad.clone() for ref, grad in learner.compute_gradients(found).items() if grad is not None}
+        )
+    for name, loss in losses[0].items():
+        torch.testing.assert_close(loss, losses[1][name], rtol=1e-4, atol=1e-5)
+    assert gradients[0].keys() == gradients[1].keys()
+    for ref, gradient in gradients[0].items():
+        torch.testing.assert_close(gradient, gradients[1][ref], rtol=1e-3, atol=1e-4)
 
 
 def test_each_weight_has_one_optimizer(ray_session: None) -> None:
@@ -157,20 +199,21 @@ def learners_weights(new: TeamPPO) -> list[dict[str, dict[str, np.ndarray]]]:
 
 
 @pytest.mark.parametrize(
-    ("env_config", "model"),
+    ("learners", "env_config", "model"),
     [
-        ({"num_class_a": 3, "num_class_b": 1}, {"encoder": "shared", "critic": "shared"}),
-        ({"num_class_a": [0, 3], "num_class_b": [0, 2], "comm_range": 0.1}, {"encoder": "shared"}),
-        ({}, {"encoder": "class", "critic": "local"}),
+        (2, {"num_class_a": 3, "num_class_b": 1}, {"encoder": "shared", "critic": "shared"}),
+        (2, {"num_class_a": [0, 3], "num_class_b": [0, 2], "comm_range": 0.1}, {"encoder": "shared"}),
+        (2, {}, {"encoder": "class", "critic": "local"}),
+        (1, {}, {"encoder": "shared"}),
     ],
     ids=str,
 )
-def test_two_learners_keep_the_same_weights_and_learn_what_one_would(
-    env_config: dict[str, Any], model: dict[str, Any], ray_session: None, monkeypatch: pytest.MonkeyPatch
+def test_learners_keep_the_same_weights_and_learn_what_one_in_this_process_would(
+    learners: int, env_config: dict[str, Any], model: dict[str, Any], ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of odd number, classes that are missing on one of the learners, links that reach hardly anybody."""
     one = build(True, env_config, model=model, explore=True)
-    two = build(True, env_config, model=model, explore=True, learners=2)
+    two = build(True, env_config, model=model, explore=True, learners=learners)
     two.learner_group.foreach_learner(lambda learner: with_eps(learner))
     with_eps(one.learner_group._learner)
     state = one.learner_group._learner.module.get_state()
@@ -182,14 +225,18 @@ def test_two_learners_keep_the_same_weights_and_learn_what_one_would(
     standardize_advantages(batch)
     update(one, copy.deepcopy(batch))
     update(two, batch)
-    first, second = learners_weights(two)
+    found = learners_weights(two)
+    assert len(found) == learners
+    first, second = found[0], found[-1]
     for name, weights in first.items():
         wanted = weights_of(nets_of(one)[1][name])
         for key, value in weights.items():
             np.testing.assert_array_equal(second[name][key], value, err_msg=key)
             np.testing.assert_allclose(value, wanted[key], rtol=0, atol=1e-5, err_msg=key)
     two.train()  # several minibatches, as in a run
-    first, second = learners_weights(two)
+    found = learners_weights(two)
+    assert len(found) == learners
+    first, second = found[0], found[-1]
     for name, weights in first.items():
         for key, value in weights.items():
             np.testing.assert_array_equal(second[name][key], value, err_msg=key)
