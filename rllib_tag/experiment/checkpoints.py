@@ -65,12 +65,12 @@ def is_complete(checkpoint: Path) -> bool:
         ALGORITHM_STATE,
         POLICY_STATE,
         RLLIB_MARK,
+        is_complete_on_new_api_stack,
         is_of_new_api_stack,
-        module_files,
     )  # fmt: skip
 
     if is_of_new_api_stack(checkpoint):
-        return all(list(file.parent.glob(f"{file.name}.*")) for file in module_files(checkpoint))
+        return is_complete_on_new_api_stack(checkpoint)
     try:
         policies = list(json.loads((checkpoint / RLLIB_MARK).read_text())["policy_ids"])
     except (OSError, ValueError, KeyError, TypeError):

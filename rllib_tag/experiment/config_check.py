@@ -63,6 +63,8 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
     if new_api_stack and run != "PPO":
         raise ConfigError(f"run: expected PPO on RLlib's new API stack, got {run}. {BACK}")
     given_config, config = config, {**config, **dict.fromkeys(STACK_FLAGS, False)}
+    if new_api_stack:
+        config["num_gpus"] = 0  # the old stack copies models to several GPUs; learners have one each
     if "env" in config:
         raise ConfigError(f"config: expected env next to config, got it inside: {config['env']!r}. Move it there.")
     is_team = _check_env("env", env)

@@ -20,6 +20,7 @@ from rllib_tag.experiment.sweeps import check_sweep
 from rllib_tag.experiment.team_check import try_game
 from rllib_tag.experiment.variant import Variant
 from rllib_tag.places import Place
+from rllib_tag.plugin.ray_internals import is_of_new_api_stack
 
 CHECKPOINT_KEYS = (
     "checkpoint_at_end", "checkpoint_frequency", "num_to_keep", "checkpoint_score_attribute", "checkpoint_score_order",
@@ -77,6 +78,12 @@ class Experiment:
     def restored(self) -> Path | None:
         """The checkpoint, or exported weights, that it starts from."""
         return Path(self.spec["restore"]) if self.spec.get("restore") else None
+
+    @property
+    def starts_over(self) -> bool:
+        """Whether it would start from a checkpoint whose counters it does not continue."""
+        restored, on_new_stack = self.restored, self.variants[0].new_api_stack
+        return restored is not None and on_new_stack and not is_of_new_api_stack(restored)
 
 
 def parse_experiments(specs: Specs, options: TrainOptions | None = None) -> list[Experiment]:

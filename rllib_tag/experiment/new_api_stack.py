@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ray
+from ray.rllib.algorithms.callbacks import DefaultCallbacks
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.sampling import DEFAULT_SAMPLER_ONLY
@@ -17,9 +18,13 @@ STACK_FLAGS = ("enable_rl_module_and_learner", "enable_env_runner_and_connector_
 NEEDS_RAY = (2, 60)  # in 2.55, RLlib's own value targets are wrong and runs do not go on exactly
 # Keys that RLlib's new API stack ignores, besides those that only its old sampler has.
 OLD_STACK_ONLY = (
-    *DEFAULT_SAMPLER_ONLY, "shuffle_sequences", "simple_optimizer", "num_multi_gpu_tower_stacks",
-    "policy_map_capacity", "keep_per_episode_custom_metrics",
+    *(set(DEFAULT_SAMPLER_ONLY) - {"restart_failed_sub_environments"}), "shuffle_sequences", "simple_optimizer",
+    "num_multi_gpu_tower_stacks", "policy_map_capacity", "keep_per_episode_custom_metrics",
 )  # fmt: skip
+# Keys that the env runner and the learner on arrays ignore, and those of which RLlib's own runner uses the run's value.
+NOT_ON_ARRAYS = ("shuffle_batch_per_epoch", "num_aggregator_actors_per_learner", "create_local_env_runner")
+OF_ALL_POLICIES = ("gamma", "lambda_", "explore")
+OLD_HOOKS = ("on_create_policy", "on_postprocess_trajectory", "on_learn_on_batch", "on_sub_environment_created")
 BACK = f"Change it, or set {' and '.join(STACK_FLAGS)} to false."
 
 
@@ -59,23 +64,29 @@ def check_new_api_stack(
             f"config: expected Ray {'.'.join(map(str, NEEDS_RAY))} or later for RLlib's new API stack, got "
             f"{ray.__version__}. {BACK}"
         )
+    if config.get("num_gpus") and config.get("num_gpus_per_learner"):
+        raise ConfigError("config: expected num_gpus or num_gpus_per_learner, got both. Remove one.")
     defaults = algorithm_defaults("PPO")
     for view in views:
-        for key in OLD_STACK_ONLY:
-            if hasattr(defaults, key) and view.config[key] != defaults[key]:
-                raise _unsupported(f"{view.what}: {key}", str(defaults[key]), view.config[key])
-        if view.config.exploration_config["type"] != "StochasticSampling":
-            raise _unsupported(f"{view.what}: exploration_config", "none", view.config.exploration_config)
-        for name, policy in view.policies.items():
-            for key in ("gamma", "lambda_") if default_sampler_reason else ():
-                if policy[key] != view.config[key]:
-                    what = f"{view.what}: multiagent: policies: {name}: {key.rstrip('_')}"
-                    raise _unsupported(what, f"{view.config[key]} as in all policies", policy[key])
-        model = view.config.model["custom_model"]
-        if view.comm is None or model is not CommModel:
-            raise _unsupported(
-                f"{view.what}: model: custom_model", "rllib_tag.CommModel, with an env of this project", model
-            )
+        on_arrays = default_sampler_reason is None and not view.config.in_evaluation
+        named = {view.what: view.config}
+        named |= {f"{view.what}: multiagent: policies: {name}": policy for name, policy in view.policies.items()}
+        for what, each in named.items():
+            for key in (*OLD_STACK_ONLY, *(NOT_ON_ARRAYS if on_arrays else ())):
+                if hasattr(defaults, key) and each[key] != defaults[key]:
+                    raise _unsupported(f"{what}: {key}", defaults[key], each[key])
+            for key in () if on_arrays else OF_ALL_POLICIES:
+                if each[key] != view.config[key]:
+                    raise _unsupported(f"{what}: {key.rstrip('_')}", view.config[key], each[key])
+            if each.exploration_config["type"] != "StochasticSampling":
+                raise _unsupported(f"{what}: exploration_config", None, each.exploration_config)
+            if view.comm is None or each.model["custom_model"] is not CommModel:
+                model = each.model["custom_model"]
+                raise _unsupported(f"{what}: model: custom_model", "rllib_tag.CommModel, with TagEnv or CommEnv", model)
+        for hook in OLD_HOOKS:
+            kind = view.config.callbacks_class
+            if getattr(kind, hook, None) is not getattr(DefaultCallbacks, hook, None):
+                raise _unsupported(f"{view.what}: callbacks", f"no {hook}, which is never called", kind.__qualname__)
     from rllib_tag.plugin.new_api_stack.team_ppo import TeamPPO  # needs a newer Ray than the rest
 
     try:
@@ -84,5 +95,5 @@ def check_new_api_stack(
         raise ConfigError(f"config: expected a config that RLlib accepts, got: {rllib_message(error)}") from error
 
 
-def _unsupported(what: str, expected: str, got: Any) -> ConfigError:
+def _unsupported(what: str, expected: Any, got: Any) -> ConfigError:
     return ConfigError(f"{what}: expected {expected} on RLlib's new API stack, got {got!r}. {BACK}")

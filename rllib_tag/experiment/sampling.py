@@ -27,7 +27,7 @@ DEFAULT_SAMPLER_ONLY = (
 # Callbacks that the batched sampler would never call, or would call with batches of another form.
 HOOKS = (
     "on_sub_environment_created", "on_episode_created", "on_episode_start", "on_episode_step", "on_episode_end",
-    "on_postprocess_trajectory", "on_sample_end", "on_learn_on_batch",
+    "on_postprocess_trajectory", "on_sample_end", "on_learn_on_batch", "on_environment_created",
 )  # fmt: skip
 
 
@@ -59,7 +59,9 @@ def _reason(view: View, defaults: AlgorithmConfig) -> str | None:
         return "complete episodes of different lengths"
     callbacks = view.config.callbacks_class
     for hook in HOOKS:
-        if getattr(callbacks, hook) not in (getattr(DefaultCallbacks, hook), getattr(TagCallbacks, hook)):
+        if getattr(callbacks, hook, None) not in (
+            getattr(kind, hook, None) for kind in (DefaultCallbacks, TagCallbacks)
+        ):
             return f"callbacks: {_name(callbacks)}, which has {hook}"
     for config in (view.config, *view.policies.values()):
         model, exploration = config.model["custom_model"], config.exploration_config.get("type")

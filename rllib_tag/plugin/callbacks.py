@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from typing import Any
 
-from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.callbacks import DefaultCallbacks
 from ray.rllib.utils.metrics.metrics_logger import MetricsLogger
 
 from rllib_tag.plugin.env import STATS_KEY
+
+EPISODES = "episodes"  # key of what env runners log of each episode
 
 
 class TagCallbacks(DefaultCallbacks):
@@ -29,32 +28,21 @@ class TagCallbacks(DefaultCallbacks):
         """Reports the metrics of a finished episode; a failed episode has none."""
         if metrics_logger is not None:  # the new API stack
             env = kwargs["env"].envs[kwargs["env_index"]].unwrapped
-            log_game(metrics_logger, env.metrics, smoothing_window(kwargs["env_runner"].config))
+            for name, value in env.metrics.items():
+                log_episode(metrics_logger, ("custom_metrics", name), value)
+                for kind in ("mean", "min", "max"):  # for algorithms other than `TeamPPO`
+                    metrics_logger.log_value(("custom_metrics", f"{name}_{kind}"), value, reduce=kind)
         elif not isinstance(episode, Exception):
             stats = (episode.last_info_for("__common__") or {}).get(STATS_KEY, {})
             episode.custom_metrics.update(stats)
 
 
-def log_game(logger: MetricsLogger, metrics: Mapping[str, float], window: int) -> None:
-    """Logs the metrics of an episode on RLlib's new API stack, by the names that they have on the old one."""
-    for name, value in metrics.items():
-        log_spread(logger, ("custom_metrics", name), value, window)
-
-
-def log_spread(logger: MetricsLogger, path: tuple[str, ...], value: float, window: int) -> None:
-    """Logs a number whose mean, minimum and maximum over the last episodes are reported.
+def log_episode(logger: MetricsLogger, path: tuple[str, ...], value: float) -> None:
+    """Logs a number of an episode on RLlib's new API stack, of which `TeamPPO` reports mean, minimum and maximum.
 
     Args:
         logger: RLlib's logger.
         path: The keys of the number in results.
         value: The number.
-        window: The number of episodes.
     """
-    *folder, name = path
-    for kind in ("mean", "min", "max"):
-        logger.log_value((*folder, f"{name}_{kind}"), value, reduce=kind, window=window)
-
-
-def smoothing_window(config: AlgorithmConfig) -> int:
-    """Returns over how many episodes of an env runner metrics are taken."""
-    return max(1, math.ceil(config.metrics_num_episodes_for_smoothing / (config.num_env_runners or 1)))
+    logger.log_value((EPISODES, *path), value, reduce="item_series")

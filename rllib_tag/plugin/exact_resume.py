@@ -30,7 +30,7 @@ class ResumesExactly(Algorithm):
         if not hasattr(self.env_runner, "sampling_state"):
             return
         states = dict(on_each_runner(self, lambda w: (w.worker_index, w.sampling_state())))
-        kept = {"trial": self.trial_id, "episodes": episode_history(self), "runners": states}
+        kept = {"trial": self.trial_id, "episodes": self.get_recent(), "runners": states}
         (Path(checkpoint_dir) / SAMPLING).write_bytes(pickle.dumps(kept))
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
@@ -40,12 +40,20 @@ class ResumesExactly(Algorithm):
         kept = pickle.loads(file.read_bytes()) if file.exists() else {}
         if kept.get("trial") != self.trial_id:
             return
-        episode_history(self)[:] = kept["episodes"]
+        self.set_recent(kept["episodes"])
         states = kept["runners"]
         found = dict(on_each_runner(self, lambda w: (w.worker_index, w.set_sampling_state(states.get(w.worker_index)))))
         expected = {*states, *range(self.config.num_env_runners + 1)}
         reasons = {index: found.get(index, "does not respond; its games start over") for index in sorted(expected)}
         self._notes = [f"env runner {index} {reason}" for index, reason in reasons.items() if reason is not None]
+
+    def get_recent(self) -> Any:
+        """Returns the earlier episodes that the next result's metrics cover, too."""
+        return list(episode_history(self))
+
+    def set_recent(self, recent: Any) -> None:
+        """Takes over what `get_recent` returned."""
+        episode_history(self)[:] = recent
 
     def step(self) -> dict[str, Any]:
         """Runs one iteration; the first result after a checkpoint has a `note` if the run did not continue exactly."""

@@ -59,6 +59,7 @@ except ImportError:  # before Ray 2.43
     from ray.air import CheckpointConfig
 
 RLLIB_MARK = "rllib_checkpoint.json"  # in the folder of a checkpoint, and of each policy in it
+CTOR_ARGS = "class_and_ctor_args.pkl"  # in each folder of a checkpoint of the new API stack
 LEARNER_GROUP = "learner_group"  # folder of a checkpoint of the new API stack
 ALGORITHM_STATE, POLICY_STATE = "algorithm_state.pkl", "policy_state.pkl"  # in the same folders
 TUNE_STATE = "experiment_state-"  # prefix of the files with Tune's state of an experiment
@@ -88,13 +89,14 @@ __all__ = [
     "env_is_registered",
     "episode_history",
     "evaluation_config",
+    "forget_weights",
     "is_cluster",
+    "is_complete_on_new_api_stack",
     "is_of_new_api_stack",
     "is_waiting",
     "last_checkpoint_metrics",
     "merged_config",
     "model_is_registered",
-    "module_files",
     "old_learning_states",
     "on_each_runner",
     "own_ray_has_ended",
@@ -209,17 +211,24 @@ def is_of_new_api_stack(checkpoint: Path) -> bool:
     return (checkpoint / LEARNER_GROUP).is_dir()
 
 
-def module_files(checkpoint: Path) -> list[Path]:
-    """Returns the files that a checkpoint of the new API stack has once it is complete, but for their endings."""
+def is_complete_on_new_api_stack(checkpoint: Path) -> bool:
+    """Returns whether all files of a checkpoint of the new API stack exist."""
     learner = checkpoint / LEARNER_GROUP / "learner"
-    modules = [folder for folder in (learner / "rl_module").glob("*") if folder.is_dir()]
-    return [checkpoint / "algorithm_state", learner / "state", *(folder / "module_state" for folder in modules)]
+    modules = learner / "rl_module"
+    try:
+        with open(modules / CTOR_ARGS, "rb") as file:
+            _, kwargs = cloudpickle.load(file)["ctor_args_and_kwargs"]
+        names = list(kwargs["rl_module_specs"])
+    except (OSError, EOFError, KeyError, cloudpickle.pickle.UnpicklingError):
+        return False
+    states = [checkpoint / "algorithm_state", learner / "state", *(modules / name / "module_state" for name in names)]
+    return (checkpoint / CTOR_ARGS).exists() and all(list(each.parent.glob(f"{each.name}.*")) for each in states)
 
 
 def checkpoint_modules(checkpoint: Path) -> tuple[MultiRLModule, dict[str, Any]]:
     """Returns the modules in a checkpoint of the new API stack, on the CPU, and their run's config."""
     modules = MultiRLModule.from_checkpoint(str(checkpoint / LEARNER_GROUP / "learner" / "rl_module"))
-    with open(checkpoint / "class_and_ctor_args.pkl", "rb") as file:
+    with open(checkpoint / CTOR_ARGS, "rb") as file:
         (config, *_), _ = cloudpickle.load(file)["ctor_args_and_kwargs"]
     return modules, config
 
@@ -304,6 +313,11 @@ def on_each_runner(
     group = algorithm.env_runner_group
     each = getattr(group, "foreach_env_runner", None) or group.foreach_worker  # the name before Ray 2.41
     return each(function, local_env_runner=local_env_runner)
+
+
+def forget_weights(runner: Any) -> None:
+    """Makes an env runner of the new API stack take the next weights that it gets, even if they are older ones."""
+    runner._weights_seq_no = 0
 
 
 def trial_folder(trial: Trial) -> str:

@@ -43,6 +43,8 @@ def runner_error(runner: Any, error: Exception) -> RunnerError:
     """
     if isinstance(error, RunnerError):
         return error
+    if not str(error) and isinstance(error.__cause__, Exception):  # RLlib's new API stack wraps what an env raises
+        error = error.__cause__
     config = runner.config
     died = isinstance(error, RayError) and not isinstance(error, RayTaskError)
     not_finite = isinstance(error, FloatingPointError)

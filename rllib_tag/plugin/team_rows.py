@@ -118,6 +118,18 @@ def rows_of(steps: Sequence[np.ndarray], stretch: int) -> np.ndarray:
     return stacked.reshape(-1, stretch, *stacked.shape[2:])
 
 
+def minibatches_per_epoch(batches: Mapping[str, Mapping[str, np.ndarray]], size: int | None) -> int:
+    """Returns into how many minibatches the rows of policies are split that learn from the same ones.
+
+    Args:
+        batches: Each policy's columns.
+        size: The agent steps per minibatch, on average over the policies; None or 0 for a single minibatch.
+    """
+    logp = [batch[Columns.ACTION_LOGP] for batch in batches.values()]
+    steps = sum(each.size for each in logp) / len(logp)
+    return min(len(logp[0]), max(1, round(steps / size))) if size else 1
+
+
 def standardize_advantages(batch: MultiAgentBatch) -> MultiAgentBatch:
     """Standardizes advantages as RLlib's PPO does, policy by policy, over the agents that take part."""
     if not any(PRESENT in part for part in batch.policy_batches.values()):

@@ -220,11 +220,9 @@ def check_goes_on(experiment: Experiment, checkpoint: Path) -> None:
         ConfigError: If a counter in the checkpoint has already reached a stop criterion, or the end of a learning-rate
             schedule that ends at 0.
     """
-    if (checkpoint / MANIFEST).exists():
+    if (checkpoint / MANIFEST).exists() or experiment.starts_over:
         return
     for variant in experiment.variants:
-        if variant.new_api_stack and not is_of_new_api_stack(checkpoint):
-            continue  # it counts from 0
         counters = checkpoint_counters(checkpoint, variant.training.config)
         for key, limit in experiment.stop.items():
             if counters.get(key, -math.inf) >= limit:

@@ -18,7 +18,6 @@ import gymnasium
 import ray
 from ray import tune
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.tune import ResumeConfig
 from ray.tune.experiment import Trial
 
@@ -213,6 +212,8 @@ def _run(
     is_exported = experiment.restored is not None and (experiment.restored / MANIFEST).exists()
     if is_exported and not options.resume:
         on_note(f"{name}: starts from exported weights, with new optimizers and counters")
+    elif experiment.restored is not None and not options.resume and experiment.starts_over:
+        on_note(f"{name}: starts from weights and optimizers of RLlib's old API stack, and counts its steps from 0")
     record = experiment.place / f"run_{time.strftime('%Y-%m-%d_%H-%M-%S')}.json"
     record.write_text(as_json({"experiment": spec, "sampling": sampler, **provenance()}))
     algorithm, runner = _algorithm(experiment, is_exported)
@@ -254,9 +255,10 @@ def _algorithm(experiment: Experiment, is_exported: bool) -> tuple[type[Algorith
     """
     run, on_arrays = experiment.spec["run"], experiment.default_sampler_reason is None
     if experiment.variants[0].new_api_stack:
-        from rllib_tag.plugin.new_api_stack import team_ppo  # needs a newer Ray than the rest
+        from rllib_tag.plugin.new_api_stack.runner import GuardedEnvRunner  # these need a newer Ray than the rest
+        from rllib_tag.plugin.new_api_stack.team_ppo import TeamPPO as NewTeamPPO
 
-        return team_ppo.TeamPPO, None if on_arrays else MultiAgentEnvRunner
+        return NewTeamPPO, None if on_arrays else GuardedEnvRunner
     if on_arrays:
         return TeamPPO, None
     return FROM_EXPORTED[run] if is_exported and run in FROM_EXPORTED else run, TagRunner

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from conftest import EXPERIMENTS
 
+from rllib_tag import TagCallbacks
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.new_api_stack import STACK_FLAGS
@@ -18,7 +19,7 @@ FILES = ("tag_quick", "tag_ppo", "tag_selfplay", "tag_ppo_generalist", "tag_ppo_
 
 
 def on_new_stack(name: str) -> dict[str, Any]:
-    """A shipped file with both flags turned round."""
+    """A shipped file with both flags set to true."""
     specs = load_experiments(EXPERIMENTS / f"{name}.yaml")
     for spec in specs.values():
         spec["config"].update(dict.fromkeys(STACK_FLAGS, True))
@@ -26,7 +27,7 @@ def on_new_stack(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_shipped_file_with_both_flags_turned_round(name: str) -> None:
+def test_a_shipped_file_with_both_flags_set_to_true(name: str) -> None:
     (old,) = parse_experiments(load_experiments(EXPERIMENTS / f"{name}.yaml"))
     (new,) = parse_experiments(on_new_stack(name))
     assert [variant.new_api_stack for variant in (*old.variants, *new.variants)] == [False, True]
@@ -42,6 +43,13 @@ def test_without_flags_it_is_the_new_stack_as_in_rllib() -> None:
     assert parse_experiments(specs)[0].variants[0].new_api_stack
 
 
+class OldHooks(TagCallbacks):
+    """Callbacks of which RLlib's new API stack never calls one."""
+
+    def on_learn_on_batch(self, **kwargs: Any) -> None:
+        """Does nothing."""
+
+
 def config(**keys: Any) -> Callable[[dict[str, Any]], object]:
     return lambda spec: spec["config"].update(keys)
 
@@ -54,7 +62,10 @@ def config(**keys: Any) -> Callable[[dict[str, Any]], object]:
             config(compress_observations=True),
             "compress_observations: expected False on RLlib's new API stack, got True",
         ),
-        (config(exploration_config={"type": "Random"}), "exploration_config: expected none on RLlib's new API stack"),
+        (config(shuffle_batch_per_epoch=False), "shuffle_batch_per_epoch: expected True on RLlib's new API stack"),
+        (config(num_gpus=1, num_gpus_per_learner=1), "expected num_gpus or num_gpus_per_learner, got both"),
+        (config(callbacks=f"{__name__}.OldHooks"), "expected no on_learn_on_batch, which is never called"),
+        (config(exploration_config={"type": "Random"}), "exploration_config: expected None on RLlib's new API stack"),
         (
             lambda spec: (
                 spec["config"]["multiagent"].update(
@@ -62,7 +73,7 @@ def config(**keys: Any) -> Callable[[dict[str, Any]], object]:
                 )
                 or spec["config"]["env_config"].update(backend="mpe2")
             ),
-            "policies: class_a: lambda: expected 0.4 as in all policies on RLlib's new API stack, got 0.1",
+            "policies: class_a: lambda: expected 0.4 on RLlib's new API stack, got 0.1",
         ),
         (
             config(evaluation_interval=1, evaluation_config=dict.fromkeys(STACK_FLAGS, False)),

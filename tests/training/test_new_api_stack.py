@@ -1,7 +1,9 @@
-"""Shipped files with both flags turned round: trained, resumed, restored and evaluated."""
+"""Shipped files with both flags set to true: trained, resumed, restored and evaluated."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,14 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.new_api_stack import STACK_FLAGS
 from rllib_tag.names import METRICS
 from rllib_tag.playing.restore import export, restore
-from rllib_tag.training.train import TrialEnd
+from rllib_tag.plugin.new_api_stack.team_ppo import TeamPPO
+from rllib_tag.results import RETURN, read_results
+from rllib_tag.training import train as training
+from rllib_tag.training.train import TrainOptions, TrialEnd, train
 
 
 def on_new_stack(name: str, num_env_runners: int = 0, **config: Any) -> dict[str, Any]:
-    """A small shipped experiment with both flags turned round."""
+    """A small shipped experiment with both flags set to true."""
     specs = small(name, num_env_runners)
     for spec in specs.values():
         spec["config"].update(dict.fromkeys(STACK_FLAGS, True), **config)
@@ -70,15 +75,39 @@ def test_a_checkpoint_is_restored_evaluated_and_exported(ended: TrialEnd, tmp_pa
     algorithm.stop()
 
 
-def test_a_run_is_resumed(ray_session: None, tmp_path: Path) -> None:
-    specs = on_new_stack("tag_quick")
-    specs["tag_quick"]["checkpoint_config"] = {"checkpoint_at_end": True}
-    first = run(specs, tmp_path, iterations=1)
-    specs = on_new_stack("tag_quick")
-    specs["tag_quick"]["checkpoint_config"] = {"checkpoint_at_end": True}
-    again = run(specs, tmp_path / "more", iterations=2, restore=str(first.folder))
-    assert again.result["training_iteration"] == 2
-    assert again.result["timesteps_total"] == 400
+def test_a_run_goes_on_from_its_checkpoint(ended: TrialEnd, tmp_path: Path) -> None:
+    again = run(on_new_stack("tag_quick"), tmp_path, iterations=3, restore=str(ended.folder))
+    assert again.result["training_iteration"] == 3
+    assert again.result["timesteps_total"] == 600
+
+
+def test_a_broken_run_is_resumed_exactly(ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In other processes; its curve is that of a run that did not break."""
+    broken = tmp_path / "broken"
+
+    class Breaks(TeamPPO):
+        def step(self) -> dict[str, Any]:
+            if self.iteration == 2 and broken.exists():
+                raise OSError("broken")
+            return TeamPPO.step(self)
+
+    monkeypatch.setattr(training, "_algorithm", lambda *_: (Breaks, None))
+    specs = on_new_stack("tag_quick", 1)
+    specs["tag_quick"] |= {"stop": {"training_iteration": 4}, "checkpoint_config": {"checkpoint_frequency": 1}}
+    whole, cut = (TrainOptions(storage_path=str(tmp_path / name)) for name in ("whole", "cut"))
+    (end,) = train(copy.deepcopy(specs), whole, lambda *_: None)
+    broken.touch()
+    (first,) = train(copy.deepcopy(specs), cut, lambda *_: None)
+    assert first.status == "ERROR"
+    broken.unlink()
+    (again,) = train(copy.deepcopy(specs), dataclasses.replace(cut, resume=True), lambda *_: None)
+    assert again.error is None
+    assert (again.status, again.result["training_iteration"]) == ("TERMINATED", 4)
+    curves = [read_results(each.folder / "result.json") for each in (end, again)]
+    assert [result["training_iteration"] for result in curves[1]] == [1, 2, 3, 4]
+    for one, other in zip(*curves, strict=True):
+        for key in ("learners/class_a/policy_loss", "learners/class_b/vf_loss", "timesteps_total", RETURN):
+            assert one.get(key) == other.get(key), key
 
 
 def test_a_checkpoint_does_not_go_back(ended: TrialEnd, tmp_path: Path) -> None:

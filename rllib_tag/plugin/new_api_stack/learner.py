@@ -18,6 +18,7 @@ from rllib_tag.plugin.new_api_stack.module import is_of_teams
 from rllib_tag.plugin.team_rows import PRESENT
 from rllib_tag.world.finite import first_not_finite
 
+BEFORE = "env_steps_before"  # in an update's `timesteps`: those sampled before its batch
 KL_COEFFS = "kl_coeffs"  # in a learner's state
 
 
@@ -50,11 +51,19 @@ class CommLearner(PPOTorchLearner):
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Updates all schedules to the steps before this batch, also in the first update after a checkpoint."""
         super().before_gradient_based_update(timesteps=timesteps)
-        step = max(0, timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0) - self.config.total_train_batch_size)
+        sampled = timesteps.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        step = timesteps.get(BEFORE, max(0, sampled - self.config.total_train_batch_size))
         for optimizer, schedule in self._optimizer_lr_schedules.items():
             self._set_optimizer_lr(optimizer, schedule.update(timestep=step))
         for name, _ in self.module.items():
             self.entropy_coeff_schedulers_per_module[name].update(timestep=step)
+
+    def after_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
+        """Updates schedules and the coefficients of the KL loss; all learners use those of the first one."""
+        super().after_gradient_based_update(timesteps=timesteps)
+        if self.config.num_learners > 1:
+            for name in sorted(self.module.keys()):
+                distributed.broadcast(self.curr_kl_coeffs_per_module[name].data, src=0)
 
     def get_state(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Returns RLlib's state, with the adapted coefficients of the KL loss."""
@@ -120,7 +129,7 @@ class CommLearner(PPOTorchLearner):
             total = own.clone()
             distributed.all_reduce(total)
             if total[-1] and self._fault is None:
-                self._fault = "loss: expected a finite number, got another on another learner."
+                self._fault = "loss: expected finite numbers on all learners, but another learner's loss is not finite."
             shares = dict(zip(names, own / total.clamp(min=1), strict=False))
             losses = {name: shares[name] * loss for name, loss in losses.items()}
         if self._fault is not None:
@@ -138,6 +147,11 @@ class CommLearner(PPOTorchLearner):
         if not norm.isfinite():
             raise FloatingPointError(f"gradient: expected a finite norm, got {float(norm)}. Lower lr.")
         super().apply_gradients(gradients_dict)
+
+    def _log_metrics(self, batch: MultiAgentBatch) -> None:
+        """Counts a minibatch, unless no module learns from it."""
+        if batch.policy_batches:
+            super()._log_metrics(batch)
 
     def _over_all_learners(self, gradients: Mapping[Tensor, Tensor | None]) -> dict[Tensor, Tensor]:
         """Returns the sums of all learners' gradients; weights without one on any learner have none."""

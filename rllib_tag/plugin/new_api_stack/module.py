@@ -91,7 +91,7 @@ class CommModule(TorchRLModule, ValueFunctionAPI):
 
 
 class CommModules(MultiRLModule):
-    """The modules of a game, in which classes share what `encoder: shared` and `critic: shared` say."""
+    """The modules of a game, which share the parts that are configured as shared."""
 
     def setup(self) -> None:
         """Builds the modules."""

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.network import AdversaryNet, GoodNet
-from rllib_tag.plugin.callbacks import log_game, log_spread, smoothing_window
+from rllib_tag.plugin.callbacks import log_episode
 from rllib_tag.plugin.class_paths import env_class
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.fragments import GamePlayer
@@ -76,12 +76,46 @@ class ModuleActor:
         return self._module.team.features(obs)
 
 
-class TeamEnvRunner(MultiAgentEnvRunner):
+class GuardedEnvRunner(MultiAgentEnvRunner):
+    """RLlib's env runner, but an exception in it ends the run and names its place.
+
+    RLlib would restart a remote runner again and again. It still handles dead processes, and all exceptions with
+    `ignore_env_runner_failures`.
+    """
+
+    def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Returns the result of a function on this runner, or an `ErrorBatch`; RLlib calls remote runners this way."""
+
+        def guarded(_: GuardedEnvRunner) -> Any:
+            try:
+                return func(self, *args, **kwargs)
+            except Exception as error:
+                return ErrorBatch(runner_error(self, error))
+
+        return super().apply(guarded)
+
+    def sample(self, **kwargs: Any) -> list[Any]:
+        """Returns samples.
+
+        Raises:
+            RunnerError: If the environment, its wrappers or the callbacks raise, or numbers are not finite.
+        """
+        try:
+            return self.sample_or_raise(**kwargs)
+        except Exception as error:
+            raise runner_error(self, error) from error
+
+    def sample_or_raise(self, **kwargs: Any) -> list[Any]:
+        """Returns samples; raises whatever the environment, its wrappers or the callbacks raise."""
+        return super().sample(**kwargs)
+
+
+class TeamEnvRunner(GuardedEnvRunner):
     """Samples `num_envs_per_env_runner` games at once, with one forward pass per module and step.
 
     For the same seeds and actions, observations, rewards, values and advantages equal those of RLlib's own runner. A
-    sample is one `TeamBatch`, for use with `TeamPPO`. Metrics are RLlib's, and the game's under `custom_metrics`;
-    callbacks for episodes and samples are not called.
+    sample is one `TeamBatch`, for use with `TeamPPO`. The metrics that `TagCallbacks` reports are always reported;
+    callbacks for environments, episodes and samples are not called.
 
     Raises:
         ConfigError: If the environment is not a `CommEnv`.
@@ -103,47 +137,30 @@ class TeamEnvRunner(MultiAgentEnvRunner):
         self._games = games
         self._player: GamePlayer | None = None
 
-    def apply(self, func: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Returns the result of a function on this runner, or an `ErrorBatch` if it raises.
-
-        RLlib calls remote runners this way, and would restart the process again and again.
-        """
-        try:
-            return func(self, *args, **kwargs)
-        except Exception as error:
-            return ErrorBatch(runner_error(self, error))
-
-    def sample(self, **kwargs: Any) -> list[TeamBatch]:
-        """Returns one fragment of every game: `rollout_fragment_length` steps, or complete episodes.
-
-        Raises:
-            RunnerError: If the game raises, or numbers are not finite.
-        """
-        try:
-            batch = self._playing().sample(self.worker_index)
-        except Exception as error:
-            raise runner_error(self, error) from error
+    def sample_or_raise(self, **kwargs: Any) -> list[TeamBatch]:
+        """Returns one fragment of every game: `rollout_fragment_length` steps, or complete episodes."""
+        batch = self._playing().sample(self.worker_index)
         self._count(batch)
         return [batch]
 
     def get_metrics(self) -> Any:
         """Returns the metrics since the last call."""
-        player = self._playing()
+        player, log = self._playing(), self.metrics.log_value
         finished, player.finished = player.finished, []
-        window, log = smoothing_window(self.config), self.metrics.log_value
         log(NUM_EPISODES, len(finished), reduce="sum")
         log(NUM_EPISODES_LIFETIME, len(finished), reduce="lifetime_sum")
         for episode in finished:
-            log_spread(self.metrics, ("episode_len",), episode.length, window)
-            log_spread(self.metrics, ("episode_return",), sum(episode.returns.values()), window)
+            log_episode(self.metrics, ("episode_len",), episode.length)
+            log_episode(self.metrics, ("episode_return",), sum(episode.returns.values()))
+            for name, value in episode.metrics.items():
+                log_episode(self.metrics, ("custom_metrics", name), value)
             by_module: dict[str, float] = {}
             for agent, value in episode.returns.items():
                 module = self._policy_of[agent]
                 by_module[module] = by_module.get(module, 0.0) + value
-                log((EPISODE_AGENT_RETURN_MEAN, agent), value, window=window)
+                log((EPISODE_AGENT_RETURN_MEAN, agent), value, reduce="mean")
             for module, value in by_module.items():
-                log((EPISODE_MODULE_RETURN_MEAN, module), value, window=window)
-            log_game(self.metrics, episode.metrics, window)
+                log((EPISODE_MODULE_RETURN_MEAN, module), value, reduce="mean")
         return self.metrics.reduce()
 
     def get_spaces(self) -> dict[str, Any]:

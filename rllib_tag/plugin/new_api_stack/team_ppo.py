@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo.ppo import PPO, PPOConfig
-from ray.rllib.core.columns import Columns
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
 from ray.rllib.policy.policy import PolicySpec
 from ray.rllib.policy.sample_batch import MultiAgentBatch, concat_samples
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
     ENV_RUNNER_SAMPLING_TIMER,
+    EVALUATION_RESULTS,
     LEARNER_RESULTS,
     LEARNER_UPDATE_TIMER,
     NUM_ENV_STEPS_SAMPLED,
@@ -29,24 +28,33 @@ from ray.tune.result import TIMESTEPS_TOTAL
 
 from rllib_tag.errors import check_keys
 from rllib_tag.nn.weights import MANIFEST, load_exported
+from rllib_tag.plugin.callbacks import EPISODES
 from rllib_tag.plugin.class_paths import env_class
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.env_config import EnvConfig, agents_per_step, groups_of
 from rllib_tag.plugin.exact_resume import ResumesExactly
 from rllib_tag.plugin.mapping import ClassPolicyMapping
-from rllib_tag.plugin.new_api_stack.learner import CommLearner
+from rllib_tag.plugin.new_api_stack.learner import BEFORE, CommLearner
 from rllib_tag.plugin.new_api_stack.module import COMM_HOPS, NET, CommModule, CommModules
-from rllib_tag.plugin.new_api_stack.runner import TeamEnvRunner
-from rllib_tag.plugin.ray_internals import is_of_new_api_stack, old_learning_states, synchronous_parallel_sample
-from rllib_tag.plugin.team_rows import standardize_advantages
+from rllib_tag.plugin.new_api_stack.runner import GuardedEnvRunner, TeamEnvRunner
+from rllib_tag.plugin.ray_internals import (
+    forget_weights,
+    is_of_new_api_stack,
+    old_learning_states,
+    on_each_runner,
+    synchronous_parallel_sample,
+)
+from rllib_tag.plugin.team_rows import minibatches_per_epoch, standardize_advantages
+
+Recent = dict[tuple[str, ...], list[float]]  # numbers of episodes, by their keys in results
 
 
 class TeamPPOConfig(PPOConfig):
     """RLlib's PPO config with the networks of this project, and `TeamEnvRunner` as the env runner.
 
     Modules are `CommModule`s, whose `custom_model_config` is given with `rl_module(model_config=…)`. Without
-    `multi_agent(…)`, each class of the game is a module. `env_runners(env_runner_cls=MultiAgentEnvRunner)` samples with
-    RLlib's own runner.
+    `multi_agent(…)`, each class of the game is a module. `env_runners(env_runner_cls=GuardedEnvRunner)` samples in
+    RLlib's own way.
 
     Example:
         >>> from rllib_tag import TagEnv
@@ -71,9 +79,9 @@ class TeamPPOConfig(PPOConfig):
     def update_from_dict(self, config_dict: dict[str, Any]) -> TeamPPOConfig:
         """Takes over keys of a config, also those of the old API stack that have another name or meaning here.
 
-        `model` is `rl_module(model_config=…)`, and a policy's own config that of a module; `train_batch_size` and
-        `num_gpus` are divided among the learners; in `lr_schedule` and `entropy_coeff_schedule`, agent steps become env
-        steps.
+        `model` is `rl_module(model_config=…)`, and a policy's own config that of a module. `train_batch_size`,
+        `minibatch_size` and `num_gpus` are divided among the learners. In `lr_schedule` and `entropy_coeff_schedule`,
+        agent steps become env steps.
 
         Raises:
             ConfigError: If `model` has keys that no `CommModule` reads.
@@ -103,6 +111,8 @@ class TeamPPOConfig(PPOConfig):
             given["multiagent"] = {**given["multiagent"], "policies": list(policies)}
         if "train_batch_size" in given:
             given["train_batch_size_per_learner"] = given.pop("train_batch_size") // learners
+        if given.get("minibatch_size"):
+            given["minibatch_size"] = max(1, given["minibatch_size"] // learners)
         if "num_gpus" in given:
             given["num_gpus_per_learner"] = given.pop("num_gpus") / learners
         super().update_from_dict(given)
@@ -116,7 +126,7 @@ class TeamPPOConfig(PPOConfig):
             self.get_config_for_module(name)  # RLlib keeps it, and could not make it once this config is frozen
 
     def _map_classes(self) -> None:
-        """Gives the mapping the game, which RLlib's new API stack does not tell it."""
+        """Binds the mapping to the game, because RLlib's new API stack does not pass it a worker."""
         kind = env_class("env", self.env)
         if kind is None or not issubclass(kind, CommEnv):
             return
@@ -146,17 +156,22 @@ class TeamPPOConfig(PPOConfig):
         return spec
 
     def get_evaluation_config_object(self) -> AlgorithmConfig | None:
-        """Returns the evaluation config, in which RLlib's own runner plays whole episodes."""
+        """Returns the evaluation config, in which RLlib's own way of sampling plays whole episodes."""
         config = super().get_evaluation_config_object()
         if config is not None:
             config._map_classes()
             if config.env_runner_cls is TeamEnvRunner:
-                config.env_runner_cls = MultiAgentEnvRunner
+                config.env_runner_cls = GuardedEnvRunner
         return config
 
 
 class TeamPPO(ResumesExactly, PPO):
     """RLlib's PPO, which can also learn from rows of team states, sampled by `TeamEnvRunner`."""
+
+    def setup(self, config: AlgorithmConfig) -> None:
+        """Builds the algorithm."""
+        self._recent: Recent = {}
+        super().setup(config)
 
     @classmethod
     def get_default_config(cls) -> AlgorithmConfig:
@@ -164,14 +179,25 @@ class TeamPPO(ResumesExactly, PPO):
         return TeamPPOConfig()
 
     def step(self) -> dict[str, Any]:
-        """Runs one iteration; its result also has the old API stack's names of steps and of episodes' rewards."""
+        """Runs one iteration; its result also has the old API stack's names of steps and episodes.
+
+        As there, training's metrics cover the iteration's episodes and, if these are fewer than
+        `metrics_num_episodes_for_smoothing`, earlier ones; evaluation's metrics cover all of its episodes.
+        """
         result = super().step()
-        result[TIMESTEPS_TOTAL] = result[NUM_ENV_STEPS_SAMPLED] = result[NUM_ENV_STEPS_SAMPLED_LIFETIME]
-        played = result[ENV_RUNNER_RESULTS]
-        for kind in ("mean", "min", "max"):
-            if f"episode_return_{kind}" in played:
-                played[f"episode_reward_{kind}"] = played[f"episode_return_{kind}"]
+        steps = result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        result[TIMESTEPS_TOTAL] = result[NUM_ENV_STEPS_SAMPLED] = steps
+        _report(result.get(ENV_RUNNER_RESULTS, {}), self._recent, self.config.metrics_num_episodes_for_smoothing)
+        _report(result.get(EVALUATION_RESULTS, {}).get(ENV_RUNNER_RESULTS, {}), {}, 0)
         return result
+
+    def get_recent(self) -> Recent:
+        """Returns the numbers of the most recent episodes."""
+        return self._recent
+
+    def set_recent(self, recent: Recent) -> None:
+        """Takes over what `get_recent` returned."""
+        self._recent = recent
 
     def load_checkpoint(self, checkpoint_dir: str) -> None:
         """Restores a checkpoint, or starts from one of the old API stack or from exported weights.
@@ -186,8 +212,10 @@ class TeamPPO(ResumesExactly, PPO):
             self._start_from({name: ({f"net.{k}": v for k, v in net.state_dict().items()}, []) for name, net in nets})
         else:
             self._start_from(old_learning_states(folder))
-        # RLlib silently drops weights for a runner whose reply to earlier ones, such as the first, it has not read.
+        # RLlib silently drops weights for a runner whose reply to earlier ones, such as the first, it has not read, and
+        # a runner ignores weights that are older than its own.
         self.env_runner_group.fetch_ready_async_reqs(tags="set_state", timeout_seconds=None)
+        on_each_runner(self, forget_weights)
         self._sync_weights()
 
     def training_step(self) -> None:
@@ -211,9 +239,9 @@ class TeamPPO(ResumesExactly, PPO):
             steps = self.metrics.peek((ENV_RUNNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME))
             learned = self.learner_group.update(
                 **({"batches": shards} if self.learner_group.is_remote else {"batch": batch}),
-                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps},
+                timesteps={NUM_ENV_STEPS_SAMPLED_LIFETIME: steps, BEFORE: steps - batch.env_steps()},
                 num_epochs=config.num_epochs,
-                num_minibatches=_minibatches(shards[-1], config.minibatch_size),
+                num_minibatches=minibatches_per_epoch(shards[-1].policy_batches, config.minibatch_size),
                 shuffle_seed=(config.seed or 0, int(steps)),
             )
             self.metrics.aggregate(learned, key=LEARNER_RESULTS)
@@ -221,10 +249,39 @@ class TeamPPO(ResumesExactly, PPO):
             self._sync_weights()
 
     def _start_from(self, policies: Mapping[str, Any]) -> None:
-        self.learner_group.foreach_learner(lambda learner: learner.start_from(policies))
+        for result in self.learner_group.foreach_learner(lambda learner: learner.start_from(policies)):
+            if not result.ok:
+                raise result.get()
 
     def _sync_weights(self) -> None:
         self.env_runner_group.sync_weights(from_worker_or_learner_group=self.learner_group, inference_only=True)
+
+
+def _report(played: dict[str, Any], recent: Recent, at_least: int) -> None:
+    """Replaces the numbers of episodes in results by their means, minima and maxima.
+
+    Args:
+        played: The results of env runners.
+        recent: The numbers of the most recent episodes, by their keys in results; it is brought up to date.
+        at_least: How many episodes to report on, if there have been as many.
+    """
+    logged = played.pop(EPISODES, {})
+    custom = logged.pop("custom_metrics", {})
+    series: dict[tuple[str, ...], Any] = {(key,): values for key, values in logged.items()}
+    series |= {("custom_metrics", key): values for key, values in custom.items()}
+    for path in {**recent, **series}:
+        new = series.get(path)
+        new = list(new) if isinstance(new, (list, tuple)) else []  # RLlib reports NaN where there was none
+        before = recent.get(path, [])
+        values = [*before[max(0, len(before) - max(0, at_least - len(new))) :], *new]
+        recent[path] = [*before, *new][-at_least:]
+        place = played.setdefault("custom_metrics", {}) if len(path) > 1 else played
+        for kind, reduced in (("mean", np.mean), ("min", np.min), ("max", np.max)):
+            if values:
+                place[f"{path[-1]}_{kind}"] = float(reduced(values))
+    for kind in ("mean", "min", "max"):
+        if f"episode_return_{kind}" in played:
+            played[f"episode_reward_{kind}"] = played[f"episode_return_{kind}"]
 
 
 def _shards(batch: MultiAgentBatch, count: int) -> list[MultiAgentBatch]:
@@ -235,11 +292,3 @@ def _shards(batch: MultiAgentBatch, count: int) -> list[MultiAgentBatch]:
         MultiAgentBatch({name: part[chosen[0] : chosen[-1] + 1] for name, part in parts.items()}, batch.count // count)
         for chosen in np.array_split(np.arange(rows), count)
     ]
-
-
-def _minibatches(batch: MultiAgentBatch, size: int | None) -> int:
-    """Returns how many minibatches an epoch has, of about `size` agent steps of each module."""
-    logp = [part[Columns.ACTION_LOGP] for part in batch.policy_batches.values()]
-    rows = len(logp[0])
-    steps = sum(each.size for each in logp) / len(logp)
-    return max(1, min(rows, round(steps / (size or steps))))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy
 from rllib_tag.plugin.ray_internals import LearnerInfoBuilder
-from rllib_tag.plugin.team_rows import agent_steps, sharing
+from rllib_tag.plugin.team_rows import agent_steps, minibatches_per_epoch, sharing
 
 ENCODED = ("messages", "history", "links", "receivers")  # what an encoder reads of an observation
 # The largest number of parts of a minibatch that are encoded in parallel. More threads would mostly wait for the GIL.
@@ -98,14 +98,12 @@ def _epochs(job: Job, config: PPOConfig, num_parts: int, of_parts: Map) -> dict[
         The statistics of each minibatch, by policy.
     """
     policies, batches, obs, rng = job
-    per_row = {name: batch[SampleBatch.ACTION_LOGP][0].size for name, batch in batches.items()}
     rows = len(next(iter(batches.values())))
-    size = config.minibatch_size or rows * max(per_row.values())
-    count = max(1, round(rows * sum(per_row.values()) / len(per_row) / size))
+    count = minibatches_per_epoch(batches, config.minibatch_size)
     updates_before = {name: policy.num_grad_updates for name, policy in policies.items()}
     results: dict[str, list[dict[str, Any]]] = {name: [] for name in batches}
     for _ in range(config.num_epochs):
-        for chosen in np.array_split(rng.permutation(rows), min(count, rows)):
+        for chosen in np.array_split(rng.permutation(rows), count):
             given = {}
             for name, batch in batches.items():
                 taken = tree.map_structure(lambda column: column[chosen], dict(batch))  # noqa: B023

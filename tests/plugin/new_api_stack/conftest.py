@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
-from ray.rllib.env.multi_agent_env_runner import MultiAgentEnvRunner
-from torch.utils import deterministic
 
+from rllib_tag.plugin.new_api_stack.runner import GuardedEnvRunner
 from rllib_tag.plugin.new_api_stack.team_ppo import TeamPPO, TeamPPOConfig
 
 from ..old_api_stack.conftest import CYCLES, FRAGMENT, NUM_ENVS, small_config
 from ..old_api_stack.conftest import build as build_old
 
 __all__ = ["CYCLES", "FRAGMENT", "NUM_ENVS", "build", "build_old", "nets_of", "same_weights", "weights_of"]
-
-
-@pytest.fixture(autouse=True)
-def _torch_as_before() -> Iterator[None]:
-    """A seeded runner in this process sets torch's determinism for the whole process."""
-    before = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
-    yield
-    torch.use_deterministic_algorithms(before[0])
-    deterministic.fill_uninitialized_memory = before[1]
 
 
 def build(arrays: bool, env_config: dict[str, Any], **options: Any) -> TeamPPO:
@@ -37,7 +25,7 @@ def build(arrays: bool, env_config: dict[str, Any], **options: Any) -> TeamPPO:
         .learners(num_learners=learners)
     )
     if not arrays:
-        config.env_runners(env_runner_cls=MultiAgentEnvRunner)
+        config.env_runners(env_runner_cls=GuardedEnvRunner)
     return config.debugging(log_level="ERROR").build_algo()
 
 

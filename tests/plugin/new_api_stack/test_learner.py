@@ -160,14 +160,23 @@ def test_a_policys_own_config(ray_session: None) -> None:
     assert (actors["class_a"].lambda_, actors["class_b"].lambda_) == (0.1, 0.9)
 
 
-def test_policies_to_train(ray_session: None) -> None:
-    new = build(True, {}, explore=True)
-    new.learner_group._learner.config.policies_to_train = ["class_b"]
+@pytest.mark.parametrize("trained", [["class_b"], []])
+def test_policies_to_train(trained: list[str], ray_session: None) -> None:
+    """Also in games in which those to train take no part."""
+    game = {"num_class_a": 1, "num_class_b": [0, 2], "max_cycles": 3}
+    multiagent = {
+        "policies": ["class_a", "class_b"],
+        "policy_mapping_fn": {"type": "rllib_tag.ClassPolicyMapping"},
+        "policies_to_train": trained,
+    }
+    new = build(True, game, explore=True, minibatch_size=1, multiagent=multiagent)
     before = {name: weights_of(net) for name, net in nets_of(new)[1].items()}
-    new.train()
+    for _ in range(3):
+        new.train()
     after = {name: weights_of(net) for name, net in nets_of(new)[1].items()}
-    assert all(np.array_equal(after["class_a"][key], value) for key, value in before["class_a"].items())
-    assert not all(np.array_equal(after["class_b"][key], value) for key, value in before["class_b"].items())
+    for name, weights in before.items():
+        same = all(np.array_equal(after[name][key], value) for key, value in weights.items())
+        assert same == (name not in trained)
 
 
 @pytest.mark.parametrize("column", [Columns.ACTION_LOGP, "advantages"])
@@ -212,8 +221,8 @@ def test_learners_keep_the_same_weights_and_learn_what_one_in_this_process_would
     learners: int, env_config: dict[str, Any], model: dict[str, Any], ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of odd number, classes that are missing on one of the learners, links that reach hardly anybody."""
-    one = build(True, env_config, model=model, explore=True)
-    two = build(True, env_config, model=model, explore=True, learners=learners)
+    options: dict[str, Any] = {"model": model, "explore": True, "use_kl_loss": True, "kl_target": 1e-4}
+    one, two = build(True, env_config, **options), build(True, env_config, **options, learners=learners)
     two.learner_group.foreach_learner(lambda learner: with_eps(learner))
     with_eps(one.learner_group._learner)
     state = one.learner_group._learner.module.get_state()
@@ -233,11 +242,16 @@ def test_learners_keep_the_same_weights_and_learn_what_one_in_this_process_would
         for key, value in weights.items():
             np.testing.assert_array_equal(second[name][key], value, err_msg=key)
             np.testing.assert_allclose(value, wanted[key], rtol=0, atol=1e-5, err_msg=key)
-    two.train()  # several minibatches, as in a run
+    for _ in range(4):
+        two.train()  # several minibatches, as in a run
     found = learners_weights(two)
-    assert len(found) == learners
-    first, second = found[0], found[-1]
-    for name, weights in first.items():
+    for name, weights in found[0].items():
         for key, value in weights.items():
-            np.testing.assert_array_equal(second[name][key], value, err_msg=key)
+            np.testing.assert_array_equal(found[-1][name][key], value, err_msg=key)
+    coefficients = two.learner_group.foreach_learner(
+        lambda learner: {name: float(value) for name, value in sorted(learner.curr_kl_coeffs_per_module.items())}
+    )
+    coefficients = [each.get() for each in coefficients]
+    assert coefficients[0] == coefficients[-1]
+    assert set(coefficients[0].values()) != {0.2}
     two.stop()

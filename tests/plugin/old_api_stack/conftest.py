@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-import torch
 import yaml
 from conftest import EXPERIMENTS
 from ray.rllib.algorithms import Algorithm, AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig
-from torch.utils import deterministic
 
 from rllib_tag.plugin.old_api_stack.runner import TagRunner
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
@@ -21,15 +17,6 @@ from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPOConfig
 NUM_ENVS, CYCLES, FRAGMENT = 3, 7, 5
 OLD_STACK = dict.fromkeys(("enable_rl_module_and_learner", "enable_env_runner_and_connector_v2"), False)
 RUNNERS = {True: BatchedSampler, False: TagRunner}
-
-
-@pytest.fixture(autouse=True)
-def _torch_as_before() -> Iterator[None]:
-    """A seeded worker in this process sets torch's determinism for the whole process."""
-    before = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
-    yield
-    torch.use_deterministic_algorithms(before[0])
-    deterministic.fill_uninitialized_memory = before[1]
 
 
 def build(
