@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -279,8 +280,8 @@ def draw_bars(scores: Mapping[str, np.ndarray], labels: Mapping[str, str], level
             fontsize=9,
         )
     draw_levels(axes, levels, upright=True)
-    axes.set_yticks(places, [f"{label} ({len(scores[arm])})" for arm, label in labels.items()])
-    axes.set(xlabel="return per adversary: interquartile mean, 95 % interval, runs", xlim=(0, None))
+    axes.set_yticks(places, [textwrap.fill(f"{label} ({len(scores[arm])})", 28) for arm, label in labels.items()])
+    axes.set(xlabel="return per adversary:\ninterquartile mean, 95 % interval, runs", xlim=(0, None))
     return _finish(figure, axes, out, legend=False)
 
 
