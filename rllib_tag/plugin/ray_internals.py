@@ -101,6 +101,7 @@ __all__ = [
     "on_each_runner",
     "own_ray_has_ended",
     "policy_configs",
+    "policy_specs",
     "requested_resources",
     "required_resources",
     "running_cluster",
@@ -152,13 +153,15 @@ def policy_configs(config: AlgorithmConfig) -> dict[str, AlgorithmConfig]:
     """Returns the configs that RLlib gives to policies: by name, a config with the policy's own merged into it."""
     if not isinstance(config.policies, dict):
         return dict.fromkeys(config.policies, config)
-    specs = {
-        name: spec if isinstance(spec, PolicySpec) else PolicySpec(*spec) for name, spec in config.policies.items()
-    }
     return {
         name: config.copy(copy_frozen=False).update_from_dict(copy.deepcopy(spec.config)) if spec.config else config
-        for name, spec in specs.items()
+        for name, spec in policy_specs(config.policies).items()
     }
+
+
+def policy_specs(policies: Mapping[str, Any]) -> dict[str, PolicySpec]:
+    """Returns the specifications of policies, which RLlib also accepts as tuples of their fields."""
+    return {name: spec if isinstance(spec, PolicySpec) else PolicySpec(*spec) for name, spec in policies.items()}
 
 
 def model_is_registered(name: str) -> bool:

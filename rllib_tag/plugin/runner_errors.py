@@ -6,6 +6,7 @@ import traceback
 from typing import Any, NoReturn
 
 from ray.exceptions import RayError, RayTaskError
+from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.policy.sample_batch import MultiAgentBatch
 
 
@@ -32,6 +33,25 @@ class ErrorBatch(MultiAgentBatch):
 
     def __getitem__(self, index: Any) -> NoReturn:
         raise self.error
+
+
+class NamesErrors(EnvRunner):
+    """The part of an env runner that names the place of an exception; it comes before RLlib's class among the bases."""
+
+    def sample(self, **kwargs: Any) -> Any:
+        """Returns what RLlib's class samples.
+
+        Raises:
+            RunnerError: If the environment, its wrappers or the callbacks raise, or numbers are not finite.
+        """
+        try:
+            return self.sample_or_raise(**kwargs)
+        except Exception as error:
+            raise runner_error(self, error) from error
+
+    def sample_or_raise(self, **kwargs: Any) -> Any:
+        """Returns samples; raises whatever the environment, its wrappers or the callbacks raise."""
+        return super().sample(**kwargs)
 
 
 def runner_error(runner: Any, error: Exception) -> RunnerError:

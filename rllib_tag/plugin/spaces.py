@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
+from rllib_tag.errors import ConfigError
 from rllib_tag.world.game import Arrays, Game
 from rllib_tag.world.layout import MessageLayout
 from rllib_tag.world.observations import tag_layout
@@ -67,3 +68,18 @@ def message_layout(space: gym.spaces.Dict) -> MessageLayout:
         return found
     # RLlib saves spaces without it. Checkpoints of other games get it back when they are read, tag's shapes imply it.
     return tag_layout(space.spaces)
+
+
+def layout_for(what: str, space: gym.Space) -> MessageLayout | None:
+    """Returns the layout of the messages that an agent observes; None for agents outside the team.
+
+    Args:
+        what: The name of the model in messages.
+        space: The agent's observation space.
+
+    Raises:
+        ConfigError: If it is not one of `CommEnv`'s.
+    """
+    if not isinstance(space, gym.spaces.Dict) or not {"messages", "own"} & set(space.spaces):
+        raise ConfigError(f"{what}: expected an observation space of TagEnv or CommEnv, got {space}.")
+    return message_layout(space) if "messages" in space.spaces else None

@@ -85,6 +85,17 @@ class TeamNet:
         }
 
 
+def by_game(obs: Observed, values: Tensor) -> np.ndarray:
+    """Returns the values (B * n, ...) that a policy has for its n agents in B games as (B, n, ...).
+
+    Args:
+        obs: What the agents observe, as rows of one step.
+        values: The values.
+    """
+    B = len(obs["receivers" if "receivers" in obs else "own"])
+    return values.unflatten(0, (B, -1)).cpu().numpy()
+
+
 def sharing(nets: Mapping[str, AdversaryNet | GoodNet]) -> list[list[str]]:
     """Returns the policies that share an encoder, group by group; a policy that shares none is a group of its own."""
     groups: dict[int, list[str]] = {}

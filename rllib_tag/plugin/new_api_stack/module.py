@@ -15,13 +15,11 @@ from ray.rllib.core.rl_module.torch import TorchRLModule
 from ray.rllib.utils.spaces.space_utils import get_base_struct_from_space
 from torch import Tensor
 
-from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
 from rllib_tag.plugin.env_config import EnvConfig
-from rllib_tag.plugin.spaces import message_layout
+from rllib_tag.plugin.spaces import layout_for
 from rllib_tag.plugin.team_rows import TeamNet, sharing
-from rllib_tag.world.layout import MessageLayout
 
 NET, COMM_HOPS = "custom_model_config", "comm_hops"  # keys of a module's model_config
 SHARED = ("encoder", "critic")  # the parts of a network that the classes of a team may share
@@ -51,14 +49,11 @@ class CommModule(TorchRLModule, ValueFunctionAPI):
     def setup(self) -> None:
         """Builds the network for the module's spaces."""
         config = CommConfig.from_mapping(self.model_config.get(NET, {}))
-        space, continuous = self.observation_space, isinstance(self.action_space, gym.spaces.Box)
-        if not isinstance(space, gym.spaces.Dict) or not {"messages", "own"} & set(space.spaces):
-            raise ConfigError(f"CommModule: expected an observation space of TagEnv or CommEnv, got {space}.")
+        self.layout = layout_for("CommModule", self.observation_space)
+        continuous = isinstance(self.action_space, gym.spaces.Box)
         num_outputs = 2 * self.action_space.shape[0] if continuous else int(self.action_space.n)
         self.net: AdversaryNet | GoodNet
-        self.layout: MessageLayout | None = None
-        if "messages" in space.spaces:
-            self.layout = message_layout(space)
+        if self.layout is not None:
             self.net = AdversaryNet(num_outputs, config, continuous, self.layout.senses)
         else:
             self.net = GoodNet(num_outputs, config, continuous)

@@ -33,9 +33,9 @@ from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.fragments import GamePlayer
 from rllib_tag.plugin.new_api_stack.module import CommModule
 from rllib_tag.plugin.ray_internals import sub_environment_seed
-from rllib_tag.plugin.runner_errors import ErrorBatch, runner_error
+from rllib_tag.plugin.runner_errors import ErrorBatch, NamesErrors, runner_error
 from rllib_tag.plugin.sampling_state import sampling_state, set_sampling_state
-from rllib_tag.plugin.team_rows import PRESENT, Observed, TeamBatch
+from rllib_tag.plugin.team_rows import PRESENT, Observed, TeamBatch, by_game
 
 
 class ModuleActor:
@@ -63,9 +63,7 @@ class ModuleActor:
             dist = kind.from_logits(outputs)
             actions = (dist if self._explore else dist.to_deterministic()).sample()
             logp = dist.logp(actions)
-        B = len(obs["receivers" if "receivers" in obs else "own"])
-        actions, logp, outputs = (value.unflatten(0, (B, -1)).cpu() for value in (actions, logp, outputs))
-        return actions.numpy(), logp.numpy(), outputs.numpy()
+        return by_game(obs, actions), by_game(obs, logp), by_game(obs, outputs)
 
     def values(self, obs: Observed) -> np.ndarray:
         """Returns values (R, C, n)."""
@@ -76,7 +74,7 @@ class ModuleActor:
         return self._module.team.features(obs)
 
 
-class GuardedEnvRunner(MultiAgentEnvRunner):
+class GuardedEnvRunner(NamesErrors, MultiAgentEnvRunner):
     """RLlib's env runner, but an exception in it ends the run and names its place.
 
     RLlib would restart a remote runner again and again. It still handles dead processes, and all exceptions with
@@ -93,21 +91,6 @@ class GuardedEnvRunner(MultiAgentEnvRunner):
                 return ErrorBatch(runner_error(self, error))
 
         return super().apply(guarded)
-
-    def sample(self, **kwargs: Any) -> list[Any]:
-        """Returns samples.
-
-        Raises:
-            RunnerError: If the environment, its wrappers or the callbacks raise, or numbers are not finite.
-        """
-        try:
-            return self.sample_or_raise(**kwargs)
-        except Exception as error:
-            raise runner_error(self, error) from error
-
-    def sample_or_raise(self, **kwargs: Any) -> list[Any]:
-        """Returns samples; raises whatever the environment, its wrappers or the callbacks raise."""
-        return super().sample(**kwargs)
 
 
 class TeamEnvRunner(GuardedEnvRunner):

@@ -11,7 +11,6 @@ from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo.ppo import PPO, PPOConfig
 from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
-from ray.rllib.policy.policy import PolicySpec
 from ray.rllib.policy.sample_batch import MultiAgentBatch, concat_samples
 from ray.rllib.utils.metrics import (
     ENV_RUNNER_RESULTS,
@@ -42,6 +41,7 @@ from rllib_tag.plugin.ray_internals import (
     is_of_new_api_stack,
     old_learning_states,
     on_each_runner,
+    policy_specs,
     synchronous_parallel_sample,
 )
 from rllib_tag.plugin.team_rows import minibatches_per_epoch, standardize_advantages
@@ -103,10 +103,7 @@ class TeamPPOConfig(PPOConfig):
                 given[new] = [[round(step / agents), value] for step, value in schedule]
         policies = given.get("multiagent", {}).get("policies")
         if isinstance(policies, dict):
-            specs = {
-                name: spec if isinstance(spec, PolicySpec) else PolicySpec(*spec) for name, spec in policies.items()
-            }
-            own = {name: spec.config for name, spec in specs.items() if spec.config}
+            own = {name: spec.config for name, spec in policy_specs(policies).items() if spec.config}
             self.multi_agent(algorithm_config_overrides_per_module=own)
             given["multiagent"] = {**given["multiagent"], "policies": list(policies)}
         if "train_batch_size" in given:

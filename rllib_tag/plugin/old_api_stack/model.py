@@ -11,14 +11,13 @@ import torch
 from ray.rllib.models.torch.torch_modelv2 import TorchModelV2
 from torch import Tensor, nn
 
-from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.encoder import CommEncoder
 from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
 from rllib_tag.plugin.ray_internals import worker_being_built
-from rllib_tag.plugin.spaces import message_layout
+from rllib_tag.plugin.spaces import layout_for
 from rllib_tag.world.finite import first_not_finite
-from rllib_tag.world.layout import MessageLayout, Senses
+from rllib_tag.world.layout import Senses
 
 # What all class policies of a worker share (`encoder: shared`, `critic: shared`), by worker, class and model name.
 _shared: weakref.WeakKeyDictionary[Any, dict[tuple[str, str], nn.Module]] = weakref.WeakKeyDictionary()
@@ -60,14 +59,10 @@ class CommModel(TorchModelV2, nn.Module):
         TorchModelV2.__init__(self, obs_space, action_space, num_outputs, model_config, name)
         nn.Module.__init__(self)
         config = CommConfig.from_mapping({**self.defaults, **custom_model_config})
-        original = getattr(obs_space, "original_space", obs_space)
-        if not isinstance(original, gym.spaces.Dict) or not {"messages", "own"} & set(original.spaces):
-            raise ConfigError(f"CommModel: expected an observation space of TagEnv or CommEnv, got {original}.")
+        self.layout = layout_for("CommModel", getattr(obs_space, "original_space", obs_space))
         continuous = isinstance(action_space, gym.spaces.Box)
         self.net: AdversaryNet | GoodNet
-        self.layout: MessageLayout | None = None
-        if "messages" in original.spaces:
-            self.layout = message_layout(original)
+        if self.layout is not None:
             senses = self.layout.senses
             shared: dict[str, Any] = {}
             if config.encoder == "shared":

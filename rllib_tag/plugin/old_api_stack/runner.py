@@ -8,16 +8,15 @@ from typing import Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.evaluation.rollout_worker import RolloutWorker
 from ray.rllib.policy.policy import Policy, PolicySpec
-from ray.rllib.policy.sample_batch import MultiAgentBatch
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.plugin.class_paths import env_class
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.mapping import acting_policies
-from rllib_tag.plugin.runner_errors import ErrorBatch, RunnerError, runner_error
+from rllib_tag.plugin.runner_errors import ErrorBatch, NamesErrors, RunnerError, runner_error
 
 
-class TagRunner(RolloutWorker):
+class TagRunner(NamesErrors, RolloutWorker):
     """A rollout worker whose exceptions end the run, and that keeps the run's config when it restores a state.
 
     RLlib kills and restarts a remote worker after any exception, again and again. That is right if a machine is gone,
@@ -68,21 +67,6 @@ class TagRunner(RolloutWorker):
                 return ErrorBatch(self._error)
 
         return super().apply(guarded) if self._error is None else ErrorBatch(self._error)
-
-    def sample(self, **kwargs: Any) -> MultiAgentBatch:
-        """Returns a sample batch.
-
-        Raises:
-            RunnerError: If the environment, its wrappers or the callbacks raise, or numbers are not finite.
-        """
-        try:
-            return self.sample_or_raise(**kwargs)
-        except Exception as error:
-            raise runner_error(self, error) from error
-
-    def sample_or_raise(self, **kwargs: Any) -> MultiAgentBatch:
-        """Returns a sample batch; raises whatever the environment, its wrappers or the callbacks raise."""
-        return super().sample(**kwargs)
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Restores weights, optimizer moments, filters and counters; everything else stays as this run configures it.

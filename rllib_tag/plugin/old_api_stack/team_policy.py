@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rllib_tag.nn.network import AdversaryNet, GoodNet
 from rllib_tag.plugin.env_config import EnvConfig
-from rllib_tag.plugin.team_rows import PRESENT, Observed, TeamNet
+from rllib_tag.plugin.team_rows import PRESENT, Observed, TeamNet, by_game
 
 # The columns that have a number or a vector for each agent of a row.
 PER_AGENT = (
@@ -79,9 +79,7 @@ class TeamPolicy(PPOTorchPolicy):
                 action_distribution=self.dist_class(outputs, self.model), timestep=timestep, explore=explore
             )
         self.global_timestep += len(outputs)
-        B = len(obs["receivers" if "receivers" in obs else "own"])
-        actions, logp, outputs = (value.unflatten(0, (B, -1)).cpu() for value in (actions, logp, outputs))
-        return actions.numpy(), logp.numpy(), outputs.numpy()
+        return by_game(obs, actions), by_game(obs, logp), by_game(obs, outputs)
 
     def values(self, obs: Observed) -> np.ndarray:
         """Returns values (R, C, n)."""
