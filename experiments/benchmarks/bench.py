@@ -181,6 +181,11 @@ def compare(ledger: Ledger, repeats: int, seeds: int) -> list[Row]:
         for side, measure in sides.items():
             rates[side].append(ledger.metrics(TRAINING, side, seed, measure)["env_steps_per_s"])
     note(TRAINING, 14, statistics.median(rates["ours"]), statistics.median(rates["other"]))
+    new, old = (
+        ours("training", batched=True, iterations=ITERATIONS, env={}, model={}, new_api_stack=kind)
+        for kind in (True, False)
+    )
+    pair("training tag_ppo.yaml, the new API stack against the old one", 1.0, new, old)
     return summary
 
 

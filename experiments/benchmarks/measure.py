@@ -94,15 +94,18 @@ def two_nodes(cpus: int) -> Iterator[None]:
 
 
 def algorithm(
-    batched: bool, env: dict[str, Any], model: dict[str, Any], experiment: str = "tag_ppo", **options: Any
-) -> Any:
+    batched: bool, env: dict[str, Any], model: dict[str, Any], experiment: str = "tag_ppo", new_api_stack: bool = False,
+    **options: Any,
+) -> Any:  # fmt: skip
     """Builds RLlib's PPO or `TeamPPO` from a shipped experiment, with some of its values replaced."""
     import ray
     import yaml
     from ray.rllib.algorithms.ppo import PPOConfig
     from torch.utils import deterministic
 
-    from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPOConfig
+    from rllib_tag.experiment.new_api_stack import STACK_FLAGS
+    from rllib_tag.plugin.new_api_stack.team_ppo import TeamPPOConfig as NewConfig
+    from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPOConfig as OldConfig
 
     # With RLlib's seed, torch would fill new memory with NaN. Ours switches that off, so it is off for both sides here.
     deterministic.fill_uninitialized_memory = False
@@ -113,7 +116,8 @@ def algorithm(
     for key in ("num_class_a", "num_class_b"):
         config["multiagent"]["policy_mapping_fn"][key] = config["env_config"][key]
     config["model"]["custom_model_config"].update(model)
-    kind = TeamPPOConfig if batched else PPOConfig
+    config.update(dict.fromkeys(STACK_FLAGS, new_api_stack))
+    kind = (NewConfig if new_api_stack else OldConfig) if batched else PPOConfig
     return kind().update_from_dict({**config, **options, "env": "rllib_tag.TagEnv"}).build_algo()
 
 
@@ -141,14 +145,14 @@ def timed(trained: Any, iterations: int) -> Metrics:
     for _ in range(iterations):
         result = trained.train()
     seconds = time.perf_counter() - start
-    timers = {key: trained._timers[key].mean for key in ("sample", "learn")}
+    parts = () if trained.config.enable_rl_module_and_learner else ("sample", "learn")
     steps = iterations * trained.config.total_train_batch_size
     metrics = result["env_runners"]["custom_metrics"]
     return {
         "env_steps_per_s": steps / seconds,
         "return": metrics["return_adversary_mean"],
         "links": metrics["mean_links_mean"],
-        **timers,
+        **{key: trained._timers[key].mean for key in parts},
     }
 
 
@@ -201,7 +205,7 @@ def learning(env: dict[str, Any], model: dict[str, Any], **options: Any) -> Metr
     trained = algorithm(True, env, model, **given)
     batch = trained.env_runner.sample()
     memory = sum(part.size_bytes() for part in batch.policy_batches.values())
-    alone = unittest.mock.patch.object(team_learning, "_mapping", return_value=map)  # only this thread is counted
+    alone = unittest.mock.patch.object(team_learning, "mapping", return_value=map)  # only this thread is counted
     with alone, FlopCounterMode(display=False) as counter:
         trained._learn(batch)
     flops = counter.get_total_flops()

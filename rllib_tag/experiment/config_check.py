@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,15 +13,15 @@ from rllib_tag.experiment.new_api_stack import BACK, STACK_FLAGS, check_new_api_
 from rllib_tag.experiment.sampling import default_sampler_reason
 from rllib_tag.experiment.team_check import check_team
 from rllib_tag.experiment.value_check import check_values
-from rllib_tag.experiment.variant import REJECTIONS, Variant, View, is_comm, rllib_message, views
+from rllib_tag.experiment.variant import Variant, View, is_comm, resources_of, views
 from rllib_tag.plugin.class_paths import env_class, resolve, resolve_subclass
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping
 from rllib_tag.plugin.ray_internals import (
+    algorithm_class,
     algorithm_defaults,
     algorithm_names,
     env_is_registered,
-    required_resources,
 )
 
 MULTIAGENT_KEYS = (
@@ -96,27 +95,16 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
         for view in (training, evaluation) if config.get("evaluation_interval") else (training,):
             _check_fragments(run, view)
     reason = default_sampler_reason(run, (training, evaluation))
-    resources = None
     if new_api_stack:
         resources = check_new_api_stack({**given_config, "env": env}, (training, evaluation), reason)
+    else:
+        resources = resources_of(algorithm_class(run), {**config, "env": env})
     if reason is not None and training.must_be_batched:
         raise ConfigError(
             f"config: env_config: backend: batched: expected a run that the batched sampler supports, got {reason}. "
             "Change that, or set backend: auto."
         )
-    return Variant(training, evaluation, resources or resources_of(run, env, config), reason, new_api_stack)
-
-
-def resources_of(run: str, env: str, config: Mapping[str, Any]) -> dict[str, float]:
-    """Returns what a trial requests from Ray, evaluation workers included. RLlib validates the config on the way.
-
-    Raises:
-        ConfigError: If RLlib rejects the config.
-    """
-    try:
-        return required_resources(run, {**copy.deepcopy(dict(config)), "env": env})
-    except REJECTIONS as error:
-        raise ConfigError(f"config: expected a config that RLlib accepts, got: {rllib_message(error)}") from error
+    return Variant(training, evaluation, resources, reason, new_api_stack)
 
 
 def _check_env(what: str, env: Any) -> bool:

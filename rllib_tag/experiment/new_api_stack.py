@@ -10,7 +10,7 @@ from ray.rllib.algorithms.callbacks import DefaultCallbacks
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.sampling import DEFAULT_SAMPLER_ONLY
-from rllib_tag.experiment.variant import REJECTIONS, View, rllib_message
+from rllib_tag.experiment.variant import View, resources_of
 from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.ray_internals import algorithm_defaults
 
@@ -89,10 +89,7 @@ def check_new_api_stack(
                 raise _unsupported(f"{view.what}: callbacks", f"no {hook}, which is never called", kind.__qualname__)
     from rllib_tag.plugin.new_api_stack.team_ppo import TeamPPO  # needs a newer Ray than the rest
 
-    try:
-        return TeamPPO.default_resource_request({**config}).required_resources
-    except REJECTIONS as error:
-        raise ConfigError(f"config: expected a config that RLlib accepts, got: {rllib_message(error)}") from error
+    return resources_of(TeamPPO, config)
 
 
 def _unsupported(what: str, expected: Any, got: Any) -> ConfigError:

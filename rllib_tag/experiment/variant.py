@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
+from ray.rllib.algorithms.algorithm import Algorithm
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_tag.errors import ConfigError
@@ -85,9 +87,25 @@ def views(run: str, env: str, config: Mapping[str, Any]) -> tuple[View, View]:
     Raises:
         ConfigError: If RLlib rejects a value.
     """
-    training = _merged("config", lambda: merged_config(run, {**config, "env": env}))
-    evaluation = _merged("config: evaluation_config", lambda: evaluation_config(training))
+    training = _accepted("config", lambda: merged_config(run, {**config, "env": env}))
+    evaluation = _accepted("config: evaluation_config", lambda: evaluation_config(training))
     return _view("config", training), _view("config: evaluation_config", evaluation)
+
+
+def resources_of(algorithm: type[Algorithm], config: Mapping[str, Any]) -> dict[str, float]:
+    """Returns what a trial requests from Ray, evaluation workers included. RLlib validates the config on the way.
+
+    Raises:
+        ConfigError: If RLlib rejects the config, or if a worker would request nothing.
+    """
+    request = _accepted("config", lambda: algorithm.default_resource_request(copy.deepcopy(dict(config))))
+    if not all(request.bundles):  # Ray has no place for it, and Tune would crash
+        raise ConfigError(
+            "config: expected CPUs or GPUs for each env runner and learner, got none for one of them. Give "
+            "num_cpus_per_env_runner or num_cpus_per_learner a value above 0, such as 0.1."
+        )
+    resources: dict[str, float] = request.required_resources
+    return resources
 
 
 def is_comm(model: Any) -> bool:
@@ -100,9 +118,9 @@ def rllib_message(error: Exception) -> str:
     return " ".join(str(error).split()).partition(" To suppress all validation errors")[0]
 
 
-def _merged(what: str, merge: Callable[[], AlgorithmConfig]) -> AlgorithmConfig:
+def _accepted(what: str, ask: Callable[[], Any]) -> Any:
     try:
-        return merge()
+        return ask()
     except ConfigError:
         raise
     except REJECTIONS as error:
@@ -112,5 +130,5 @@ def _merged(what: str, merge: Callable[[], AlgorithmConfig]) -> AlgorithmConfig:
 
 
 def _view(what: str, config: AlgorithmConfig) -> View:
-    policies = _merged(f"{what}: multiagent: policies", lambda: policy_configs(config))
+    policies = _accepted(f"{what}: multiagent: policies", lambda: policy_configs(config))
     return View(what, config, policies, env_class(f"{what}: env", config.env))

@@ -79,6 +79,7 @@ __all__ = [
     "LearnerInfoBuilder",
     "RolloutMetrics",
     "SchedulerState",
+    "algorithm_class",
     "algorithm_defaults",
     "algorithm_names",
     "check_state",
@@ -103,7 +104,6 @@ __all__ = [
     "policy_configs",
     "policy_specs",
     "requested_resources",
-    "required_resources",
     "running_cluster",
     "standardize_fields",
     "standardized",
@@ -134,9 +134,10 @@ def algorithm_defaults(name: str) -> AlgorithmConfig:
     return ALGORITHMS[name]()[1]
 
 
-def required_resources(name: str, config: dict[str, Any]) -> dict[str, float]:
-    """Returns the resources that a trial requests, by RLlib's own validation and bundles; may modify the config."""
-    return ALGORITHMS[name]()[0].default_resource_request(config).required_resources
+def algorithm_class(name: str) -> type[Algorithm]:
+    """Returns the class of one of RLlib's algorithms."""
+    kind: type[Algorithm] = ALGORITHMS[name]()[0]
+    return kind
 
 
 def merged_config(name: str, config: Mapping[str, Any]) -> AlgorithmConfig:

@@ -11,14 +11,16 @@ import pytest
 import torch
 import yaml
 from conftest import EXPERIMENTS
+from ray.rllib.algorithms.ppo import PPO
 
 from rllib_tag.cli import main
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.apply_options import apply_options
-from rllib_tag.experiment.config_check import STACK_FLAGS, resources_of
+from rllib_tag.experiment.config_check import STACK_FLAGS
 from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.options import TrainOptions
 from rllib_tag.experiment.spec import load_experiments
+from rllib_tag.experiment.variant import resources_of
 from rllib_tag.plugin.ray_internals import algorithm_names
 from rllib_tag.training.preflight import check_resources
 
@@ -202,9 +204,9 @@ CASES: list[tuple[Change, str]] = [
     (lambda spec: spec.update(resources_per_trial={"cpu": 1}), "unknown key 'resources_per_trial'"),
     (lambda spec: spec.update(env=".rllib_tag.TagEnv"), "expected an import path such as package.module.Name"),
     (config(num_gpus=None), "num_gpus: expected a number, got None"),
-    (config(num_env_runners=1.5), "expected a config that RLlib accepts"),
-    (config(minibatch_size=99999), "expected a config that RLlib accepts, got: `minibatch_size` (99999) must be <="),
-    (config(rollout_fragment_length=77), "expected a config that RLlib accepts, got: Your desired"),
+    (config(num_env_runners=1.5), "expected values that RLlib accepts"),
+    (config(minibatch_size=99999), "expected values that RLlib accepts, got: `minibatch_size` (99999) must be <="),
+    (config(rollout_fragment_length=77), "expected values that RLlib accepts, got: Your desired"),
     (config(gamma=1.5), "gamma: expected a number between 0 and 1, got 1.5"),
     (config(lr=["a"]), "lr: expected a number, got ['a']"),
     (own(lr=0.1), "policies: class_a: expected lr or lr_schedule, got both"),
@@ -402,16 +404,23 @@ def test_names_stay_inside_the_storage_folder() -> None:
 def test_what_the_machine_lacks_is_named() -> None:
     spec = copy.deepcopy(QUICK["tag_quick"])
     spec["config"].update(evaluation_interval=1, evaluation_num_env_runners=3)
-    asked = resources_of(spec["run"], spec["env"], spec["config"])
+    asked = resources_of(PPO, {**spec["config"], "env": spec["env"]})
     assert asked["CPU"] == 1 + 2 * 0.5 + 3 * 0.5
     with pytest.raises(ConfigError, match=r"at most the 2 CPUs that are here, got 3\.5\. Lower num_env_runners"):
         check_resources(asked, {"CPU": 2})
     gpu = load_experiments(EXPERIMENTS / "tag_ppo_gpu.yaml")["tag_ppo_gpu"]
-    asked = resources_of(gpu["run"], gpu["env"], gpu["config"])
+    asked = resources_of(PPO, {**gpu["config"], "env": gpu["env"]})
     assert asked["GPU"] == 1
     with pytest.raises(ConfigError, match=r"at most the 0\.5 GPUs that are here, got 1"):
         check_resources(asked, {"CPU": 9, "GPU": 0.5})
     check_resources(asked, {"CPU": 9, "GPU": 1})
+
+
+def test_a_worker_that_requests_nothing_is_refused() -> None:
+    spec = copy.deepcopy(QUICK["tag_quick"])
+    spec["config"].update(num_env_runners=1, num_cpus_per_env_runner=0)
+    with pytest.raises(ConfigError, match="expected CPUs or GPUs for each env runner and learner"):
+        parse_experiments({"tag_quick": spec})
 
 
 def command(

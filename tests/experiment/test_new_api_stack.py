@@ -85,7 +85,7 @@ def config(**keys: Any) -> Callable[[dict[str, Any]], object]:
         ),
         (lambda spec: spec.update(stop={"num_agent_steps_sampled": 5}), "stop: unknown key 'num_agent_steps_sampled'"),
         (lambda spec: spec.update(env="CartPole-v1"), "on RLlib's new API stack"),
-        (config(train_batch_size=77), "config: expected a config that RLlib accepts, got: "),
+        (config(train_batch_size=77), "config: expected values that RLlib accepts, got: "),
     ],
 )
 def test_what_it_would_ignore_is_refused(change: Callable[[dict[str, Any]], object], message: str) -> None:

@@ -110,6 +110,33 @@ def test_a_broken_run_is_resumed_exactly(ray_session: None, tmp_path: Path, monk
             assert one.get(key) == other.get(key), key
 
 
+def test_the_worst_of_a_population_goes_on_from_the_best_with_a_learning_rate_of_its_own(
+    ray_session: None, tmp_path: Path
+) -> None:
+    specs = on_new_stack("tag_quick")
+    spec = specs["tag_quick"]
+    del spec["config"]["lr_schedule"]
+    spec["config"]["lr"] = 0.001
+    spec["config"]["env_config"]["max_cycles"] = {"grid_search": [50, 25]}
+    spec |= {
+        "stop": {"training_iteration": 4}, "checkpoint_config": {},
+        "metric": "env_runners/episode_len_mean", "mode": "max",
+        "scheduler": {
+            "type": "pbt", "time_attr": "training_iteration", "perturbation_interval": 2, "quantile_fraction": 0.5,
+            "synch": True, "hyperparam_mutations": {"lr": [0.0002, 0.0003]},
+        },
+    }  # fmt: skip
+    ends = train(specs, TrainOptions(storage_path=str(tmp_path)), lambda *_: None, lambda note: None)
+    assert [end.error for end in ends] == [None, None]
+    best, worst = (read_results(end.folder / "result.json") for end in ends)
+    assert [result["training_iteration"] for result in worst] == [1, 2, 3, 4]
+    assert [result["env_runners/episode_len_mean"] for result in worst] == [25, 25, 50, 50]
+    assert worst[2]["timesteps_total"] == best[2]["timesteps_total"]
+    rates = [result["learners/class_a/own_learning_rate"] for result in worst]
+    assert rates[:2] == [0.001, 0.001]
+    assert rates[2] == rates[3] == ends[1].result["config"]["lr"] in (0.0002, 0.0003)
+
+
 def test_a_checkpoint_does_not_go_back(ended: TrialEnd, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected a checkpoint of RLlib's old API stack, as this run is for"):
         run(small("tag_quick"), tmp_path, restore=str(ended.folder))

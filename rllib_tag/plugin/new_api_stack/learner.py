@@ -14,7 +14,8 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from ray.rllib.utils.metrics import NUM_ENV_STEPS_SAMPLED_LIFETIME
 from torch import Tensor, distributed
 
-from rllib_tag.plugin.new_api_stack.module import is_of_teams
+from rllib_tag.plugin.new_api_stack.module import CommModules, is_of_teams
+from rllib_tag.plugin.parallel import MOST_PARTS, cpus_for_learning, mapping, torch_threads
 from rllib_tag.plugin.team_rows import PRESENT
 from rllib_tag.world.finite import first_not_finite
 
@@ -47,6 +48,15 @@ class CommLearner(PPOTorchLearner):
                 module_id=name, optimizer_name=kind, optimizer=torch.optim.Adam(weights, fused=True), params=weights,
                 lr_or_lr_schedule=self.config.get_config_for_module(name).lr,
             )  # fmt: skip
+
+    def build(self) -> None:
+        """Builds modules and optimizers; an encoder that modules share encodes a minibatch in parts, on all CPUs."""
+        super().build()
+        local = self.config.num_learners == 0  # a remote learner has as many threads as CPUs
+        self._cpus = cpus_for_learning(self.config) if local else torch.get_num_threads()
+        if isinstance(self.module, CommModules) and self.device.type == "cpu":
+            count = min(MOST_PARTS, self._cpus)
+            self.module.parts = count, mapping("parts", count, max(1, self._cpus // count))
 
     def before_gradient_based_update(self, *, timesteps: dict[str, Any]) -> None:
         """Updates all schedules to the steps before this batch, also in the first update after a checkpoint."""
@@ -171,6 +181,11 @@ class CommLearner(PPOTorchLearner):
         if self.config.num_learners > 1:
             for weight in self._params.values():
                 distributed.broadcast(weight.data, src=0)
+
+    def update(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Learns from a batch, on all CPUs."""
+        with torch_threads(self._cpus):
+            return super().update(*args, **kwargs)
 
     def _create_iterator_if_necessary(self, *, training_data: Any, **kwargs: Any) -> Any:
         """Returns minibatches: with `shuffle_seed`, of rows of team states; otherwise RLlib's."""

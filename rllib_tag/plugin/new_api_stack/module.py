@@ -18,6 +18,7 @@ from torch import Tensor
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.network import AdversaryNet, CentralCritic, GoodNet
 from rllib_tag.plugin.env_config import EnvConfig
+from rllib_tag.plugin.parallel import Map, encode
 from rllib_tag.plugin.spaces import layout_for
 from rllib_tag.plugin.team_rows import TeamNet, sharing
 
@@ -88,6 +89,8 @@ class CommModule(TorchRLModule, ValueFunctionAPI):
 class CommModules(MultiRLModule):
     """The modules of a game, which share the parts that are configured as shared."""
 
+    parts: tuple[int, Map] = (1, map)  # how many parts of a minibatch to encode apart, and the function that does it
+
     def setup(self) -> None:
         """Builds the modules."""
         super().setup()
@@ -106,7 +109,7 @@ class CommModules(MultiRLModule):
             seen = {name: batch[name][Columns.OBS] for name in names}
             counts = [obs["receivers"].shape[1] for obs in seen.values()]
             obs = {**seen[names[0]], "receivers": torch.cat([obs["receivers"] for obs in seen.values()], dim=1)}
-            features = self._rl_modules[names[0]].team.features(obs).split(counts, dim=2)
+            features = encode(self._rl_modules[names[0]].team, obs, *self.parts).split(counts, dim=2)
             for name, own in zip(names, features, strict=True):
                 given[name] = {**batch[name], Columns.OBS: {**seen[name], "features": own}}
         return super()._forward_train(given, **kwargs)

@@ -182,7 +182,7 @@ class TeamPPO(ResumesExactly, PPO):
         `metrics_num_episodes_for_smoothing`, earlier ones; evaluation's metrics cover all of its episodes.
         """
         result = super().step()
-        steps = result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0)
+        steps = int(result.get(NUM_ENV_STEPS_SAMPLED_LIFETIME, 0))  # RLlib adds them up as floats
         result[TIMESTEPS_TOTAL] = result[NUM_ENV_STEPS_SAMPLED] = steps
         _report(result.get(ENV_RUNNER_RESULTS, {}), self._recent, self.config.metrics_num_episodes_for_smoothing)
         _report(result.get(EVALUATION_RESULTS, {}).get(ENV_RUNNER_RESULTS, {}), {}, 0)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,17 +11,11 @@ import tree
 from ray.rllib.algorithms.ppo.ppo import PPOConfig
 from ray.rllib.policy.sample_batch import SampleBatch
 from ray.rllib.utils.metrics import NUM_AGENT_STEPS_TRAINED
-from torch import Tensor
 
 from rllib_tag.plugin.old_api_stack.team_policy import TeamPolicy
+from rllib_tag.plugin.parallel import ENCODED, MOST_PARTS, Map, cpus_for_learning, encode, mapping, torch_threads
 from rllib_tag.plugin.ray_internals import LearnerInfoBuilder
 from rllib_tag.plugin.team_rows import agent_steps, minibatches_per_epoch, sharing
-
-ENCODED = ("messages", "history", "links", "receivers")  # what an encoder reads of an observation
-# The largest number of parts of a minibatch that are encoded in parallel. More threads would mostly wait for the GIL.
-MOST_PARTS = 4
-
-Map = Callable[..., Iterable[Any]]  # such as `map`
 
 
 class Job(NamedTuple):
@@ -44,9 +35,8 @@ class Job(NamedTuple):
 
 
 def learn(
-    policies: Mapping[str, TeamPolicy], batches: Mapping[str, SampleBatch], trained: Container[str], config: PPOConfig,
-    cpus: int,
-) -> dict[str, Any]:  # fmt: skip
+    policies: Mapping[str, TeamPolicy], batches: Mapping[str, SampleBatch], trained: Container[str], config: PPOConfig
+) -> dict[str, Any]:
     """Trains policies for all epochs.
 
     Args:
@@ -54,7 +44,6 @@ def learn(
         batches: The batch of each.
         trained: The names of those to train.
         config: PPO's config.
-        cpus: How many threads to use, or as many as torch uses if that is more.
 
     Returns:
         RLlib's statistics, by policy.
@@ -71,13 +60,13 @@ def learn(
             rng = np.random.default_rng(np.random.randint(2**31))
             jobs.append(Job({n: policies[n] for n in learning}, {n: batches[n] for n in learning}, obs, rng))
     at_once = 1 if _share_weights(jobs) else max(1, len(jobs))
-    cpus = max(torch.get_num_threads(), cpus)
+    cpus = cpus_for_learning(config)
     on_cpus = all(policy.device.type == "cpu" for policy in policies.values())
     num_parts = min(MOST_PARTS, cpus) if on_cpus and any(job.obs is not None for job in jobs) else 1
     threads = max(1, cpus // (at_once * num_parts))
-    of_jobs, of_parts = _mapping("jobs", at_once, threads), _mapping("parts", num_parts, threads)
+    of_jobs, of_parts = mapping("jobs", at_once, threads), mapping("parts", num_parts, threads)
     builder = LearnerInfoBuilder()
-    with _threads(threads):
+    with torch_threads(threads):
         for learned in of_jobs(lambda job: _epochs(job, config, num_parts, of_parts), jobs):
             for name, results in learned.items():
                 for result in results:
@@ -144,10 +133,7 @@ def learn_together(
     for policy in policies.values():
         policy.model.train()
         policy.clear_gradients()
-    split = {key: np.array_split(obs[key], min(num_parts, len(obs[key]))) for key in ENCODED}
-    parts = [dict(zip(split, each, strict=True)) for each in zip(*split.values(), strict=True)]
-    encoded = list(of_parts(first.features, parts))  # each (rows of the part, C, n, H)
-    features = torch.cat([part.detach() for part in encoded])  # (R, C, n, H)
+    features = encode(first.team, first.team.tensors(obs), num_parts, of_parts)  # (R, C, n, H)
     wanted = torch.zeros_like(features)
     places = obs["receivers"][0].tolist()
     state = {key: column for key, column in obs.items() if key not in ENCODED}
@@ -156,7 +142,7 @@ def learn_together(
         given = minibatches[name]
         receivers = given[SampleBatch.OBS]["receivers"]
         own = [places.index(place) for place in receivers[0]]
-        heard = features[:, :, own].requires_grad_()
+        heard = features.detach()[:, :, own].requires_grad_()
         given[SampleBatch.OBS] = {**state, "receivers": receivers, "features": heard}
         result = policies[name].learn_on_batch(given)
         assert heard.grad is not None
@@ -165,14 +151,10 @@ def learn_together(
 
     share_critic = len({id(policy.model.net.critic) for policy in policies.values()}) < len(policies)
     learned = list((map if share_critic else of_parts)(learn, minibatches))
-    weights = list(first.model.net.encoder.parameters())
-
-    def gradients(part: Tensor, wanted: Tensor) -> Sequence[Tensor]:
-        return torch.autograd.grad(part, weights, wanted, allow_unused=True, materialize_grads=True)
-
-    of_all = of_parts(gradients, encoded, wanted.split([len(part) for part in encoded]))
+    weights = list(first.net.encoder.parameters())
     losses = [policies[name].model.tower_stats["total_loss"] for name in minibatches]
-    first.update_encoder([torch.stack(each).sum(0) for each in zip(*of_all, strict=True)], torch.stack(losses).sum())
+    gradients = torch.autograd.grad(features, weights, wanted, allow_unused=True, materialize_grads=True)
+    first.update_encoder(gradients, torch.stack(losses).sum())
     return dict(zip(minibatches, learned, strict=True))
 
 
@@ -180,38 +162,3 @@ def _share_weights(jobs: Sequence[Job]) -> bool:
     """Whether any weights belong to the policies of several jobs."""
     owned = [{id(weight) for policy in job.policies.values() for weight in policy.model.parameters()} for job in jobs]
     return sum(map(len, owned)) > len(set().union(*owned))
-
-
-def _mapping(purpose: str, workers: int, threads: int) -> Map:
-    """Returns `map`, or a parallel version of it that waits for all calls before it raises."""
-    if workers == 1:
-        return map
-    pool = _pool(purpose, workers, threads)
-
-    def in_parallel(function: Callable[..., Any], *arguments: Iterable[Any]) -> list[Any]:
-        calls = [pool.submit(function, *each) for each in zip(*arguments, strict=True)]
-        wait(calls)  # the pool outlives an error, so no call may go on after it
-        return [call.result() for call in calls]
-
-    return in_parallel
-
-
-@functools.cache
-def _pool(purpose: str, workers: int, threads: int) -> ThreadPoolExecutor:
-    """Returns workers for one purpose, each of which uses a number of threads in torch.
-
-    They are kept between iterations, because they reuse the memory that they freed. Each purpose has its own: a job
-    that waited for a part in the same pool could wait forever.
-    """
-    return ThreadPoolExecutor(workers, purpose, torch.set_num_threads, (threads,))
-
-
-@contextlib.contextmanager
-def _threads(number: int) -> Iterator[None]:
-    """Sets torch's number of threads inside the block."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

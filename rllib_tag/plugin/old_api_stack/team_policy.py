@@ -39,7 +39,7 @@ class TeamPolicy(PPOTorchPolicy):
         obs = train_batch[SampleBatch.OBS]
         if not isinstance(obs, Mapping):
             return super().loss(model, dist_class, train_batch)
-        team = self._team()
+        team = self.team
         outputs, features = team.encode(obs)
         values = team.critic_values(obs, features)
         rows = {key: train_batch[key].flatten(0, 2) for key in PER_AGENT}
@@ -72,7 +72,7 @@ class TeamPolicy(PPOTorchPolicy):
         self._set_eval()
         explore, timestep = self.config["explore"], self.global_timestep
         with torch.no_grad():
-            team = self._team()
+            team = self.team
             outputs, _ = team.encode(team.tensors(obs))
             self.exploration.before_compute_actions(explore=explore, timestep=timestep)
             actions, logp = self.exploration.get_exploration_action(
@@ -84,11 +84,11 @@ class TeamPolicy(PPOTorchPolicy):
     def values(self, obs: Observed) -> np.ndarray:
         """Returns values (R, C, n)."""
         self._set_eval()
-        return self._team().values(obs)
+        return self.team.values(obs)
 
     def features(self, obs: Observed) -> Tensor:
         """Returns the encoder's output for the receivers of the observations: (R, C, n, H)."""
-        return self._team().features(obs)
+        return self.team.features(obs)
 
     def update_encoder(self, gradients: Sequence[Tensor], loss: Tensor) -> None:
         """Updates the encoder's weights, and nothing else.
@@ -132,7 +132,9 @@ class TeamPolicy(PPOTorchPolicy):
         """The discount of the advantages' estimator."""
         return self.config["lambda"]
 
-    def _team(self) -> TeamNet:
+    @property
+    def team(self) -> TeamNet:
+        """The network on rows of team states."""
         comm_hops = self.config["env_config"].get("comm_hops", EnvConfig.comm_hops)
         return TeamNet(self.model.net, self.model.layout, comm_hops, self.device)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -97,10 +96,4 @@ class TeamPPO(ResumesExactly, FromExported, PPO):
         """Trains all policies to be trained for all epochs, and returns RLlib's statistics by policy."""
         policies = {name: self.get_policy(name) for name in sorted(batch.policy_batches)}
         trained = self.env_runner.get_policies_to_train(batch)
-        return learn(policies, batch.policy_batches, trained, self.config, self._cpus())
-
-    def _cpus(self) -> int:
-        """Returns how many CPUs of this machine the run has: learner and env runners take turns on them."""
-        config = self.config
-        cpus = config.num_cpus_for_main_process + config.num_env_runners * config.num_cpus_per_env_runner
-        return min(int(cpus), os.cpu_count() or 1)
+        return learn(policies, batch.policy_batches, trained, self.config)

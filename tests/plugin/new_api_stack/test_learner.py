@@ -14,6 +14,7 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.new_api_stack.learner import CommLearner
 from rllib_tag.plugin.new_api_stack.team_ppo import TeamPPO, _shards
+from rllib_tag.plugin.parallel import mapping
 from rllib_tag.plugin.team_rows import standardize_advantages, unpack
 from rllib_tag.world.roster import Mixture
 
@@ -29,15 +30,15 @@ def with_eps(learner: CommLearner) -> None:
             group["eps"] = EPS
 
 
-def update(new: TeamPPO, batch: MultiAgentBatch, num_minibatches: int = 1) -> None:
-    """One epoch of a batch, on the learner in this process or on several."""
+def update(new: TeamPPO, batch: MultiAgentBatch, num_minibatches: int = 1, num_epochs: int = 1) -> None:
+    """Epochs of a batch, on the learner in this process or on several."""
     learners = new.config.num_learners
     parts: dict[str, Any] = {"batch": batch}
     if learners:
         parts = {"batches": _shards(batch, learners)}
     new.learner_group.update(
-        **parts, timesteps={"num_env_steps_sampled_lifetime": 0}, num_epochs=1, num_minibatches=num_minibatches,
-        shuffle_seed=(3,),
+        **parts, timesteps={"num_env_steps_sampled_lifetime": 0}, num_epochs=num_epochs,
+        num_minibatches=num_minibatches, shuffle_seed=(3,),
     )  # fmt: skip
 
 
@@ -77,6 +78,30 @@ def test_an_update_gives_the_old_stacks_weights(
             np.testing.assert_allclose(after[key], value, rtol=0, atol=5e-3 * moved, err_msg=key)
 
 
+def test_epochs_of_minibatches_move_weights_as_on_the_old_stack(
+    ray_session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten updates with Adam as it comes, on the same minibatches."""
+    options = {
+        "model": {"encoder": "shared"}, "explore": True, "num_epochs": 2, "minibatch_size": 60, "lr": 0.002,
+        "lr_schedule": None, "rollout_fragment_length": 50, "train_batch_size": 150,
+    }  # fmt: skip
+    old, new = build_old(True, {}, **options), build(True, {}, **options)
+    same_weights(old, new)
+    before = {name: weights_of(net) for name, net in nets_of(new)[1].items()}
+    batch = standardize_advantages(old.env_runner.sample())
+    rng = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda *seed: rng(7))
+    update(new, copy.deepcopy(batch), num_minibatches=5, num_epochs=2)
+    old._learn(batch)
+    for name, net in nets_of(new)[1].items():
+        after, wanted = weights_of(net), weights_of(old.get_policy(name).model.net)
+        moved, off = (
+            sum(np.square(after[key] - each[key]).sum() for key in after) ** 0.5 for each in (before[name], wanted)
+        )
+        assert off < 0.01 * moved
+
+
 @pytest.mark.parametrize(
     ("env_config", "model"),
     [
@@ -86,13 +111,15 @@ def test_an_update_gives_the_old_stacks_weights(
     ],
     ids=str,
 )
+@pytest.mark.parametrize("num_parts", [1, 3])
 def test_rows_of_team_states_have_the_loss_and_the_gradients_of_plain_rows(
-    env_config: dict[str, Any], model: dict[str, Any], ray_session: None
+    env_config: dict[str, Any], model: dict[str, Any], num_parts: int, ray_session: None
 ) -> None:
-    """The same minibatch, encoded once for the team, and as each receiver's own observation."""
+    """The same minibatch, encoded once for the team, in one or more parts, and as each receiver's own observation."""
     policies = ["class_a", "class_b", *(["good"] if env_config is LEARNED else [])]
     new = build(True, env_config, model=model, policies=policies, explore=True)
     learner = new.learner_group._learner
+    learner.module.parts = num_parts, mapping("parts", num_parts, 1)
     (batch,) = new.env_runner.sample()
     standardize_advantages(batch)
     (rows,) = learner._team_minibatches(batch, num_epochs=1, num_minibatches=1, shuffle_seed=(0,))
@@ -115,6 +142,16 @@ def test_rows_of_team_states_have_the_loss_and_the_gradients_of_plain_rows(
     assert gradients[0].keys() == gradients[1].keys()
     for ref, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][ref], rtol=1e-3, atol=1e-4)
+
+
+def test_a_shared_encoder_learns_on_the_cpus_of_the_run(ray_session: None, three_cpus: list[tuple[int, int]]) -> None:
+    new = build(True, {}, model={"encoder": "shared"}, num_cpus_for_main_process=3, num_env_runners=0)
+    (batch,) = new.env_runner.sample()
+    update(new, batch)
+    assert len(three_cpus) == 3
+    threads, rows = (set(each) for each in zip(*three_cpus, strict=True))
+    assert threads == {1}
+    assert max(rows) - min(rows) <= 1
 
 
 def test_each_weight_has_one_optimizer(ray_session: None) -> None:

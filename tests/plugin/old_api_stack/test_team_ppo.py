@@ -6,7 +6,6 @@ import copy
 import os
 import pickle
 import re
-import threading
 import time
 from typing import Any
 
@@ -21,10 +20,9 @@ from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch, concat_s
 from rllib_tag.nn.team import receiver_rows
 from rllib_tag.plugin.exact_resume import NOTE, SAMPLING
 from rllib_tag.plugin.fragments import STRETCH
-from rllib_tag.plugin.old_api_stack import learning as team_learning
 from rllib_tag.plugin.old_api_stack.model import CommModel
 from rllib_tag.plugin.old_api_stack.sampler import BatchedSampler
-from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT, TeamPolicy
+from rllib_tag.plugin.old_api_stack.team_policy import PER_AGENT
 from rllib_tag.plugin.old_api_stack.team_ppo import TeamPPO
 from rllib_tag.plugin.ray_internals import on_each_runner
 from rllib_tag.plugin.team_rows import PRESENT, agent_steps, standardize_advantages, unpack
@@ -419,31 +417,18 @@ def test_evaluation_plays_the_episodes_asked_for(ray_session: None) -> None:
     assert result["num_agent_steps_sampled_this_iter"] == 60
 
 
-def test_a_shared_encoder_learns_on_the_cpus_of_the_run(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_encoder_learns_on_the_cpus_of_the_run(ray_session: None, three_cpus: list[tuple[int, int]]) -> None:
     cpus = {"num_cpus_for_main_process": 3, "num_env_runners": 0}
     ours = build(True, {}, model={"encoder": "shared"}, minibatch_size=0, **cpus)
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
-    seen, features, together, get_num_threads = [], TeamPolicy.features, threading.Barrier(3), torch.get_num_threads
-
-    def watched(policy: TeamPolicy, obs: Any) -> Any:
-        together.wait(timeout=60)  # raises unless three parts are encoded at once
-        seen.append((get_num_threads(), len(obs["links"])))
-        return features(policy, obs)
-
-    batch = ours.env_runner.sample()
-    monkeypatch.setattr(TeamPolicy, "features", watched)
-    before = torch.get_num_threads()
-    monkeypatch.setattr(team_learning.torch, "get_num_threads", lambda: 1)
-    ours._learn(batch)
-    monkeypatch.undo()
-    threads, rows = (set(each) for each in zip(*seen, strict=True))
+    ours._learn(ours.env_runner.sample())
+    assert len(three_cpus) == 3 * ours.config.num_epochs
+    threads, rows = (set(each) for each in zip(*three_cpus, strict=True))
     assert threads == {1}
     assert max(rows) - min(rows) <= 1
-    assert torch.get_num_threads() == before
 
 
 def test_parts_of_a_minibatch_learn_what_it_would(ray_session: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(team_learning.torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     before, after = [], []
     for cpus in (1, 3):
         monkeypatch.setattr(os, "cpu_count", lambda: cpus)  # noqa: B023
@@ -461,20 +446,6 @@ def test_parts_of_a_minibatch_learn_what_it_would(ray_session: None, monkeypatch
         assert any(np.abs(value - start[key]).max() > 1e-4 for key, value in whole.items())
         for key, value in whole.items():
             np.testing.assert_allclose(parts[key], value, rtol=0, atol=1e-5, err_msg=key)
-
-
-def test_an_error_of_one_call_waits_for_the_others() -> None:
-    ended = []
-
-    def call(fails: bool) -> None:
-        if fails:
-            raise FloatingPointError
-        time.sleep(0.3)
-        ended.append(True)
-
-    with pytest.raises(FloatingPointError):
-        team_learning._mapping("test", 2, 1)(call, [True, False])
-    assert ended == [True]
 
 
 def test_stretches_divide_a_fragment(ray_session: None) -> None:
