@@ -8,7 +8,7 @@ NEWEST_PYTHON ?= python3.13
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 BETWEEN := "ray[rllib,tune]==2.50.1" torch==2.13.0
 
-.PHONY: help install demo test test-matrix matrix-oldest matrix-between matrix-newest nightly faults check bench scaling gpu study games report format clean
+.PHONY: help install demo test test-matrix matrix-oldest matrix-between matrix-newest nightly faults check bench scaling gpu study games report docs release format clean
 
 help:
 	@echo "make demo   train a small team, evaluate it, draw its curve and a video (about 75 seconds on 2 cores, after installation)"
@@ -21,6 +21,8 @@ help:
 	@echo "make study  train and evaluate all arms of the study that have no results yet (hours)"
 	@echo "make games  the same for the games besides tag, and print their table"
 	@echo "make report draw the study's figures and print its tables, from the results alone"
+	@echo "make docs   build the guide, into out/site"
+	@echo "make release  build wheel and sdist, and try them away from the checkout"
 	@echo "make check  format, lint, types, fast tests"
 
 install: .venv/installed
@@ -104,6 +106,19 @@ games: install
 
 report: install
 	$(BIN)/python experiments/study/report.py
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# In an environment of its own, with no checkout in sight.
+release: install
+	rm -rf out/release
+	$(BIN)/python -m build --outdir out/release/dist
+	$(BIN)/twine check --strict out/release/dist/*
+	$(PYTHON) -m venv out/release/env
+	out/release/env/bin/pip install --quiet torch==2.13.0
+	out/release/env/bin/pip install --quiet out/release/dist/*.whl
+	cd out/release && env/bin/rllib example run tag_quick --storage-path runs && env/bin/rllib evaluate runs/tag_quick
 
 format: install
 	$(BIN)/ruff format .

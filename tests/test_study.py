@@ -83,12 +83,12 @@ def test_arms_of_other_games_differ_from_the_example_only_in_what_they_are_named
     assert arms[f"{game}_no_comm"] == deaf
 
 
-def test_the_readme_has_the_table_of_other_games() -> None:
-    readme = (EXPERIMENTS.parent / "README.md").read_text()
+def test_the_page_on_own_games_has_the_table_of_those_that_ship() -> None:
+    page = (EXPERIMENTS.parent / "docs" / "own-game.md").read_text()
     found = script("report", "games").rows(EXPERIMENTS / "results" / "games")
     assert len(found) == 6
     for row in found:
-        assert f"| {' | '.join(row)} |" in readme
+        assert f"| {' | '.join(row)} |" in page
 
 
 @pytest.mark.nightly

@@ -54,7 +54,7 @@ class CommConfig:
     Raises:
         ConfigError: If a value is invalid.
 
-    Example:
+    Examples:
         >>> CommConfig.from_mapping({"gnn": "gatv2", "hidden_dim": 64}).gnn_layers
         2
     """

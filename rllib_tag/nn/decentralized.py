@@ -30,7 +30,7 @@ class DecentralizedAgent:
     Raises:
         ConfigError: If the network has an encoder for each class, or reads its neighbors' tokens.
 
-    Example:
+    Examples:
         >>> import rllib_tag
         >>> from rllib_tag.nn.config import CommConfig
         >>> config, game = CommConfig(encoder="shared", gnn_layers=1, message_dim=8), rllib_tag.TagEnv().config.game

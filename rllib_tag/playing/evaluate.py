@@ -156,7 +156,7 @@ def evaluate(
     Raises:
         ConfigError: If a team cannot be restored or cannot play that game, or a name is unknown.
 
-    Example:
+    Examples:
         >>> from rllib_tag import restore
         >>> summary = evaluate(restore(), episodes=4, num_class_a=1, baselines=["random"]).summary()
         >>> summary["team"]["return_adversary"]["mean"] > summary["random"]["return_adversary"]["mean"]

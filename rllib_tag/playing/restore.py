@@ -267,7 +267,7 @@ def restore(path: str | os.PathLike[str] = DEFAULT_TEAM) -> TrainedTeam:
     Raises:
         ConfigError: If there is no checkpoint, it is incomplete, or its model is not this project's.
 
-    Example:
+    Examples:
         >>> team = restore()
         >>> sorted(team.nets)
         ['class_a', 'class_b']

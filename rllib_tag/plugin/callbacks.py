@@ -18,7 +18,7 @@ class TagCallbacks(DefaultCallbacks):
     RLlib adds `_mean`, `_min` and `_max` to each name, as in `env_runners/custom_metrics/return_adversary_mean`, both
     in Tune's results and in TensorBoard.
 
-    Example:
+    Examples:
         >>> from ray.rllib.algorithms.ppo import PPOConfig
         >>> PPOConfig().callbacks(TagCallbacks).callbacks_class.__name__
         'TagCallbacks'

@@ -51,7 +51,7 @@ class CommEnv(MultiAgentEnv):
     Raises:
         ConfigError: If a key is unknown or a value is invalid.
 
-    Example:
+    Examples:
         >>> env = CommEnv(game="rllib_tag.games.SpeakerListener", comm_range=float("inf"))
         >>> observations, _ = env.reset(seed=0)
         >>> observations["listener_0"]["message_mask"][:, -1].tolist()  # which agents it hears now
@@ -191,7 +191,7 @@ class TagEnv(CommEnv):
     Raises:
         ConfigError: If a key is unknown or a value is invalid.
 
-    Example:
+    Examples:
         >>> env = TagEnv(num_class_a=3, num_class_b=1, comm_range=0.5)
         >>> observations, _ = env.reset(seed=0)
         >>> observations["adversary_0"]["messages"].shape  # 4 senders, 4 steps, 8 + 2 * 2 + 4 * 1 numbers

@@ -30,7 +30,7 @@ class ClassPolicyMapping:
     Raises:
         ConfigError: If a count is invalid.
 
-    Example:
+    Examples:
         >>> mapping = ClassPolicyMapping(num_class_a=1, num_class_b=2)
         >>> [mapping(agent) for agent in ("adversary_0", "adversary_1", "agent_0")]
         ['class_a', 'class_b', 'good']

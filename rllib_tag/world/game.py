@@ -46,7 +46,7 @@ class Game(abc.ABC):
         team_name: The name of the team in metrics. Default: `team`.
         others_learn: Whether the agents outside the team act by policies, too, one policy per group. Default: False.
 
-    Example:
+    Examples:
         >>> from rllib_tag.games import Spread
         >>> game = Spread(num_scouts=1, num_workers=2)
         >>> game.team

@@ -27,7 +27,7 @@ class ClassView:
         present: For each kind of which the number varies from game to game, which of its entities there are,
             (..., n, K) booleans that are true for the first ones; the numbers of the others must be 0. Default: all.
 
-    Example:
+    Examples:
         >>> one_agent, three_landmarks = np.zeros((1, 4)), np.ones((1, 3, 2))
         >>> ClassView(one_agent, {"landmarks": three_landmarks}).entities["landmarks"].shape
         (1, 3, 2)

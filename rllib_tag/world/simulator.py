@@ -54,7 +54,7 @@ class SimpleTagVec:
     Raises:
         ConfigError: If an argument is invalid.
 
-    Example:
+    Examples:
         >>> games = SimpleTagVec(num_envs=128)
         >>> observations, _ = games.reset(seed=range(128))
         >>> actions = {agent: np.zeros(128, int) for agent in games.agents}

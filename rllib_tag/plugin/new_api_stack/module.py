@@ -35,7 +35,7 @@ class CommModule(TorchRLModule, ValueFunctionAPI):
     Raises:
         ConfigError: If the configuration or the observation space is invalid.
 
-    Example:
+    Examples:
         >>> from rllib_tag import TagEnv
         >>> env = TagEnv()
         >>> module = CommModule(

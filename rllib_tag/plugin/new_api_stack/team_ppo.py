@@ -56,7 +56,7 @@ class TeamPPOConfig(PPOConfig):
     `multi_agent(…)`, each class of the game is a module. `env_runners(env_runner_cls=GuardedEnvRunner)` samples in
     RLlib's own way.
 
-    Example:
+    Examples:
         >>> from rllib_tag import TagEnv
         >>> config = (
         ...     TeamPPOConfig()

@@ -38,7 +38,7 @@ class CommModel(TorchModelV2, nn.Module):
     Raises:
         ConfigError: If the configuration or the observation space is invalid.
 
-    Example:
+    Examples:
         >>> from ray.rllib.algorithms.ppo import PPOConfig
         >>> model = {"custom_model": "rllib_tag.CommModel", "custom_model_config": {"gnn": "gatv2"}}
         >>> PPOConfig().environment("rllib_tag.TagEnv").training(model=model).model["custom_model_config"]
