@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import typer
@@ -128,8 +129,7 @@ def evaluate(
     _check_output(out, FILES)
     baselines = (baseline or []) + (yardstick or [])
     others, conditions = _named("--beside", beside or []), messages or []
-    team = _restore(checkpoint)
-    team.check_options(overrides)
+    team = _restore(checkpoint, overrides)
     played = read_conditions(conditions, team.env_config_for(**overrides))
     with Progress("episodes", episodes * (1 + len(baselines) + len(others) + len(played))) as advance:
         result = run(
@@ -209,10 +209,34 @@ def rollout(
     suffixes = ("json", "messages.npz", *kinds)
     _check_output(out, [f"episode_{seed + i}.{suffix}" for i in range(episodes) for suffix in suffixes])
     run(
-        _restore(checkpoint), out, episodes=episodes, first_seed=seed,
+        _restore(checkpoint, overrides), out, episodes=episodes, first_seed=seed,
         views={kind: view if kind in wanted else None for kind, view in kinds.items()},
         on_episode=lambda written: console.print(f"wrote {_join(written)}"), messages=with_messages, **overrides,
     )  # fmt: skip
+
+
+@app.command()
+def play(
+    checkpoint: opt.Team = DEFAULT_TEAM,
+    num_class_a: Annotated[int, typer.Option("--num-class-a", help="Number of class A adversaries.")] = 2,
+    num_class_b: Annotated[int, typer.Option("--num-class-b", help="Number of class B adversaries.")] = 2,
+    num_obstacles: Annotated[int, typer.Option("--num-obstacles", help="Number of landmarks.")] = 2,
+    comm_range: Annotated[float, typer.Option("--comm-range", help="Range of links; 0 cuts all.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the first round; the others count up from it.")] = 0,
+    port: Annotated[int, typer.Option("--port", help="Port of the page. [default: a free one]")] = 0,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
+) -> None:
+    """Be the prey: move it with the arrow keys, in a browser, against a trained team that plays live."""
+    from rllib_tag.playing.live_game import Settings
+    from rllib_tag.playing.play import play as run
+    from rllib_tag.report.replay import play_page
+
+    settings = Settings(num_class_a, num_class_b, num_obstacles, comm_range)
+
+    def said(url: str) -> None:
+        console.print(f"play at {url}; Ctrl-C, or closing the page, ends it")
+
+    run(play_page(), _restore(checkpoint), settings, seed, port, browser, said)
 
 
 @app.command()
@@ -321,16 +345,22 @@ def _overrides(game: opt.GameOptions) -> dict[str, Any]:
     return parse_overrides(**dataclasses.asdict(game))
 
 
-def _restore(checkpoint: str) -> Any:
-    """Returns a team, and says which one it is."""
+def _restore(checkpoint: str, overrides: Mapping[str, Any] = MappingProxyType({})) -> Any:
+    """Returns a team, and says which one it is and, if options change its game, what it plays."""
     import torch
 
-    from rllib_tag.playing.restore import restore
+    from rllib_tag.playing.restore import game_in_words, restore
 
     # Networks this small gain nothing from more threads, which wait for each other when another process has a core.
     torch.set_num_threads(1)
     team = restore(checkpoint)
+    team.check_options(overrides)
     console.print(f"{checkpoint}: trained on {team.training}")
+    if overrides:
+        other = "".join(
+            f", {key} {value:g}" for key, value in overrides.items() if key in ("num_obstacles", "comm_range")
+        )
+        console.print(f"plays {game_in_words({**team.env_config, **overrides})}{other}")
     return team
 
 

@@ -214,6 +214,8 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
     content = json.loads((folder / "evaluation" / "summary.json").read_text())
     assert content["env_config"]["num_class_a"] == 3
     assert content["command"][:2] == ["rllib", "evaluate"]
+    assert "plays 3A + 1B against 1 random prey\n" in out
+    assert "return per class" not in out  # it is the same number
 
     out = rllib("export", "results/tag_quick", "--out", "weights", cwd=folder)
     assert sorted(path.name for path in (folder / "weights").iterdir()) == [

@@ -70,16 +70,7 @@ class TrainedTeam:
     @property
     def training(self) -> str:
         """What it was trained on, and for how long, in words."""
-        defaults = {field.name: field.default for field in dataclasses.fields(TagEnvConfig)}
-        config: dict[str, Any] = {**defaults, **self.env_config}
-        game = str(config.get("game", "")).rpartition(".")[2]
-        if not game:
-            a, b, prey = (
-                "-".join(map(str, sorted({min(numbers), max(numbers)})))
-                for numbers in (choices_of(config[key]) for key in ("num_class_a", "num_class_b", "num_good"))
-            )
-            kind = config["good_policy"] if config["good_policy"] in GOOD_POLICIES else "frozen"
-            game = f"{a}A + {b}B against {prey} {kind} prey"
+        game = game_in_words(self.env_config)
         return game if self.env_steps is None else f"{game} for {self.env_steps:,} steps"
 
     def env_config_for(self, **overrides: Any) -> EnvConfig:
@@ -253,6 +244,21 @@ class TrainedTeam:
         # The largest of logits plus Gumbel noise is a draw from their softmax.
         noise = torch.from_numpy(np.stack([rng.gumbel(size=outputs.shape[1]) for rng in rngs]))
         return greedy_actions(outputs + noise, False)
+
+
+def game_in_words(env_config: Mapping[str, Any]) -> str:
+    """Returns the sizes and the prey of a game of tag, or the name of another game."""
+    defaults = {field.name: field.default for field in dataclasses.fields(TagEnvConfig)}
+    config: dict[str, Any] = {**defaults, **env_config}
+    game = str(config.get("game", "")).rpartition(".")[2]
+    if game:
+        return game
+    a, b, prey = (
+        "-".join(map(str, sorted({min(numbers), max(numbers)})))
+        for numbers in (choices_of(config[key]) for key in ("num_class_a", "num_class_b", "num_good"))
+    )
+    kind = config["good_policy"] if config["good_policy"] in GOOD_POLICIES else "frozen"
+    return f"{a}A + {b}B against {prey} {kind} prey"
 
 
 def restore(path: str | os.PathLike[str] = DEFAULT_TEAM) -> TrainedTeam:

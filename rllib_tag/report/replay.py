@@ -1,4 +1,4 @@
-"""Turns a recorded episode into one HTML page that needs nothing but a browser."""
+"""HTML pages: one that replays a recorded episode and needs nothing but a browser, and the one of `rllib play`."""
 
 from __future__ import annotations
 
@@ -21,3 +21,9 @@ def replay_page(episode: dict[str, Any]) -> str:
     # A "</script>" or a comment in a string would end the block that holds it.
     data = json.dumps({key: episode[key] for key in SHOWN}, separators=(",", ":")).replace("<", "\\u003c")
     return page.replace("__COLOURS__", json.dumps(COLOURS)).replace("__EPISODE__", data)
+
+
+def play_page() -> str:
+    """Returns the page of `rllib play`, which talks to its server."""
+    page = files("rllib_tag.report").joinpath("play.html").read_text(encoding="utf-8")
+    return page.replace("__COLOURS__", json.dumps(COLOURS))

@@ -40,13 +40,16 @@ def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
 def summary_table(content: dict[str, Any]) -> Table:
     """Returns a table with one column per controller: mean and standard error of each metric over the episodes.
 
-    The team under channel interventions is in `conditions_table`.
+    A class's return that equals the team's in every column, as in tag, has no row of its own. The team under channel
+    interventions is in `conditions_table`.
     """
     summary = {name: metrics for name, metrics in content["summary"].items() if name not in content["conditions"]}
     table = Table(title=f"{content['episodes']} episodes from seed {content['first_seed']}: mean ± standard error")
     found = dict.fromkeys(key for metrics in summary.values() for key in metrics if key != RETURN_MINUS_TEAM)
     own = {key: (key.replace("_", " "), "{:.2f}") for key in found}  # of other games than tag
-    _fill(table, METRICS if RETURN_ADVERSARY in found else own, summary)
+    lines, team = (METRICS if RETURN_ADVERSARY in found else own), team_return(found)
+    is_alike = {key: all(each.get(key) == each.get(team) for each in summary.values()) for key in lines}
+    _fill(table, {key: line for key, line in lines.items() if key == team or not is_alike[key]}, summary)
     return table
 
 
