@@ -289,7 +289,7 @@ def test_an_interrupted_transfer_leaves_an_earlier_one_whole(tmp_path: Path, mon
 
 
 COMMANDS = (
-    "train", "train file", "evaluate", "transfer", "rollout", "export", "plot", "sweep report", "example",
+    "train", "train file", "evaluate", "transfer", "rollout", "play", "export", "plot", "sweep report", "example",
     "example run",
 )  # fmt: skip
 

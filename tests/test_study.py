@@ -18,6 +18,7 @@ from conftest import EXPERIMENTS, script
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.experiment import parse_experiments
+from rllib_tag.experiment.new_api_stack import STACK_FLAGS
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv
 from rllib_tag.playing.transfer import transfer
@@ -47,6 +48,17 @@ def test_every_arm_is_sound_and_reported() -> None:
     nets = {name: spec["config"]["model"]["custom_model_config"] for name, spec in arms.items()}
     assert {name: net["message_dim"] for name, net in nets.items() if "message_dim" in net} == sizes
     assert {net["hidden_dim"] for net in nets.values()} == {report.HIDDEN_DIM}
+
+
+def test_both_api_stacks_train_the_main_experiment() -> None:
+    arms = load_experiments(EXPERIMENTS / "study" / "api_stacks.yaml")
+    (main,) = load_experiments(EXPERIMENTS / "tag_ppo.yaml").values()
+    main["config"] |= {"seed": {"grid_search": [1, 2, 3, 4, 5]}, "num_cpus_for_main_process": 0.5}
+    main["config"]["num_cpus_per_env_runner"] = 0.25
+    main["checkpoint_config"]["num_to_keep"] = 1
+    assert arms["tag_ppo_old"] == main
+    main["config"] |= {**dict.fromkeys(STACK_FLAGS, True), "num_cpus_per_learner": 0.5}
+    assert arms["tag_ppo_new"] == main
 
 
 def test_teams_meet_the_prey_of_other_seeds(ray_session: None, tmp_path: Path) -> None:

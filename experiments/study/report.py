@@ -235,11 +235,11 @@ def _levels(played: dict[str, Row]) -> tuple[str, ...]:
     return tuple(f"{played[name][VALUE]:.1f}" for name in BASELINES)
 
 
-def report_tuning(study: Study) -> None:
-    """Reports the return of each tuning candidate, on seeds and episodes of its own."""
+def report_arms(study: Study, title: str) -> None:
+    """Reports the return of all arms of a study of its own."""
     scores = study.scores(list(study.arms))
-    rows = [(arm.replace("_", " "), estimate(runs)) for arm, runs in scores.items()]
-    print_table("tuning, evasive prey", ("arm and candidate", "return"), rows)
+    rows = [(arm.replace("_", " "), str(len(runs)), estimate(runs)) for arm, runs in scores.items()]
+    print_table(title, ("arm", "seeds", "return per adversary"), rows)
 
 
 def crossplay_rows(path: Path) -> Rows:
@@ -278,6 +278,9 @@ def main(
         Path | None, typer.Option(help="Folder for the figures; without it, figures next to the runs.")
     ] = None,
     tuning: Annotated[Path, typer.Option(help="Folder of the tuning's runs.")] = Path("experiments/results/tuning"),
+    api_stacks: Annotated[Path, typer.Option(help="Folder of the runs on each API stack.")] = Path(
+        "experiments/results/api_stacks"
+    ),
 ) -> None:
     """Draws figures of the runs that are there, and prints interquartile means with 95 % bootstrap intervals."""
     study, out = Study(results), out or results / "figures"
@@ -292,8 +295,9 @@ def main(
     if (results / CROSSPLAY).exists():
         header, *rows = crossplay_rows(results / CROSSPLAY)
         print_table("prey that learns too: other seeds (own run)", header, rows)
-    if tuning.exists():
-        report_tuning(Study(tuning))
+    for folder, title in ((tuning, "tuning, evasive prey"), (api_stacks, "tag_ppo.yaml on each API stack")):
+        if folder.exists():
+            report_arms(Study(folder), title)
     console.print()
     for path in drawn:
         console.print(f"wrote {path}")
