@@ -216,14 +216,12 @@ def rollout(
 
 
 @app.command()
+@opt.takes
 def play(
+    game: opt.PlayOptions,
     checkpoint: opt.Team = DEFAULT_TEAM,
-    num_class_a: Annotated[int, typer.Option("--num-class-a", help="Number of class A adversaries.")] = 2,
-    num_class_b: Annotated[int, typer.Option("--num-class-b", help="Number of class B adversaries.")] = 2,
-    num_obstacles: Annotated[int, typer.Option("--num-obstacles", help="Number of landmarks.")] = 2,
-    comm_range: Annotated[float, typer.Option("--comm-range", help="Range of links; 0 cuts all.")] = 1.0,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the first round; the others count up from it.")] = 0,
-    port: Annotated[int, typer.Option("--port", help="Port of the page. [default: a free one]")] = 0,
+    port: Annotated[int, typer.Option("--port", help="Port of the page, of at least 1024; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
     """Be the prey: move it with the arrow keys, in a browser, against a trained team that plays live."""
@@ -231,12 +229,14 @@ def play(
     from rllib_tag.playing.play import play as run
     from rllib_tag.report.replay import play_page
 
-    settings = Settings(num_class_a, num_class_b, num_obstacles, comm_range)
+    team = _restore(checkpoint)
+    changes = {key: value for key, value in dataclasses.asdict(game).items() if value is not None}
+    settings = Settings.as_trained(team.env_config, **changes)
 
     def said(url: str) -> None:
-        console.print(f"play at {url}; Ctrl-C, or closing the page, ends it")
+        console.print(f"Ctrl-C, or closing the page, ends it; play at {url}")
 
-    run(play_page(), _restore(checkpoint), settings, seed, port, browser, said)
+    run(play_page(), team, settings, seed, port, browser, said)
 
 
 @app.command()

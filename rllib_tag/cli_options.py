@@ -36,16 +36,22 @@ Yardsticks = Annotated[list[str] | None, typer.Option("--yardstick", hidden=True
 
 
 @dataclasses.dataclass(frozen=True)
-class GameOptions:
-    """What may be changed in the game that a team plays; None keeps the value that it was trained with."""
+class PlayOptions:
+    """What may be changed in the game against a person; None keeps the value that the team was trained with."""
 
     num_class_a: int | None = option("--num-class-a", help="Number of class A adversaries. [default: as trained]")
     num_class_b: int | None = option("--num-class-b", help="Number of class B adversaries. [default: as trained]")
-    num_good: int | None = option("--num-good", help="Number of good agents. [default: as trained]")
     num_obstacles: int | None = option("--num-obstacles", help="Number of landmarks. [default: as trained]")
     comm_range: float | None = option(
         "--comm-range", help="Range of links; 0 cuts all, inf links everybody. [default: as trained]"
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class GameOptions(PlayOptions):
+    """What may be changed in the game that a team plays; None keeps the value that it was trained with."""
+
+    num_good: int | None = option("--num-good", help="Number of good agents. [default: as trained]")
     good_policy: str | None = option(
         "--good-policy", help="Prey: random, evasive, learned, or a folder of exported weights. [default: as trained]"
     )

@@ -31,8 +31,8 @@ class CommConfig:
         temporal: The network that reads the tokens: `transformer`, `gru` or `none`. Default: `transformer`.
         sequence: The tokens: a node's own last T messages (`history`), or the messages that it hears in the current
             step (`neighbors`, transformer only). Default: `history`.
-        gnn: The graph layer: `gat`, `gatv2`, `mean` (of the messages heard), or `none` for no communication at all.
-            `gcn` is the old name of `mean`. Default: `gat`.
+        gnn: The graph layer: `gat`, `gatv2`, `mean` (of the messages heard), or `none`: no messages are passed
+            on, and only `sequence: neighbors` still hears. `gcn` is the old name of `mean`. Default: `gat`.
         gnn_layers: The number of graph layers. Default: 2.
         relational: Whether each graph layer aggregates the messages of each class separately, with separate weights,
             and adds the results, so that no class dilutes another. Default: False.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,16 @@ from rllib_tag.playing.channel import Channel, Condition
 from rllib_tag.playing.games import Games, rows_of
 from rllib_tag.playing.influence import receiver_attention
 from rllib_tag.playing.restore import TrainedTeam
-from rllib_tag.plugin.env_config import TagEnvConfig
+from rllib_tag.plugin.env_config import TagEnvConfig, choices_of
+from rllib_tag.world.roster import CLASS_A, CLASS_B
 from rllib_tag.world.simulator import SIZE
 
 PREY = "agent_0"
-ROUND = 600  # steps; half a minute at 20 steps a second
+STEPS_PER_SECOND = 20
+ROUND = 30 * STEPS_PER_SECOND  # steps
 MOST = 6  # of each class, and of landmarks
+EVERYWHERE = 99.0  # a range, for JSON, which has no infinity
+GAME_KEYS = ("num_class_a", "num_class_b", "num_obstacles", "comm_range")  # of `env_config` and of `Settings`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +61,13 @@ class Settings:
         check_number("lost", self.lost, 0, 1)
         check_bool("cut", self.cut)
 
+    @classmethod
+    def as_trained(cls, env_config: Mapping[str, Any], **changes: Any) -> Settings:
+        """Returns the settings that a team was trained with, or the largest of several, with some changed."""
+        trained = {key: max(choices_of(env_config[key])) for key in GAME_KEYS if key in env_config}
+        sizes = {key: min(value, MOST) for key, value in trained.items() if key != "comm_range"}
+        return cls(**{**trained, **sizes, **changes})
+
     @property
     def size(self) -> tuple[int, int, int]:
         """What another game is needed for."""
@@ -78,24 +90,28 @@ class LiveGame:
     """
 
     def __init__(self, team: TrainedTeam, settings: Settings, seed: int) -> None:
-        self._team, self.settings, self._seed = team, settings, seed
-        self._best: dict[tuple[int, int, int], float] = {}
+        check_int("seed", seed, 0)
+        self._team, self._seed = team, seed
+        self._best: dict[Settings, float] = {}
+        self.settings: Settings
+        self._games: Games
         team.tag_config_for("play")  # other games have no prey
-        self._start()
+        self._start(settings)
 
     def change(self, **changes: Any) -> None:
         """Changes settings; another team or other landmarks start another round.
+
+        A round in which settings change does not count for the best score.
 
         Raises:
             ConfigError: If a value is invalid. Then nothing changes.
         """
         given = {**dataclasses.asdict(self.settings), **changes}
         settings = dataclass_from_mapping(Settings, "settings", given)
-        is_other, self.settings = settings.size != self.settings.size, settings
-        self._channel = self._new_channel()
-        if is_other:
-            self._start()
-        else:
+        if settings.size != self.settings.size:
+            self._start(settings)
+        elif settings != self.settings:
+            self.settings, self._channel, self._counts = settings, _channel(settings), False
             self._games.comm_ranges[:] = settings.comm_range
 
     def step(self, across: float, up: float) -> None:
@@ -108,10 +124,10 @@ class LiveGame:
         continuous = self._config.continuous_actions
         self._games.step({**self._actions, PREY: _move(across, up, continuous)[None]})
         if self._games.stats[0]:
-            size = self.settings.size
-            self._best[size] = max(self._score(), self._best.get(size, -math.inf))
+            if self._counts:
+                self._best[self.settings] = max(self._score(), self._best.get(self.settings, -math.inf))
             self._seed += 1
-            self._start()
+            self._start(self.settings)
         else:
             self._look()
 
@@ -120,9 +136,9 @@ class LiveGame:
 
         Returns:
             `positions` (N + 1, 2) and `velocities` of the adversaries and the prey, `landmarks` (z, 2), `classes` (N),
-            `sizes`, `links`, `heard` and `attention` (N, N), [receiver, sender], `knows` (N, 2), who was told or sees
-            where the landmarks and the prey are, `step` of `steps`, `score`, `best` (None before the first round
-            ended), `contacts` and the `settings`.
+            `sizes`, `links`, `heard` and `attention` (N, N), [receiver, sender], `knows` (N, 2), who sees or hears
+            where the landmarks and the prey are, `step` of `steps`, `score`, `best` with these settings (None before
+            the first such round has ended), `contacts` and the `settings`.
         """
         games, roster = self._games, self._config.roster
         settings = dataclasses.asdict(self.settings)
@@ -135,32 +151,33 @@ class LiveGame:
             "links": games.links[0].astype(int).tolist(),
             "heard": self._heard.astype(int).tolist(),
             "attention": self._attention.round(3).tolist(),
-            "knows": np.stack([self._heard[:, roster.classes == kind].any(1) for kind in (0, 1)], 1).tolist(),
+            "knows": (self._heard @ np.array([self._sees(kind) for kind in roster.classes], bool)).tolist(),
             "step": games.steps,
             "steps": ROUND,
+            "steps_per_second": STEPS_PER_SECOND,
+            "most": MOST,
             "score": round(self._score(), 1),
-            "best": self._best.get(self.settings.size),
+            "best": self._best.get(self.settings),
             "contacts": games.metrics_so_far()[0]["contacts"],
-            "settings": {**settings, "comm_range": min(settings["comm_range"], 99.0)},
+            "settings": {**settings, "comm_range": min(settings["comm_range"], EVERYWHERE)},
         }
 
-    def _start(self) -> None:
-        wanted = dataclasses.asdict(self.settings)
-        sizes = {key: wanted[key] for key in ("num_class_a", "num_class_b", "num_obstacles", "comm_range")}
-        keys = {**self._team.env_config, **sizes, "num_good": 1, "max_cycles": ROUND, "good_policy": "learned"}
-        self._config = TagEnvConfig.from_mapping({**keys, "terminate_on_success": False})
-        self._team.check_plays(self._config, [name for name in POLICIES if self._config.game.members(name)])
-        self._games = Games(self._config, [self._seed])
-        self._channel = self._new_channel()
+    def _start(self, settings: Settings) -> None:
+        changed = {key: getattr(settings, key) for key in GAME_KEYS}
+        keys = {**self._team.env_config, **changed, "num_good": 1, "max_cycles": ROUND, "good_policy": "learned"}
+        config = TagEnvConfig.from_mapping({**keys, "terminate_on_success": False})
+        self._team.check_plays(config, [name for name in POLICIES if config.game.members(name)])
+        self.settings, self._config, self._games = settings, config, Games(config, [self._seed])
+        self._channel, self._counts = _channel(settings), True
         self._look()
 
-    def _new_channel(self) -> Channel | None:
-        if self.settings.cut:
-            return Channel(Condition("cut"))
-        return Channel(Condition("drop", self.settings.lost)) if self.settings.lost else None
+    def _sees(self, kind: int) -> tuple[bool, bool]:
+        """Returns whether a class sees the landmarks, and whether it sees the prey."""
+        everything = self._config.full_observation
+        return everything or kind == CLASS_A, everything or kind == CLASS_B
 
     def _look(self) -> None:
-        """Finds what everybody hears, makes of it and does about it."""
+        """Computes what each adversary hears, its attention and its action."""
         games, game = self._games, self._config.game
         N = len(game.team)
         self._actions: dict[str, np.ndarray] = {}
@@ -176,14 +193,21 @@ class LiveGame:
                 chosen = self._team.actions(policy, own, layout=games.layout)
                 self._actions |= {members[place]: chosen[i : i + 1] for i, place in enumerate(places)}
                 receivers = [game.team.index(members[place]) for place in places]
-                self._heard[receivers] |= (own["message_mask"][:, :, -1] > 0).numpy()
                 net = self._team.nets[policy]
                 assert isinstance(net, AdversaryNet)
+                if net.config.listens:
+                    self._heard[receivers] |= (own["message_mask"][:, :, -1] > 0).numpy()
                 self._attention[receivers] = receiver_attention(net, own, games.layout).numpy()
 
     def _score(self) -> float:
         """The prey's return: MPE takes 10 for each contact, and fines prey that leaves."""
         return self._games.metrics_so_far()[0]["return_good"]
+
+
+def _channel(settings: Settings) -> Channel | None:
+    if settings.cut:
+        return Channel(Condition("cut"))
+    return Channel(Condition("drop", settings.lost)) if settings.lost else None
 
 
 def _move(across: float, up: float, continuous: bool) -> np.ndarray:

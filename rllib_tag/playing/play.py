@@ -11,18 +11,26 @@ import webbrowser
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from rllib_tag.errors import ConfigError
-from rllib_tag.playing.live_game import LiveGame, Settings
+from rllib_tag.errors import ConfigError, check_int, check_number
+from rllib_tag.playing.live_game import STEPS_PER_SECOND, LiveGame, Settings
 from rllib_tag.playing.restore import TrainedTeam
 
 try:
     from aiohttp import WSMsgType, web
-except ImportError:
-    raise ConfigError("play: expected aiohttp, got none. Install rllib_tag[play].") from None
+except ModuleNotFoundError as error:
+    if error.name != "aiohttp":
+        raise
+    raise ConfigError('play: expected aiohttp, got none. Install it: pip install "aiohttp>=3.9".') from None
 
 HOST = "127.0.0.1"
-STEPS_PER_SECOND = 20
-CLOSE_AFTER_S = 5.0  # without a page; one that is loaded again comes back sooner
+CLOSE_AFTER_S = 5.0  # after the last page has closed; one that is reloaded connects again sooner
+HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
+    "connect-src 'self' ws:; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -37,22 +45,26 @@ class PlayServer:
         team: The trained team, of tag.
         settings: What games start with.
         seed: Of each game's first round.
-        port: The port; 0 takes a free one. Default: 0.
-        closes: Whether it ends when the last page has been closed. Default: True.
+        port: The port, of at least 1024; 0 takes a free one. Default: 0.
 
     Attributes:
         url: The page's address, once the server runs.
+
+    Raises:
+        ConfigError: If the team cannot play, or if the seed or the port is not one.
     """
 
-    def __init__(
-        self, page: str, team: TrainedTeam, settings: Settings, seed: int, port: int = 0, closes: bool = True
-    ) -> None:
+    def __init__(self, page: str, team: TrainedTeam, settings: Settings, seed: int, port: int = 0) -> None:
         LiveGame(team, settings, seed)  # an error comes before anything starts
+        check_int("port", port, 0)
+        if port:
+            check_number("port", port, 1024, 65535)  # browsers leave 80 out of what the guard checks
         self._html, self._team, self._settings, self._seed = page, team, settings, seed
-        self._port, self._closes = port, closes
+        self._port = port
         self._token = secrets.token_urlsafe(16)
         self._pages: set[web.WebSocketResponse] = set()
         self._ended = asyncio.Event()
+        self._error: Exception | None = None
         self.url = ""
 
     async def run(self, on_start: Callable[[str], object]) -> None:
@@ -63,6 +75,7 @@ class PlayServer:
 
         Raises:
             ConfigError: If the port is taken.
+            Exception: What a game raised.
         """
         app = web.Application(middlewares=[self._guard])
         app.add_routes([web.get(f"/{self._token}/", self._page), web.get(f"/{self._token}/live", self._live)])
@@ -82,9 +95,12 @@ class PlayServer:
         try:
             await self._ended.wait()
         finally:
-            for page in set(self._pages):
-                await page.close(message=b"the server has ended")
+            closing = [asyncio.create_task(page.close(message=b"the server has ended")) for page in self._pages]
+            if closing:
+                await asyncio.wait(closing, timeout=1.0)
             await runner.cleanup()
+        if self._error is not None:
+            raise self._error
 
     def stop(self) -> None:
         """Ends the server."""
@@ -102,8 +118,7 @@ class PlayServer:
             raise web.HTTPForbidden(text="Open the address that `rllib play` prints; it has a token.\n") from None
 
     async def _page(self, request: web.Request) -> web.Response:
-        headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer", "X-Frame-Options": "DENY"}
-        return web.Response(text=self._html, content_type="text/html", headers=headers)
+        return web.Response(text=self._html, content_type="text/html", headers=HEADERS)
 
     async def _live(self, request: web.Request) -> web.WebSocketResponse:
         page = web.WebSocketResponse(heartbeat=10.0, max_msg_size=4096)
@@ -117,15 +132,14 @@ class PlayServer:
                 if message.type is WSMsgType.TEXT:
                     try:
                         _take(json.loads(message.data), game, push)
-                    except (ConfigError, ValueError, TypeError, AttributeError) as error:
+                    except ValueError as error:  # ConfigError and broken JSON included
                         await page.send_json({"error": str(error)})
         finally:
-            playing.cancel()
-            with contextlib.suppress(asyncio.CancelledError, ConnectionError):
-                await playing
             self._pages.discard(page)
-            if self._closes and not self._pages:
-                asyncio.get_running_loop().call_later(CLOSE_AFTER_S, self._close)
+            asyncio.get_running_loop().call_later(CLOSE_AFTER_S, self._close)
+            playing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await playing
         return page
 
     def _close(self) -> None:
@@ -141,16 +155,26 @@ class PlayServer:
                 due = max(due + 1 / STEPS_PER_SECOND, clock.time())
                 await asyncio.sleep(due - clock.time())
                 game.step(*push)
-        finally:
-            await page.close()
+        except ConnectionError:
+            pass  # the page has been closed
+        except Exception as error:
+            self._error = error  # for `run` to raise
+            self.stop()
 
 
 def _take(said: Any, game: LiveGame, push: list[float]) -> None:
     """Takes what a page says: `push`, where the prey goes, or `settings` to change."""
+    if not isinstance(said, dict):
+        raise ConfigError(f"expected push or settings, got {said!r}. Reload the page.")
     if "push" in said:
-        across, up = (min(max(float(each), -1.0), 1.0) for each in said["push"])
-        push[:] = across, up
+        if not isinstance(said["push"], list) or len(said["push"]) != 2:
+            raise ConfigError(f"push: expected two numbers, got {said['push']!r}. Reload the page.")
+        for each in said["push"]:
+            check_number("push", each, -1, 1)
+        push[:] = said["push"]
     if "settings" in said:
+        if not isinstance(said["settings"], dict):
+            raise ConfigError(f"settings: expected a mapping, got {said['settings']!r}. Reload the page.")
         game.change(**said["settings"])
 
 
@@ -177,8 +201,8 @@ def play(
 
         def started(url: str) -> None:
             on_start(url)
-            if opens:
-                webbrowser.open(url)
+            if opens:  # in a thread, because a browser in the terminal does not return
+                asyncio.get_running_loop().run_in_executor(None, webbrowser.open, url)
 
         await server.run(started)
 

@@ -103,6 +103,8 @@ def torch_threads(number: int) -> Iterator[None]:
 
 def cpus_for_learning(config: AlgorithmConfig) -> int:
     """Returns how many CPUs of this machine may learn: those of env runners too, which wait meanwhile."""
-    runners = config.num_env_runners * config.num_cpus_per_env_runner
-    cpus = min(int(config.num_cpus_for_main_process + runners), os.cpu_count() or 1)
+    main, runners = config.num_cpus_for_main_process, config.num_env_runners * config.num_cpus_per_env_runner
+    if config.enable_rl_module_and_learner and config.num_cpus_per_learner != "auto":
+        main = max(main, config.num_cpus_per_learner)  # RLlib reserves the larger
+    cpus = min(int(main + runners), os.cpu_count() or 1)
     return max(torch.get_num_threads(), cpus)

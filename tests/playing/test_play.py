@@ -102,20 +102,41 @@ def test_wrong_settings_change_nothing(team: TrainedTeam, changes: dict[str, Any
     assert game.state() == before
 
 
+def test_what_was_trained_is_where_it_starts() -> None:
+    env_config = {"num_class_a": [1, 9], "num_class_b": 3, "comm_range": [0.0, 0.5], "max_cycles": 7}
+    assert Settings.as_trained(env_config, num_obstacles=0) == Settings(6, 3, 0, 0.5)
+
+
+def test_a_team_without_a_class_is_never_given_one(team: TrainedTeam) -> None:
+    class_b = TrainedTeam({"class_b": team.nets["class_b"]}, {**team.env_config, "num_class_a": 0}, "x")
+    game = LiveGame(class_b, Settings(num_class_a=0), seed=0)
+    before = game.state()
+    with pytest.raises(ConfigError, match="class_a"):
+        game.change(num_class_a=1)
+    assert game.state() == before
+    game.step(1, 0)
+
+
+def test_a_round_in_which_the_channel_changes_does_not_count(team: TrainedTeam) -> None:
+    game = LiveGame(team, Settings(num_class_a=0, num_class_b=1), seed=0)
+    game.change(cut=True)
+    for _ in range(ROUND):
+        game.step(0, 0)
+    assert (game.state()["step"], game.state()["best"]) == (0, None)
+
+
 def test_a_team_of_another_game_is_refused(tmp_path: Path) -> None:
     ours = restore("evasive_prey")
     with pytest.raises(ConfigError, match="policies"):
         LiveGame(TrainedTeam(ours.nets, {"game": "rllib_tag.games.Spread"}, "x"), Settings(), seed=0)
 
 
-def serving(
-    team: TrainedTeam, use: Callable[[PlayServer, aiohttp.ClientSession], Awaitable[None]], closes: bool = False
-) -> None:
+def serving(team: TrainedTeam, use: Callable[[PlayServer, aiohttp.ClientSession], Awaitable[None]]) -> None:
     """Runs a server, and something that uses it."""
 
     async def both() -> None:
         started = asyncio.Event()
-        server = PlayServer(play_page(), team, Settings(), seed=0, closes=closes)
+        server = PlayServer(play_page(), team, Settings(), seed=0)
         running = asyncio.create_task(server.run(lambda url: started.set()))
         await asyncio.wait_for(started.wait(), WAIT_S)
         try:
@@ -155,9 +176,10 @@ def test_two_pages_have_games_of_their_own(team: TrainedTeam) -> None:
             await other.send_json({"push": [-1, 0]})
             await one.send_json({"settings": {"speed": 3}})
             await one.send_str("no JSON")
+            await one.send_str('{"push": [NaN, 0]}')
             said: list[Any] = [None, None]
             errors = []
-            while not said[0] or not said[1] or min(each["step"] for each in said) < 20 or len(errors) < 2:
+            while not said[0] or not said[1] or min(each["step"] for each in said) < 20 or len(errors) < 3:
                 for i, page in enumerate((one, other)):
                     got = await page.receive_json()
                     if "error" in got:
@@ -167,6 +189,7 @@ def test_two_pages_have_games_of_their_own(team: TrainedTeam) -> None:
             assert [len(each["classes"]) for each in said] == [7, 4]
             assert said[0]["velocities"][-1][0] > 0 > said[1]["velocities"][-1][0]
             assert "unknown key 'speed'" in errors[0]
+            assert "push: expected a number between -1 and 1, got nan" in errors[2]
 
     serving(team, use)
 
@@ -182,7 +205,28 @@ def test_it_ends_when_the_last_page_is_closed(team: TrainedTeam, monkeypatch: py
             await one.receive_json()  # goes on
         await server._ended.wait()
 
-    serving(team, use, closes=True)
+    serving(team, use)
+
+
+def test_an_error_in_a_game_ends_the_server(team: TrainedTeam, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise LookupError("broken")
+
+    async def use(server: PlayServer, session: aiohttp.ClientSession) -> None:
+        async with session.ws_connect(server.url + "live") as page:
+            monkeypatch.setattr(LiveGame, "step", broken)
+            async for _ in page:
+                pass
+        await server._ended.wait()
+
+    with pytest.raises(LookupError, match="broken"):
+        serving(team, use)
+
+
+@pytest.mark.parametrize(("port", "seed"), [(80, 0), (70000, 0), (-1, 0), (0, -1)])
+def test_wrong_numbers_are_refused(team: TrainedTeam, port: int, seed: int) -> None:
+    with pytest.raises(ConfigError, match="port: expected" if port else "seed: expected"):
+        PlayServer("", team, Settings(), seed, port)
 
 
 def test_a_taken_port_is_named(team: TrainedTeam) -> None:
@@ -200,8 +244,7 @@ def served() -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, "-u", "-m", "rllib_tag", "play", "evasive_prey", "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        said = next(line for line in process.stdout if line.startswith("play at "))
-        yield process, said.split()[2].rstrip(";")
+        yield process, next(line for line in process.stdout if "play at " in line).split()[-1]
         process.kill()
 
 
@@ -215,7 +258,6 @@ class Browser:
     """A headless Chromium, driven by its own protocol.
 
     Args:
-        session: The client.
         page: The page's socket.
     """
 
