@@ -6,7 +6,8 @@ OLDEST_PYTHON ?= python3.10
 NEWEST_PYTHON ?= python3.13
 # Most tests wait for processes that they have started. A file's tests share what it has trained.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
-BETWEEN := "ray[rllib,tune]==2.50.1" torch==2.13.0
+TORCH := torch==2.13.0
+BETWEEN := "ray[rllib,tune]==2.50.1" $(TORCH)
 
 .PHONY: help install demo test test-matrix matrix-oldest matrix-between matrix-newest nightly faults check bench scaling gpu study games report docs release format clean
 
@@ -31,7 +32,7 @@ install: .venv/installed
 .venv/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -m venv .venv || { echo "expected Python with venv; on Debian: apt-get install python3-venv"; exit 1; }
 	@echo "installing (a minute or more)"
-	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet $(TORCH)
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	@touch $@
 
@@ -110,15 +111,14 @@ report: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# In an environment of its own, with no checkout in sight.
+# The wheel is built from the sdist, and used in a folder and an environment of its own, with no checkout in sight.
 release: install
-	rm -rf out/release
-	$(BIN)/python -m build --outdir out/release/dist
-	$(BIN)/twine check --strict out/release/dist/*
-	$(PYTHON) -m venv out/release/env
-	out/release/env/bin/pip install --quiet torch==2.13.0
-	out/release/env/bin/pip install --quiet out/release/dist/*.whl
-	cd out/release && env/bin/rllib example run tag_quick --storage-path runs && env/bin/rllib evaluate runs/tag_quick
+	rm -rf out/dist
+	$(BIN)/python -m build --outdir out/dist
+	$(BIN)/twine check --strict out/dist/*
+	@set -e; wheel=$$(realpath out/dist/*.whl); folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; cd "$$folder"; \
+	$(PYTHON) -m venv env; env/bin/pip install --quiet $(TORCH); env/bin/pip install --quiet "$$wheel"; \
+	env/bin/rllib example run tag_quick --storage-path runs; env/bin/rllib evaluate runs/tag_quick
 
 format: install
 	$(BIN)/ruff format .

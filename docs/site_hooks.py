@@ -16,7 +16,7 @@ COMMANDS = "<!-- commands -->"
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the repository's files that pages link to. A folder stands for its README.md or for its files' names."""
+    """Adds the repository's files that pages link to. A folder stands for its README.md, or else for its files' names."""
     for page in list(files.documentation_pages()):
         for target in LINK.findall(page.content_string):
             path = ROOT / target
@@ -24,8 +24,9 @@ def on_files(files: Files, config: Any) -> Files:
                 continue  # mkdocs warns of the link
             uri = _uri(target)
             if files.get_file_from_path(uri) is None:
-                content = path.read_bytes() if path.is_file() else "\n".join(sorted(p.name for p in path.iterdir()))
-                files.append(File.generated(config, uri, content=content))
+                names = "\n".join(sorted(each.name for each in path.iterdir())) if path.is_dir() else ""
+                shown = path / "README.md" if path.is_dir() else path
+                files.append(File.generated(config, uri, content=shown.read_bytes() if shown.is_file() else names))
     return files
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 import rllib_tag
 
@@ -80,9 +81,18 @@ def test_exported_weights_are_played_without_ray(tmp_path: Path) -> None:
     code = (
         f"import sys\nfrom rllib_tag.cli import app\nfor command in {commands}: app(command, standalone_mode=False)\n"
     )
+    code += (
+        "from rllib_tag.playing import live_game, play, restore\n"
+        "live_game.LiveGame(restore.restore(), live_game.Settings(), 0).step(1, 0)\n"
+    )
     code += "found = [name for name in sys.modules if name.split('.')[0] == 'ray']\nassert not found, found"
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     assert {path.name for path in tmp_path.iterdir()} == {"evaluation", "rollout", "transfer"}
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT.parent / "CITATION.cff").read_text())
+    assert citation["version"] == rllib_tag.__version__
 
 
 def test_public_names_resolve() -> None:

@@ -101,8 +101,8 @@ def resources_of(algorithm: type[Algorithm], config: Mapping[str, Any]) -> dict[
     request = _accepted("config", lambda: algorithm.default_resource_request(copy.deepcopy(dict(config))))
     if not all(request.bundles):  # Ray has no place for it, and Tune would crash
         raise ConfigError(
-            "config: expected CPUs or GPUs for each env runner and learner, got none for one of them. Give "
-            "num_cpus_per_env_runner or num_cpus_per_learner a value above 0, such as 0.1."
+            f"config: expected CPUs or GPUs for each env runner and learner, got {request.bundles}. Give "
+            "num_cpus_per_env_runner, or num_cpus_per_learner, a value above 0, such as 0.1."
         )
     resources: dict[str, float] = request.required_resources
     return resources

