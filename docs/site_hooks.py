@@ -16,7 +16,7 @@ COMMANDS = "<!-- commands -->"
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Adds the repository's files that pages link to. A folder stands for its README.md, or else for its files' names."""
+    """Adds the repository's files that pages link to. A folder stands for its README.md, or for its files' names."""
     for page in list(files.documentation_pages()):
         for target in LINK.findall(page.content_string):
             path = ROOT / target
