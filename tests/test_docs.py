@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -119,7 +120,8 @@ def test_the_page_on_speed_has_what_was_measured() -> None:
 
 
 def test_the_study_is_told_in_numbers_that_its_report_prints(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
-    script("report").main(EXPERIMENTS / "results" / "study", tmp_path)
+    results = EXPERIMENTS / "results"
+    script("report").main(results / "study", tmp_path, results / "tuning", results / "api_stacks")
     printed = capsys.readouterr().out
     page, readme = ((DOCS / name).read_text() for name in ("study.md", "../README.md"))
     rows = [line for line in page.splitlines() if line.startswith("|")]
@@ -134,6 +136,22 @@ def test_the_study_is_told_in_numbers_that_its_report_prints(capsys: pytest.Capt
         quoted = re.findall(r"[+-]?[\d.]+%? \[[^]]*\d\](?!\()", " ".join(text.split()))
         assert quoted
         assert [each for each in quoted if each not in printed] == []
+
+
+def test_the_page_on_api_stacks_has_what_its_runs_returned(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    results = EXPERIMENTS / "results"
+    script("report").main(results / "study", tmp_path, results / "tuning", results / "api_stacks")
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| tag ppo ")]
+    page = (DOCS / "api-stacks.md").read_text()
+    assert len(printed) == 2
+    assert all(line in page for line in printed)
+    low, high = (re.findall(r"[\d.]+", line.rpartition("[")[2]) for line in printed)
+    assert max(float(low[0]), float(high[0])) < min(float(low[1]), float(high[1]))  # the intervals overlap
+    with (results / "benchmarks" / "measurements.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if "the new API stack" in row["measurement"]]
+    for side in ("ours", "other"):
+        speeds = [float(row["value"]) for row in rows if (row["side"], row["figure"]) == (side, "env_steps_per_s")]
+        assert f"{statistics.median(speeds):,.0f}" in page
 
 
 def numbers(text: str) -> set[str]:
