@@ -97,13 +97,13 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
     reason = default_sampler_reason(run, (training, evaluation))
     if new_api_stack:
         resources = check_new_api_stack({**given_config, "env": env}, (training, evaluation), reason)
-    else:
-        resources = resources_of(algorithm_class(run), {**config, "env": env})
     if reason is not None and training.must_be_batched:
         raise ConfigError(
             f"config: env_config: backend: batched: expected a run that the batched sampler supports, got {reason}. "
             "Change that, or set backend: auto."
         )
+    if not new_api_stack:
+        resources = resources_of(algorithm_class(run), {**config, "env": env})
     return Variant(training, evaluation, resources, reason, new_api_stack)
 
 

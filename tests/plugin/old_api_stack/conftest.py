@@ -40,7 +40,7 @@ def small_config(env_config: dict[str, Any], **options: Any) -> dict[str, Any]:
     config["multiagent"]["policy_mapping_fn"].update({key: game[key] for key in ("num_class_a", "num_class_b")})
     config["multiagent"]["policies"] = options.pop("policies", ["class_a", "class_b"])
     if "lr_schedule" not in options:
-        config["lr"] = config.pop("lr_schedule")[0][1]
+        config["lr"] = config.pop("lr_schedule")[1][1]  # after the batch of warm-up
     config.update(
         num_env_runners=0, num_envs_per_env_runner=NUM_ENVS, rollout_fragment_length=FRAGMENT,
         train_batch_size=NUM_ENVS * FRAGMENT, minibatch_size=12, num_epochs=2, explore=False,
