@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 import gymnasium as gym
@@ -11,7 +11,7 @@ import numpy as np
 from rllib_tag.errors import check_choice
 from rllib_tag.names import BASELINES, RANDOM
 from rllib_tag.playing.channel import Channel
-from rllib_tag.playing.games import Games, rows_of
+from rllib_tag.playing.games import Games, Rows, rows_of
 from rllib_tag.playing.restore import TrainedTeam
 from rllib_tag.plugin.env_config import EnvConfig, TagEnvConfig
 from rllib_tag.world.behaviours import chase_actions, random_actions
@@ -23,6 +23,26 @@ Controller = Callable[[Games, Sequence[np.random.Generator]], dict[str, np.ndarr
 
 # Whether class A chases, and whether class B does; a class that does not acts at random.
 CHASING = dict(zip(BASELINES, ((False, False), (False, True), (True, True)), strict=True))
+
+
+def class_parts(
+    team: TrainedTeam, name: str, games: Games, channel: Channel | None = None
+) -> Iterator[tuple[str, list[int], Rows]]:
+    """Yields each policy that moves members of a class, with their places and what they observe.
+
+    Args:
+        team: The trained team.
+        name: The class, such as `class_a` or `good`.
+        games: The games.
+        channel: What happens to messages on their way. Default: nothing.
+    """
+    game = games.config.game
+    members = game.members(name)
+    rows = games.rows(name) if members else {}
+    if channel is not None and members and name in game.classes:
+        rows = channel.apply(name, rows, games)
+    for policy, places in team.parts(game, name):
+        yield policy, places, rows_of(rows, places, len(members))
 
 
 def team_controller(
@@ -41,12 +61,9 @@ def team_controller(
         out: dict[str, np.ndarray] = {}
         for name in classes:
             agents = games.config.game.members(name)
-            rows = games.rows(name)
-            if channel is not None and name in games.config.game.classes:
-                rows = channel.apply(name, rows, games)
-            for policy, places in team.parts(games.config.game, name):
+            for policy, places, rows in class_parts(team, name, games, channel):
                 noise = None if deterministic else [rng for rng in rngs for _ in places]
-                chosen = team.actions(policy, rows_of(rows, places, len(agents)), noise, games.layout)
+                chosen = team.actions(policy, rows, noise, games.layout)
                 chosen = chosen.reshape(len(games.seeds), len(places), *chosen.shape[1:])
                 out |= {agents[place]: chosen[:, i] for i, place in enumerate(places)}
         return out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,8 +11,10 @@ from torch.distributions import Normal, kl_divergence
 from torch.nn import functional
 
 from rllib_tag.nn.network import AdversaryNet
+from rllib_tag.nn.weights import Net
 from rllib_tag.playing.channel import relinked
-from rllib_tag.playing.games import Games, Rows, rows_of
+from rllib_tag.playing.controllers import class_parts
+from rllib_tag.playing.games import Games, Rows
 from rllib_tag.playing.restore import TrainedTeam
 from rllib_tag.world.layout import MessageLayout
 
@@ -52,9 +53,9 @@ class Influence:
             members = [games.config.game.team.index(agent) for agent in games.config.game.members(name)]
             totals: dict[str, np.ndarray] = {}
             counts: dict[str, np.ndarray] = {}
-            for net, places, rows in class_parts(self._team, name, games):
+            for policy, places, rows in class_parts(self._team, name, games):
                 here = games.present[:, [members[place] for place in places]]  # (B, receivers)
-                for key, value in _metrics(net, name, rows, games).items():
+                for key, value in _metrics(self._team.nets[policy], name, rows, games).items():
                     values = value.float().numpy().reshape(here.shape)
                     totals[key] = totals.get(key, 0) + (values * here).sum(1)
                     counts[key] = counts.get(key, 0) + here.sum(1)
@@ -73,17 +74,8 @@ class Influence:
         return rows
 
 
-def class_parts(team: TrainedTeam, name: str, games: Games) -> Iterator[tuple[AdversaryNet, list[int], Rows]]:
-    """Yields the network of each policy that moves members of an adversary class, with their places and rows."""
-    members = games.config.game.members(name)
-    rows = games.rows(name) if members else {}
-    for policy, places in team.parts(games.config.game, name):
-        net = team.nets[policy]
-        assert isinstance(net, AdversaryNet)
-        yield net, places, rows_of(rows, places, len(members))
-
-
-def _metrics(net: AdversaryNet, policy: str, rows: Rows, games: Games) -> dict[str, Tensor]:
+def _metrics(net: Net, policy: str, rows: Rows, games: Games) -> dict[str, Tensor]:
+    assert isinstance(net, AdversaryNet)
     game = games.config.game
     same = torch.from_numpy(game.class_of == list(game.classes).index(policy))  # (N,)
     links = rows["links"] > 0
@@ -104,8 +96,9 @@ def _metrics(net: AdversaryNet, policy: str, rows: Rows, games: Games) -> dict[s
     return out
 
 
-def receiver_attention(net: AdversaryNet, rows: Rows, layout: MessageLayout) -> Tensor:
+def receiver_attention(net: Net, rows: Rows, layout: MessageLayout) -> Tensor:
     """Returns each receiver's attention to each sender in its last graph layer: (M, N), 0 without `gnn`."""
+    assert isinstance(net, AdversaryNet)
     me = rows["self"].argmax(1)
     if net.config.gnn == "none":
         return torch.zeros_like(rows["self"])

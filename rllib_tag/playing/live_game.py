@@ -13,7 +13,8 @@ from rllib_tag.errors import ConfigError, check_bool, check_int, check_number, d
 from rllib_tag.names import POLICIES
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.playing.channel import Channel, Condition
-from rllib_tag.playing.games import Games, rows_of
+from rllib_tag.playing.controllers import class_parts
+from rllib_tag.playing.games import Games
 from rllib_tag.playing.influence import receiver_attention
 from rllib_tag.playing.restore import TrainedTeam
 from rllib_tag.plugin.env_config import TagEnvConfig, choices_of
@@ -183,21 +184,15 @@ class LiveGame:
         self._actions: dict[str, np.ndarray] = {}
         self._heard, self._attention = np.eye(N, dtype=bool), np.zeros((N, N))
         for name, members in game.classes.items():
-            if not members:
-                continue
-            rows = games.rows(name)
-            if self._channel is not None:
-                rows = self._channel.apply(name, rows, games)
-            for policy, places in self._team.parts(game, name):
-                own = rows_of(rows, places, len(members))
-                chosen = self._team.actions(policy, own, layout=games.layout)
+            for policy, places, rows in class_parts(self._team, name, games, self._channel):
+                chosen = self._team.actions(policy, rows, layout=games.layout)
                 self._actions |= {members[place]: chosen[i : i + 1] for i, place in enumerate(places)}
                 receivers = [game.team.index(members[place]) for place in places]
                 net = self._team.nets[policy]
                 assert isinstance(net, AdversaryNet)
                 if net.config.listens:
-                    self._heard[receivers] |= (own["message_mask"][:, :, -1] > 0).numpy()
-                self._attention[receivers] = receiver_attention(net, own, games.layout).numpy()
+                    self._heard[receivers] |= (rows["message_mask"][:, :, -1] > 0).numpy()
+                self._attention[receivers] = receiver_attention(net, rows, games.layout).numpy()
 
     def _score(self) -> float:
         """The prey's return: MPE takes 10 for each contact, and fines prey that leaves."""

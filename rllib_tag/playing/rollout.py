@@ -13,10 +13,10 @@ import numpy as np
 from rllib_tag.errors import check_int
 from rllib_tag.files import as_json, provenance, write_files
 from rllib_tag.names import POLICIES
-from rllib_tag.playing.controllers import team_controller
+from rllib_tag.playing.controllers import class_parts, team_controller
 from rllib_tag.playing.evaluate import FIRST_SEED
 from rllib_tag.playing.games import Games
-from rllib_tag.playing.influence import class_parts, receiver_attention
+from rllib_tag.playing.influence import receiver_attention
 from rllib_tag.playing.restore import TrainedTeam, restore
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.world.simulator import SIZE
@@ -153,9 +153,10 @@ def last_attention(team: TrainedTeam, games: Games) -> np.ndarray:
     out = np.zeros((len(games.seeds), roster.num_adversaries, roster.num_adversaries))
     for name in POLICIES:
         members = roster.members(name)
-        for net, places, rows in class_parts(team, name, games):
+        for policy, places, rows in class_parts(team, name, games):
             receivers = [roster.adversaries.index(members[place]) for place in places]
-            out[:, receivers] = receiver_attention(net, rows, games.layout).unflatten(0, (len(games.seeds), -1)).numpy()
+            attention = receiver_attention(team.nets[policy], rows, games.layout)
+            out[:, receivers] = attention.unflatten(0, (len(games.seeds), -1)).numpy()
     return out
 
 
