@@ -6,7 +6,9 @@ import dataclasses
 import functools
 import inspect
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -14,6 +16,7 @@ import typer
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.options import option
 from rllib_tag.experiment.pretrained import pretrained_teams
+from rllib_tag.files import check_files
 
 Checkpoint = Annotated[str, typer.Argument(help="RLlib checkpoint, exported weights, or the folder of a trial.")]
 Team = Annotated[
@@ -103,3 +106,17 @@ def json_object(name: str, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError(f"{name}: expected a JSON object, got {text!r}. Write it as in '{{\"key\": 50000}}'.")
     return value
+
+
+def check_outputs(out: str, names: Iterable[str], is_file: bool = False) -> None:
+    """Checks, before the work, that files of these names can be written to a folder, or next to a file.
+
+    Raises:
+        ConfigError: If not.
+    """
+    from rllib_tag.places import check_output  # slow to import
+
+    if is_file and os.path.basename(out) in ("", ".", ".."):
+        raise ConfigError(f"--out: expected a file, got {out!r}. Name one.")
+    check_output(out, is_file)
+    check_files(Path(out).parent if is_file else out, names)

@@ -7,22 +7,17 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from io import TextIOWrapper
+from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich import progress
 from rich.console import Console
-from rich.live import Live
 from rich.text import Text
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.results import env_steps
-
-if TYPE_CHECKING:
-    from rllib_tag.places import Place
-    from rllib_tag.report.sweep import Sweep
 
 LEGIBLE = "rllib_tag.legible"  # the name under which codecs know `_legible`
 PLAIN = {"±": "+-", "…": "..."}
@@ -114,68 +109,10 @@ def run_command(command: Callable[[], object], ray_ends: Callable[[], bool] = la
             signal.signal(number, handler)
 
 
-def print_best(sweep: Sweep, best: Place) -> None:
-    """Prints a sweep's trials, and where the best one's config and newest checkpoint are."""
-    from rllib_tag.report.sweep import sweep_table
-
-    console.print(sweep_table(sweep))
-    kept = best.checkpoints()
-    console.print(f"best: {kept[-1] if kept else f'{best.location}, which kept no checkpoint'}")
-    config = (best / "params.json").location
-    console.print(f"its config: {config}; to see this again: rllib sweep report {best.parent.location}")
-
-
-class Results:
-    """Prints one line per iteration: progress, time, return. On a terminal, several trials have one line each."""
-
-    def __init__(self) -> None:
-        self._lines: dict[str, str] = {}
-        self._live = Live(console=console, auto_refresh=False)
-
-    def __enter__(self) -> Any:
-        return self
-
-    def begin(self, note: str) -> None:
-        """Prints a note, such as which sampler the next experiment uses."""
-        self._live.stop()
-        self._lines.clear()
-        console.print(note)
-
-    def show(self, trial: str, result: Mapping[str, Any], stop: Mapping[str, float]) -> None:
-        """Shows a trial's newest result."""
-        line, (number, _, varied) = _result_line(result, stop), trial.partition("_")
-        if not varied:
-            console.print(line)
-        elif console.is_terminal:
-            self._lines[number] = f"{line}  {varied}"
-            self._live.start()
-            self._live.update(Text("\n".join(self._lines.values()), no_wrap=True, overflow="ellipsis"), refresh=True)
-        else:
-            console.print(f"{line}  {varied}")
-
-    def __exit__(self, *exc: object) -> None:
-        self._live.stop()
-
-
-def _result_line(result: Mapping[str, Any], stop: Mapping[str, float]) -> str:
-    metrics = result.get("env_runners", {}).get("custom_metrics", {})
-    seconds, steps = result["time_total_s"], env_steps(result)
-    parts = [f"{steps:>9,} steps", f"{seconds:>6.0f} s"]
-    if result["timesteps_total"] != steps:  # with `count_steps_by: agent_steps`
-        parts.insert(1, f"{result['timesteps_total']:>9,} agent steps")
-    fractions = [result[key] / limit for key, limit in stop.items() if isinstance(result.get(key), (int, float))]
-    if fractions:
-        done = min(1.0, max(fractions))
-        parts.insert(0, f"{done:>4.0%}")
-        parts.append(f"{seconds / done - seconds:>5.0f} s to go" if done > 0 else "")
-    names = {
-        "return_adversary_mean": "return {:6.1f}",
-        "return_team_mean": "return {:6.1f}",
-        "captured_mean": "captured {:4.0%}",
-        "contacts_mean": "contacts {:5.1f}",
-    }
-    parts += [form.format(metrics[key]) for key, form in names.items() if key in metrics]
-    return "  ".join(parts)
+def joined(paths: Sequence[Path]) -> str:
+    """Returns paths as a list in words."""
+    *others, last = map(str, paths)
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 class Progress:

@@ -57,7 +57,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if len(lines) == 3:
+            if len(lines) == 4:
                 process.send_signal(signal.SIGINT)
         status = process.wait(timeout=120)
     resumed = subprocess.run([*train, "--resume"], cwd=folder, capture_output=True, text=True, timeout=300)
@@ -196,8 +196,8 @@ def test_a_restored_run_goes_on_from_the_checkpoint(folder: Path) -> None:
         "train", "file", "quick.yaml", "--storage-path", "restored", "--restore", "results/tag_quick",
         "--stop", '{"training_iteration": 9}', cwd=folder,
     )  # fmt: skip
-    assert out.splitlines()[0] == "tag_quick: uses the batched sampler"
-    assert "1,800 steps" in out.splitlines()[1]
+    assert out.splitlines()[1] == "tag_quick: uses the batched sampler"
+    assert "1,800 steps" in out.splitlines()[2]
 
 
 def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
@@ -247,6 +247,18 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
     assert (folder / "curve.png").stat().st_size > 5000
 
 
+def test_a_report_is_one_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for series in ("DELAYS", "DROPS", "RANGES"):
+        monkeypatch.setattr(f"rllib_tag.playing.channel.{series}", (1.0,))
+    monkeypatch.chdir(folder)
+    out = CliRunner().invoke(app, ["report", "results/tag_quick", "--episodes", "2"]).output
+    assert out.endswith("\nwrote report.html\n")
+    page = (folder / "report.html").read_text()
+    assert "rllib evaluate results/tag_quick --episodes 2 --seed 1000000 --baseline random" in page
+    assert "<td>drop:1.0</td>" in page
+    assert "custom_model: rllib_tag." in page
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -260,6 +272,7 @@ def test_evaluate_rollout_export_and_plot(folder: Path) -> None:
             ["sweep", "report", "nowhere", "--out", "a.png"],
             "expected a CSV, got a.png. Name a.csv; the plot goes next to it",
         ),
+        (["report", "nowhere", "--out", "a.pdf"], "--out: expected an HTML page, got a.pdf. Name it a.html."),
         (["sweep", "report", "nowhere", "--out", "taken/"], "--out: expected a file, got 'taken/'"),
     ],
 )
@@ -289,8 +302,8 @@ def test_an_interrupted_transfer_leaves_an_earlier_one_whole(tmp_path: Path, mon
 
 
 COMMANDS = (
-    "train", "train file", "evaluate", "transfer", "rollout", "play", "export", "plot", "sweep report", "example",
-    "example run",
+    "train", "train file", "evaluate", "transfer", "rollout", "play", "export", "plot", "report", "sweep report",
+    "example", "example run",
 )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ import typer
 
 from rllib_tag.cli_output import console, run_command
 from rllib_tag.names import BASELINES, GAME, INFLUENCE
+from rllib_tag.report.conditions import draw_conditions
 from rllib_tag.report.figures import save_figure
 from rllib_tag.report.heat_map import VALUE, Row, draw_heat_map
 from rllib_tag.report.study import (
@@ -23,7 +24,6 @@ from rllib_tag.report.study import (
     bootstrap,
     difference,
     draw_bars,
-    draw_conditions,
     draw_improvement,
     draw_learning_curves,
     draw_profiles,
@@ -140,7 +140,7 @@ def report_game(study: Study, suffix: str, title: str, out: Path) -> list[Path]:
     print_table(f"{title}, compared", ("question", "answer"), rows)
     for arm in talking:
         conditions = study.conditions(arm)
-        drawn += draw_conditions(conditions, levels, out / f"conditions_{arm}")
+        drawn += save_figure(draw_conditions(conditions, levels, "return per adversary"), out / f"conditions_{arm}")
         rows = [
             (name, estimate(runs - conditions["team"], "{:+.1f}"))
             for name, runs in conditions.items()

@@ -20,6 +20,7 @@ from rllib_tag.experiment.sweeps import check_sweep
 from rllib_tag.experiment.team_check import try_game
 from rllib_tag.experiment.variant import Variant
 from rllib_tag.places import Place
+from rllib_tag.plugin.env import TagEnv
 from rllib_tag.plugin.ray_internals import is_of_new_api_stack
 
 CHECKPOINT_KEYS = (
@@ -78,6 +79,18 @@ class Experiment:
     def restored(self) -> Path | None:
         """The checkpoint, or exported weights, that it starts from."""
         return Path(self.spec["restore"]) if self.spec.get("restore") else None
+
+    @property
+    def tag_config(self) -> Mapping[str, Any] | None:
+        """The keys of `TagEnv` that all of its trials start with; None if they differ, or if it is another game."""
+        views = [variant.training for variant in self.variants]
+        config: Mapping[str, Any] = views[0].config.env_config
+        return config if all(view.comm is TagEnv and view.config.env_config == config for view in views) else None
+
+    @property
+    def has_team(self) -> bool:
+        """Whether its checkpoints have policies that `restore` reads."""
+        return self.variants[0].training.has_comm_model
 
     @property
     def starts_over(self) -> bool:

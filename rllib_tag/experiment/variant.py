@@ -47,9 +47,14 @@ class View:
         return self.env if self.env is not None and issubclass(self.env, CommEnv) else None
 
     @property
+    def has_comm_model(self) -> bool:
+        """Whether any policy has a `CommModel`."""
+        return any(is_comm(config.model["custom_model"]) for config in self.policies.values())
+
+    @property
     def is_ours(self) -> bool:
         """Whether it uses `CommEnv` or `CommModel`."""
-        return self.comm is not None or any(is_comm(config.model["custom_model"]) for config in self.policies.values())
+        return self.comm is not None or self.has_comm_model
 
     @property
     def must_be_batched(self) -> bool:

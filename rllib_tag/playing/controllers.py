@@ -71,13 +71,18 @@ def team_controller(
     return act
 
 
+def baselines_of(config: EnvConfig) -> list[str]:
+    """Returns the `BASELINES` that there are for a game."""
+    return list(BASELINES) if isinstance(config, TagEnvConfig) else [RANDOM]
+
+
 def scripted_controller(name: str, config: EnvConfig) -> Controller:
     """Returns the controller of one of the `BASELINES`. Those that chase exist only for tag.
 
     Raises:
         ConfigError: If there is no such baseline for the game.
     """
-    check_choice("baseline", name, BASELINES if isinstance(config, TagEnvConfig) else [RANDOM])
+    check_choice("baseline", name, baselines_of(config))
     return partial(_chase, config, *CHASING[name]) if isinstance(config, TagEnvConfig) else _wander
 
 

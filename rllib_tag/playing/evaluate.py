@@ -15,7 +15,14 @@ from rllib_tag.errors import ConfigError, check_int, under
 from rllib_tag.files import as_csv, as_json, provenance, write_files
 from rllib_tag.names import TAG, team_return
 from rllib_tag.playing.channel import Channel, Condition, read_conditions
-from rllib_tag.playing.controllers import Controller, play, scripted_controller, team_controller, with_others
+from rllib_tag.playing.controllers import (
+    Controller,
+    baselines_of,
+    play,
+    scripted_controller,
+    team_controller,
+    with_others,
+)
 from rllib_tag.playing.influence import Influence
 from rllib_tag.playing.marl_eval import marl_eval_layout
 from rllib_tag.playing.quantized import Quantized
@@ -199,6 +206,26 @@ def evaluate(
         {name: {"seed": one.seed, "env_steps": one.env_steps} for name, one in teams.items()},
         deterministic,
     )
+
+
+def baseline_returns(env_config: Mapping[str, Any], episodes: int = 64) -> dict[str, float]:
+    """Returns the mean return of an agent of the team for each baseline, on the first episodes of evaluations.
+
+    Args:
+        env_config: The keys of `TagEnv`.
+        episodes: The number of episodes. Default: 64.
+
+    Returns:
+        Returns by baseline; none where other agents learn, or where episodes cannot be played side by side.
+    """
+    config = read_env_config(env_config)
+    if config.game.others_learn or config.unbatched_reason is not None:
+        return {}
+    seeds = range(FIRST_SEED, FIRST_SEED + episodes)
+    played = {name: play(config, scripted_controller(name, config), seeds) for name in baselines_of(config)}
+    return {
+        name: float(np.mean([stats[team_return(stats)] for stats in games.stats])) for name, games in played.items()
+    }
 
 
 def _parts(

@@ -73,6 +73,11 @@ class TrainedTeam:
         game = game_in_words(self.env_config)
         return game if self.env_steps is None else f"{game} for {self.env_steps:,} steps"
 
+    @property
+    def listens(self) -> bool:
+        """Whether any agent reads what another one says."""
+        return any(net.config.listens for net in self.nets.values() if isinstance(net, AdversaryNet))
+
     def env_config_for(self, **overrides: Any) -> EnvConfig:
         """Returns the trained game with some keys changed, checked against the policies.
 

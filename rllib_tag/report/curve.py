@@ -7,10 +7,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
 
 from rllib_tag.errors import ConfigError, reason_of
 from rllib_tag.names import BASELINES, TAG, team_return
-from rllib_tag.report.figures import draw_levels, legend_height, line_style, new_figure, save_figure
+from rllib_tag.report.figures import draw_levels, legend_height, line_style, new_figure
 from rllib_tag.report.table import read_summary
 from rllib_tag.results import EPISODE_REWARD, RETURN, TEAM_RETURN, env_steps, read_results, result_files, with_number
 
@@ -99,27 +102,31 @@ def read_levels(path: str | os.PathLike[str]) -> Levels:
         ConfigError: If it is missing or something else, or has no baselines.
     """
     content = read_summary(path)
-    summary = content["summary"]
-    found = [name for name in BASELINES if name in summary]
-    if not found:
+    levels = levels_of(content)
+    if not levels.returns:
         raise ConfigError(
-            f"--levels: expected an evaluation with baselines, got {path}, which has only {', '.join(summary)}. "
-            "Evaluate with --baseline, or leave --levels out."
+            f"--levels: expected an evaluation with baselines, got {path}, which has only "
+            f"{', '.join(content['summary'])}. Evaluate with --baseline, or leave --levels out."
         )
-    returns = {name: summary[name][team_return(summary[name])]["mean"] for name in found}
+    return levels
+
+
+def levels_of(content: Mapping[str, Any]) -> Levels:
+    """Returns the returns of the baselines, if there are any, in the content of an evaluation's `summary.json`."""
+    found = {name: metrics for name, metrics in content["summary"].items() if name in BASELINES}
+    returns = {name: metrics[team_return(metrics)]["mean"] for name, metrics in found.items()}
     return Levels(returns, content.get("env_config", {}).get("game", TAG))
 
 
-def draw_curves(curves: Mapping[str, Curve], levels: Levels | None, out: str | os.PathLike[str]) -> list[Path]:
+def draw_curves(curves: Mapping[str, Curve], levels: Levels | None) -> Figure:
     """Draws learning curves, with horizontal levels to compare them with.
 
     Args:
         curves: The curves by label.
         levels: Returns to draw as dashed lines; None draws none.
-        out: The image; see `save_figure`.
 
     Raises:
-        ConfigError: If they are of different games, or the image cannot be written.
+        ConfigError: If they are of different games.
     """
     games = {name: curve.game for name, curve in curves.items()} | ({"--levels": levels.game} if levels else {})
     known = set(games.values()) - {OTHER_GAME}
@@ -143,4 +150,4 @@ def draw_curves(curves: Mapping[str, Curve], levels: Levels | None, out: str | o
     axes.set_ylim(bottom=low - margin if low < 0 else 0, top=high + margin)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, frameon=False)
-    return save_figure(figure, out)
+    return figure

@@ -317,36 +317,6 @@ def draw_improvement(found: Mapping[str, Interval], labels: Mapping[str, str], a
     return _finish(figure, axes, out, legend=False)
 
 
-def draw_conditions(found: Mapping[str, np.ndarray], levels: Levels, out: Path) -> list[Path]:
-    """Draws returns over the range of links, the delay, loss and bits of messages: each run, and the mean."""
-    kinds = {
-        "range": "range of links (world units)", "delay": "delay (steps)", "drop": "share of messages lost",
-        "quantize": "bits per number",
-    }  # fmt: skip
-    series = {
-        kind: {float(name.partition(":")[2]): runs for name, runs in found.items() if name.startswith(f"{kind}:")}
-        for kind in kinds
-    }
-    series = {kind: points for kind, points in series.items() if points}
-    figure, all_axes = new_figure((3 * len(series), 3.4), 1, len(series), sharey=True)
-    for axes, (kind, points) in zip(all_axes, series.items(), strict=True):
-        if kind in ("delay", "drop"):
-            points[0.0] = found["team"]
-        ends = sorted(points)
-        finite = [x for x in ends if math.isfinite(x)]
-        x = [value if math.isfinite(value) else 1.25 * finite[-1] for value in ends]
-        runs = np.array([points[value] for value in ends])  # (points, seeds)
-        axes.plot(x, runs, color=COLOURS[0], alpha=0.35, linewidth=1)
-        axes.plot(x, runs.mean(1), "o-", color=COLOURS[0], linewidth=2)
-        if not math.isfinite(ends[-1]):
-            axes.set_xticks([*finite[::2], x[-1]], [*(f"{value:g}" for value in finite[::2]), "all"])
-        draw_levels(axes, levels, write=axes is all_axes[-1])
-        axes.set(xlabel=kinds[kind], ylim=(0, None))
-        axes.spines[["top", "right"]].set_visible(False)
-    all_axes[0].set_ylabel("return per adversary")
-    return save_figure(figure, out)
-
-
 def draw_sizes(scores: Mapping[int, np.ndarray], out: Path) -> list[Path]:
     """Draws returns over the numbers per message: each run, and the interquartile mean with its interval.
 

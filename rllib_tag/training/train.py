@@ -80,6 +80,7 @@ class TrialEnd:
         is_recorded: Whether it has a file of results, which Tune lets users switch off.
         is_new: Whether this run trained it; if not, it had ended before the run was resumed.
         checkpoint_steps: The environment steps at its last checkpoint; None if it has none.
+        has_team: Whether its checkpoints have networks of this project, which can be played.
     """
 
     place: Place
@@ -89,6 +90,7 @@ class TrialEnd:
     is_recorded: bool
     is_new: bool
     checkpoint_steps: int | None
+    has_team: bool = True
 
     @property
     def folder(self) -> Path:
@@ -97,7 +99,11 @@ class TrialEnd:
 
 
 def train(
-    specs: Specs, options: TrainOptions, on_result: OnResult, on_note: Callable[[str], None] = print
+    specs: Specs,
+    options: TrainOptions,
+    on_result: OnResult,
+    on_note: Callable[[str], None] = print,
+    on_start: Callable[[Experiment], None] | None = None,
 ) -> list[TrialEnd]:
     """Checks all experiments, then trains them one after another.
 
@@ -108,6 +114,7 @@ def train(
             result and its stop criteria.
         on_note: Called with each experiment's sampler before it starts, and with the resources that it waits for when
             others use the cluster. Default: print.
+        on_start: Called with each experiment before its first note. Default: nothing.
 
     Returns:
         How each trial ended.
@@ -134,7 +141,7 @@ def train(
                 check_resumable(experiment)
             else:
                 check_new(experiment.place)
-        return _train(experiments, options, address, on_result, on_note)
+        return _train(experiments, options, address, on_result, on_note, on_start)
 
 
 def _train(
@@ -143,6 +150,7 @@ def _train(
     address: str | None,
     on_result: OnResult,
     on_note: Callable[[str], None],
+    on_start: Callable[[Experiment], None] | None,
 ) -> list[TrialEnd]:
     """Trains experiments whose folders this process has locked."""
     owns_ray = not ray.is_initialized()
@@ -155,6 +163,8 @@ def _train(
                 check_resources(variant.resources, available)
         ends: list[TrialEnd] = []
         for experiment in experiments:  # one at a time: Tune would put parallel ones into the first one's folder
+            if on_start:
+                on_start(experiment)
             ends += _run(experiment, options, on_result, on_note)
             if any(end.status == INTERRUPTED for end in ends):
                 break
@@ -243,7 +253,11 @@ def _run(
             **{key: spec[key] for key in ("num_samples", "max_failures", "restore") if key in spec},
         )
     storage.filesystem.handler.delete_left_over((storage / name).path)
-    return [_trial_end(trial, experiment.storage, trial.trial_id in watch.reported) for trial in analysis.trials]
+    has_team = experiment.variants[0].training.has_comm_model
+    return [
+        dataclasses.replace(_trial_end(trial, experiment.storage, trial.trial_id in watch.reported), has_team=has_team)
+        for trial in analysis.trials
+    ]
 
 
 def _algorithm(experiment: Experiment, is_exported: bool) -> tuple[type[Algorithm] | str, type | None]:

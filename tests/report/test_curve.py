@@ -7,6 +7,7 @@ import pytest
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.report.curve import OTHER_GAME, Curve, Levels, draw_curves, read_curve, read_levels
+from rllib_tag.report.figures import save_figure
 from rllib_tag.report.table import read_summary
 from rllib_tag.results import EPISODE_REWARD, RETURN, TEAM_RETURN
 
@@ -18,19 +19,17 @@ def test_curves_are_read_and_drawn(tmp_path: Path) -> None:
     (tmp_path / "trial" / "progress.csv").write_text(f"{COLUMNS}\n1,100,1.5\n2,200,\n3,300,9.5\n3,300,4.5\n")
     curve = read_curve(tmp_path)
     assert curve == Curve([100, 300], [1.5, 4.5])
-    images = draw_curves({"a": curve, "b": curve}, Levels({"random": 2.0}), tmp_path / "new" / "curve")
+    figure = draw_curves({"a": curve, "b": curve}, Levels({"random": 2.0}))
+    images = save_figure(figure, tmp_path / "new" / "curve")
     assert [image.name for image in images] == ["curve.png", "curve.svg"]
     assert all(image.stat().st_size > 5000 for image in images)
     before = images[1].read_text()
-    draw_curves({"a": curve, "b": curve}, Levels({"random": 2.0}), images[1])
+    save_figure(draw_curves({"a": curve, "b": curve}, Levels({"random": 2.0})), images[1])
     assert images[1].read_text() == before  # no date, no random names
 
 
-def test_more_series_than_colours_are_all_drawn_and_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    figures = []
-    monkeypatch.setattr("rllib_tag.report.curve.save_figure", lambda figure, out: figures.append(figure))
-    draw_curves({f"run {i}": Curve([0, 1000], [i, i + 1.0]) for i in range(23)}, None, tmp_path)
-    (axes,) = figures[0].axes
+def test_more_series_than_colours_are_all_drawn_and_differ() -> None:
+    (axes,) = draw_curves({f"run {i}": Curve([0, 1000], [i, i + 1.0]) for i in range(23)}, None).axes
     assert [line.get_label() for line in axes.lines] == [f"run {i}" for i in range(23)]
     assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 23
 
@@ -53,36 +52,30 @@ def write_evaluation(folder: Path, metric: str, means: dict[str, float], **env_c
     return folder
 
 
-def test_a_curve_of_another_game_is_drawn_whole_and_named_after_no_adversary(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    figures = []
-    monkeypatch.setattr("rllib_tag.report.curve.save_figure", lambda figure, out: figures.append(figure))
+def test_a_curve_of_another_game_is_drawn_whole_and_named_after_no_adversary(tmp_path: Path) -> None:
     curve = read_curve(write_other(tmp_path / "a"))
     assert curve == Curve([1000, 2000], [-40.5, -8], "labs_games.Rescue")
     means = {"team": -8.5, "random": -42.0, "cut": -18.0}
     levels = read_levels(write_evaluation(tmp_path / "e", "return_team", means, game="labs_games.Rescue"))
     assert levels == Levels({"random": -42.0}, "labs_games.Rescue")
-    draw_curves({"a": curve, "b": read_curve(write_other(tmp_path / "b", game=None))}, levels, tmp_path / "curve")
-    (axes,) = figures[0].axes
+    (axes,) = draw_curves({"a": curve, "b": read_curve(write_other(tmp_path / "b", game=None))}, levels).axes
     low, high = axes.get_ylim()
     assert low < -42 - 1
     assert high > 0
     assert axes.get_ylabel() == "return per agent of the team\n(the game's own reward, training policy)"
     assert [text.get_text() for text in axes.texts] == ["random: -42"]
-    draw_curves({"a": Curve([1], [0.25], "x.Y")}, Levels({"random": 0.125}, "x.Y"), tmp_path / "curve")
-    assert [text.get_text() for text in figures[1].axes[0].texts] == ["random: 0.12"]
+    (axes,) = draw_curves({"a": Curve([1], [0.25], "x.Y")}, Levels({"random": 0.125}, "x.Y")).axes
+    assert [text.get_text() for text in axes.texts] == ["random: 0.12"]
 
 
 @pytest.mark.parametrize("games", [("labs_games.Rescue", "x.Y"), ("labs_games.Rescue", "tag"), (OTHER_GAME, "tag")])
-def test_different_games_are_not_drawn_into_one_figure(games: tuple[str, str], tmp_path: Path) -> None:
+def test_different_games_are_not_drawn_into_one_figure(games: tuple[str, str]) -> None:
     first, second = games
     curves = {"a": Curve([1], [2.0], first), "b": Curve([1], [2.0], second)}
     with pytest.raises(ConfigError, match=rf"^plot: expected results of one game, got a of {first}, b of {second}\."):
-        draw_curves(curves, None, tmp_path / "curve")
+        draw_curves(curves, None)
     with pytest.raises(ConfigError, match=rf"got a of {first}, --levels of {second}\."):
-        draw_curves({"a": curves["a"]}, Levels({"random": 1.0}, second), tmp_path / "curve")
-    assert list(tmp_path.iterdir()) == []
+        draw_curves({"a": curves["a"]}, Levels({"random": 1.0}, second))
 
 
 def test_levels_that_cannot_be_drawn_are_said(tmp_path: Path) -> None:
@@ -114,6 +107,6 @@ def test_what_is_not_a_curve_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected steps and returns in"):
         read_curve(tmp_path)
     with pytest.raises(ConfigError, match="suffix: expected one of"):
-        draw_curves({"a": Curve([1], [1.0])}, None, tmp_path / "curve.nonsense")
+        save_figure(draw_curves({"a": Curve([1], [1.0])}, None), tmp_path / "curve.nonsense")
     with pytest.raises(ConfigError, match=r"expected a summary\.json"):
         read_summary(tmp_path)

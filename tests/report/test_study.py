@@ -11,12 +11,13 @@ from scipy import stats
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.files import write_csv, write_json
+from rllib_tag.report.conditions import draw_conditions
+from rllib_tag.report.figures import save_figure
 from rllib_tag.report.study import (
     Study,
     bootstrap,
     difference,
     draw_bars,
-    draw_conditions,
     draw_improvement,
     draw_learning_curves,
     draw_profiles,
@@ -150,7 +151,7 @@ def test_every_figure_is_drawn_twice_and_alike(study: Study, tmp_path: Path) -> 
             *draw_bars(scores, labels, levels, folder / "bars"),
             *draw_profiles(study, labels, folder / "profiles"),
             *draw_improvement(improvement(scores, "comm", ["no_comm"]), labels, "comm", folder / "improvement"),
-            *draw_conditions(study.conditions("comm"), levels, folder / "conditions"),
+            *save_figure(draw_conditions(study.conditions("comm"), levels, "return"), folder / "conditions"),
         ]
 
     first, again = draw(tmp_path / "first"), draw(tmp_path / "again")
