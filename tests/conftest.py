@@ -27,12 +27,13 @@ from hypothesis import HealthCheck, settings
 
 from rllib_tag.experiment.new_api_stack import NEEDS_RAY
 from rllib_tag.plugin.env import TagEnv
+from rllib_tag.plugin.ray_internals import RAY_VERSION
 
 if TYPE_CHECKING:
     from rllib_tag.playing.restore import TrainedTeam
     from rllib_tag.training.train import TrialEnd
 
-HAS_NEW_API_STACK = tuple(map(int, ray.__version__.split(".")[:2])) >= NEEDS_RAY
+HAS_NEW_API_STACK = RAY_VERSION >= NEEDS_RAY
 collect_ignore_glob = [] if HAS_NEW_API_STACK else ["*/new_api_stack/*", "*/test_new_api_stack.py"]
 
 # Cases a fuzzed file: `make nightly` takes the second.

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 
 from rllib_tag import restore
 from rllib_tag.experiment.options import TrainOptions
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.playing.rollout import record_episode
+from rllib_tag.plugin.ray_internals import RAY_VERSION
 from rllib_tag.training.train import train
 
 
@@ -27,9 +27,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-needs_ray = pytest.mark.skipif(
-    tuple(map(int, ray.__version__.split(".")[:2])) < (2, 60), reason="the checkpoints are of Ray 2.60"
-)
+needs_ray = pytest.mark.skipif(RAY_VERSION < (2, 60), reason="the checkpoints are of Ray 2.60")
 KINDS = ["exported", pytest.param("checkpoint", marks=needs_ray)]
 
 

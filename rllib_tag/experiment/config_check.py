@@ -18,6 +18,8 @@ from rllib_tag.plugin.class_paths import env_class, resolve, resolve_subclass
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping
 from rllib_tag.plugin.ray_internals import (
+    RAY_VERSION,
+    READS_USE_KL_LOSS,
     algorithm_class,
     algorithm_defaults,
     algorithm_names,
@@ -91,6 +93,8 @@ def resolve_config(run: str, env: str, config: Mapping[str, Any]) -> Variant:
     for key, value in (given or {}).items():
         _check_not_ignored(key, value, evaluation)
     check_team(training, evaluation if given else None)
+    if run == "PPO" and not new_api_stack:
+        _check_kl_loss(training)
     if run in IN_FRAGMENTS and training.is_ours:
         for view in (training, evaluation) if config.get("evaluation_interval") else (training,):
             _check_fragments(run, view)
@@ -131,6 +135,16 @@ def _check_algorithm(run: str, is_team: bool, config: Mapping[str, Any]) -> None
             f"run: expected {', '.join(OURS[:-1])} or {OURS[-1]} with rllib_tag.TagEnv or rllib_tag.CommModel, got "
             f"{run}: {UNFIT.get(run, OFFLINE)}. Change run."
         )
+
+
+def _check_kl_loss(view: View) -> None:
+    """Rejects `use_kl_loss: false` where RLlib ignores it and adds the loss nevertheless."""
+    for config in view.policies.values():
+        if RAY_VERSION < READS_USE_KL_LOSS and not config.use_kl_loss and config.kl_coeff:
+            raise ConfigError(
+                f"{view.what}: expected kl_coeff: 0 next to use_kl_loss: false, which RLlib's old API stack ignores "
+                f"before Ray {'.'.join(map(str, READS_USE_KL_LOSS))}, got {config.kl_coeff}. Add kl_coeff: 0."
+            )
 
 
 def _check_fragments(run: str, view: View) -> None:

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import ray
 from ray.rllib.algorithms.callbacks import DefaultCallbacks
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.sampling import DEFAULT_SAMPLER_ONLY
 from rllib_tag.experiment.variant import View, resources_of
 from rllib_tag.plugin.old_api_stack.model import CommModel
-from rllib_tag.plugin.ray_internals import algorithm_defaults
+from rllib_tag.plugin.ray_internals import RAY_VERSION, algorithm_defaults
 
 STACK_FLAGS = ("enable_rl_module_and_learner", "enable_env_runner_and_connector_v2")
-NEEDS_RAY = (2, 60)  # in 2.55, RLlib's own value targets are wrong and runs do not go on exactly
+NEEDS_RAY = (2, 56)  # in 2.55, RLlib's own value targets are wrong and runs do not go on exactly
 # Keys that RLlib's new API stack ignores, besides those that only its old sampler has.
 OLD_STACK_ONLY = (
     *(set(DEFAULT_SAMPLER_ONLY) - {"restart_failed_sub_environments"}), "shuffle_sequences", "simple_optimizer",
@@ -59,10 +58,10 @@ def check_new_api_stack(
     Raises:
         ConfigError: On the first value that it would ignore, or that RLlib rejects.
     """
-    if tuple(map(int, ray.__version__.split(".")[:2])) < NEEDS_RAY:
+    if RAY_VERSION < NEEDS_RAY:
         raise ConfigError(
             f"config: expected Ray {'.'.join(map(str, NEEDS_RAY))} or later for RLlib's new API stack, got "
-            f"{ray.__version__}. {BACK}"
+            f"{'.'.join(map(str, RAY_VERSION))}. {BACK}"
         )
     if config.get("num_gpus") and config.get("num_gpus_per_learner"):
         raise ConfigError("config: expected num_gpus or num_gpus_per_learner, got both. Remove one.")

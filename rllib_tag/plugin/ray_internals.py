@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import ray
 from ray import ObjectRef, cloudpickle
 from ray._private import worker as ray_worker
 from ray._private.services import canonicalize_bootstrap_address
@@ -58,6 +59,8 @@ try:
 except ImportError:  # before Ray 2.43
     from ray.air import CheckpointConfig
 
+RAY_VERSION = tuple(map(int, ray.__version__.split(".")[:2]))
+READS_USE_KL_LOSS = (2, 58)  # from here on, PPO's policies on the old API stack do; before, only `kl_coeff` counts
 RLLIB_MARK = "rllib_checkpoint.json"  # in the folder of a checkpoint, and of each policy in it
 CTOR_ARGS = "class_and_ctor_args.pkl"  # in each folder of a checkpoint of the new API stack
 LEARNER_GROUP = "learner_group"  # folder of a checkpoint of the new API stack

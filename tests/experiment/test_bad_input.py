@@ -510,3 +510,14 @@ def test_unknown_options_are_refused(monkeypatch: pytest.MonkeyPatch, capsys: py
     status, stderr = command(["evaluate", "x", "--num-clas-a", "1"], monkeypatch, capsys)
     assert status == 2
     assert "--num-clas-a" in stderr
+
+
+def test_a_switch_that_an_old_ray_ignores_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rllib_tag.experiment.config_check.RAY_VERSION", (2, 57))
+    specs = load_experiments(EXPERIMENTS / "tag_quick.yaml")
+    parse_experiments(specs)
+    specs["tag_quick"]["config"]["kl_coeff"] = 0.2
+    with pytest.raises(ConfigError, match=r"expected kl_coeff: 0 .* before Ray 2\.58, got 0\.2"):
+        parse_experiments(specs)
+    specs["tag_quick"]["config"].update(dict.fromkeys(STACK_FLAGS, True))
+    parse_experiments(specs)

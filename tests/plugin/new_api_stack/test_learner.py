@@ -258,7 +258,7 @@ def test_learners_keep_the_same_weights_and_learn_what_one_in_this_process_would
     learners: int, env_config: dict[str, Any], model: dict[str, Any], ray_session: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of odd number, classes that are missing on one of the learners, links that reach hardly anybody."""
-    options: dict[str, Any] = {"model": model, "explore": True, "use_kl_loss": True, "kl_target": 1e-4}
+    options: dict[str, Any] = {"model": model, "explore": True, "use_kl_loss": True, "kl_coeff": 0.2, "kl_target": 1e-4}
     one, two = build(True, env_config, **options), build(True, env_config, **options, learners=learners)
     two.learner_group.foreach_learner(lambda learner: with_eps(learner))
     with_eps(one.learner_group._learner)

@@ -30,6 +30,7 @@ OPTIONS: dict[str, Any] = {
     "lr_schedule": [[0, 1e-2], [600, 0]],  # agent steps, 4 of each env step
     "entropy_coeff_schedule": [[0, 0.1], [600, 0.0]],
     "use_kl_loss": True,
+    "kl_coeff": 0.2,
     "model": {"encoder": "shared"},
 }
 
