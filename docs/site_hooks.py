@@ -12,6 +12,7 @@ from mkdocs.structure.files import File, Files
 
 LINK = re.compile(r"\]\(\.\./([^)#\s]+)(?:#[^)\s]*)?")
 ROOT = Path(__file__).parent.parent
+ATTRIBUTES = re.compile(r"(Attributes:</span></p>\s*)<table>")
 COMMANDS = "<!-- commands -->"
 
 
@@ -37,6 +38,13 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
         said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         markdown = markdown.replace(COMMANDS, said.partition("\n")[2])  # the page has a heading of its own
     return LINK.sub(lambda found: f"]({_uri(found[1])}", markdown)
+
+
+def on_page_content(html: str, page: Any, **_: Any) -> str:
+    """Marks tables without types: keys of experiment files, and attributes, for most of which none is known."""
+    if page.file.src_uri == "experiment-files.md":
+        return html.replace("<table>", '<table class="untyped">')
+    return ATTRIBUTES.sub(r'\1<table class="untyped">', html)
 
 
 def _uri(target: str) -> str:
