@@ -11,6 +11,7 @@ _LAZY = {
     "TagEnv": "rllib_tag.plugin.env",
     "CommEnv": "rllib_tag.plugin.env",
     "Game": "rllib_tag.world.game",
+    "Prey": "rllib_tag.world.prey",
     "ClassView": "rllib_tag.world.layout",
     "CommModel": "rllib_tag.plugin.old_api_stack.model",
     "CommModule": "rllib_tag.plugin.new_api_stack.module",

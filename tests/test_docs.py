@@ -15,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from conftest import EXPERIMENTS, HAS_NEW_API_STACK, script
 from typer.testing import CliRunner
 
 import rllib_tag
 from rllib_tag import cli
 from rllib_tag.experiment.experiment import parse_experiments
+from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.training.preflight import check_resources
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -48,6 +50,36 @@ def test_the_page_on_own_games_leads_to_a_team_that_has_learned(tmp_path: Path) 
     returns = {name: metrics["return_team"]["mean"] for name, metrics in summary.items()}
     assert returns["team"] > 0.7 * returns["random"]
     assert returns["team"] > 0.8 * returns["cut"]
+
+
+@pytest.mark.parametrize(("part", "name"), [(0, "hares"), (1, "mean_model")])
+def test_the_page_on_own_parts_trains(part: int, name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.py").write_text(blocks("own-parts.md", "python")[part])
+    (spec,) = load_experiments(EXPERIMENTS / "tag_quick.yaml").values()
+    changes = yaml.safe_load(blocks("own-parts.md", "yaml")[part])
+    spec["stop"] = {"training_iteration": 1}
+    spec["config"] |= {
+        "num_env_runners": 0, "num_envs_per_env_runner": 2, "train_batch_size": 200, "minibatch_size": 100,
+        "env_config": {**spec["config"]["env_config"], "backend": "auto", **changes.pop("env_config", {})}, **changes,
+    }  # fmt: skip
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"own": spec}))
+    paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
+
+    def rllib(*arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "rllib_tag", *arguments], cwd=tmp_path, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": paths},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    trained = rllib("train", "file", "own.yaml", "--storage-path", "out")
+    if name == "hares":
+        assert "own: uses the batched sampler\n" in trained
+        assert "2A + 2B against 1 hares.Hare prey" in rllib("evaluate", "out/own", "--episodes", "2")
+    else:
+        assert "own: uses RLlib's default sampler, because of" in trained
+        assert "next: " not in trained
 
 
 @pytest.mark.skipif(not HAS_NEW_API_STACK, reason="needs a Ray whose new API stack this project supports")

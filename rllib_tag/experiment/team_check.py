@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -114,7 +114,9 @@ def try_game(view: View) -> None:
         ConfigError: If the game cannot be played.
     """
     env = _build_team(view)
-    if env is None or not (env.config.wrappers or not isinstance(env, TagEnv)):
+    if env is None:
+        return
+    if isinstance(env, TagEnv) and not env.config.wrappers and not _has_own_prey(view):
         return
     with _as_refusal(view):
         env.reset(seed=0)
@@ -123,6 +125,10 @@ def try_game(view: View) -> None:
                 env.reset()
             env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
     env.close()
+
+
+def _has_own_prey(view: View) -> bool:
+    return isinstance(view.config.env_config.get("good_policy"), Mapping)
 
 
 def _build_team(view: View) -> CommEnv | None:
@@ -142,7 +148,8 @@ def _as_refusal(view: View) -> Iterator[None]:
         except ConfigError:
             raise
         except Exception as error:
-            what = "wrappers" if view.config.env_config.get("wrappers") else "game"
+            wrapped = view.config.env_config.get("wrappers")
+            what = "wrappers" if wrapped else "good_policy" if _has_own_prey(view) else "game"
             raise ConfigError(
                 f"env_config: {what}: expected a game that can be played, got {raised(error)}. Correct the game."
             ) from error

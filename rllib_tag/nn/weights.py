@@ -193,7 +193,7 @@ def _is_export(folder: Path) -> bool:
 def frozen_prey(env_config: Mapping[str, Any]) -> str | None:
     """Returns the folder of the exported weights that control the prey; None if no exported weights do."""
     good_policy = env_config.get("good_policy", GOOD_POLICIES[0])
-    return None if good_policy in GOOD_POLICIES else good_policy
+    return good_policy if isinstance(good_policy, str) and good_policy not in GOOD_POLICIES else None
 
 
 def load_exported(folder: str | os.PathLike[str]) -> Exported:

@@ -262,7 +262,8 @@ def game_in_words(env_config: Mapping[str, Any]) -> str:
         "-".join(map(str, sorted({min(numbers), max(numbers)})))
         for numbers in (choices_of(config[key]) for key in ("num_class_a", "num_class_b", "num_good"))
     )
-    kind = config["good_policy"] if config["good_policy"] in GOOD_POLICIES else "frozen"
+    policy = config["good_policy"]
+    kind = policy["type"] if isinstance(policy, Mapping) else policy if policy in GOOD_POLICIES else "frozen"
     return f"{a}A + {b}B against {prey} {kind} prey"
 
 

@@ -26,7 +26,7 @@ from rllib_tag.errors import (
 )
 from rllib_tag.names import GAME, GOOD_POLICIES
 from rllib_tag.plugin.class_paths import resolve_subclass
-from rllib_tag.plugin.prey import load_frozen_prey
+from rllib_tag.plugin.prey import load_frozen_prey, load_own_prey
 from rllib_tag.plugin.wrappers import resolve_wrapper, wrap
 from rllib_tag.world.game import Game, World
 from rllib_tag.world.pettingzoo_world import PettingZooWorld
@@ -308,8 +308,8 @@ class TagEnvConfig(EnvConfig):
         max_cycles: The maximum number of steps per episode. Default: 100.
         continuous_actions: Whether actions are Box(0, 1, (5,)) instead of Discrete(5). Default: False.
         full_observation: Whether every adversary gets both class views. Default: False.
-        good_policy: `random`, `evasive`, `learned` (by a third policy, `good`) or a path to exported weights.
-            Default: `random`.
+        good_policy: `random`, `evasive`, `learned` (by a third policy, `good`), a path to exported weights, or a script
+            of your own: a mapping with the import path of a `Prey` under `type`, and its arguments. Default: `random`.
         terminate_on_success: Whether an episode ends as soon as all good agents are touched at the same time. Needs
             mpe2 to run the game. Default: False.
 
@@ -324,7 +324,7 @@ class TagEnvConfig(EnvConfig):
     max_cycles: int = 100
     continuous_actions: bool = False
     full_observation: bool = False
-    good_policy: str = "random"
+    good_policy: str | Mapping[str, Any] = "random"
     terminate_on_success: bool = False
 
     def __post_init__(self) -> None:
@@ -336,15 +336,18 @@ class TagEnvConfig(EnvConfig):
         check_bool("full_observation", self.full_observation)
         super().__post_init__()
         check_bool("terminate_on_success", self.terminate_on_success)
+        if isinstance(self.good_policy, Mapping):
+            load_own_prey(self.good_policy, self.continuous_actions)
+            return
         if not isinstance(self.good_policy, str):
             raise ConfigError(
-                f"good_policy: expected {', '.join(GOOD_POLICIES)} or a path, got {self.good_policy!r}. "
-                "Choose one of these."
+                f"good_policy: expected {', '.join(GOOD_POLICIES)}, a path or {{type: my_lab.Prey, …}}, got "
+                f"{self.good_policy!r}. Choose one of these."
             )
         if self.good_policy not in GOOD_POLICIES and not os.path.isdir(self.good_policy):
             raise ConfigError(
-                f"good_policy: expected one of {', '.join(GOOD_POLICIES)} or a folder that `rllib export` wrote, "
-                f"got {self.good_policy!r}. Choose one of these."
+                f"good_policy: expected one of {', '.join(GOOD_POLICIES)}, a folder that `rllib export` wrote or "
+                f"{{type: my_lab.Prey, …}}, got {self.good_policy!r}. Choose one of these."
             )
 
     @classmethod
@@ -371,11 +374,15 @@ class TagEnvConfig(EnvConfig):
     @cached_property
     def game(self) -> TagGame:
         """The game."""
-        frozen = self.good_policy not in GOOD_POLICIES
+        prey: Any = None
+        if isinstance(self.good_policy, Mapping):
+            prey = load_own_prey(self.good_policy, self.continuous_actions)
+        elif self.good_policy not in GOOD_POLICIES:
+            prey = load_frozen_prey(self.good_policy, self.continuous_actions)
         return TagGame(
             self.roster, max(choices_of(self.num_obstacles)), self.max_cycles, self.continuous_actions,
             self.full_observation, self.good_policy, self.terminate_on_success,
-            load_frozen_prey(self.good_policy, self.continuous_actions) if frozen else None, self.mixture,
+            prey, self.mixture,
         )  # fmt: skip
 
     def check_actions(self, what: str, agents: Sequence[str], num_outputs: int, continuous: bool) -> None:

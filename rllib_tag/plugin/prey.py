@@ -1,19 +1,26 @@
-"""Frozen prey: good agents that are part of the environment and act by exported weights."""
+"""Good agents that are part of the environment and act by exported weights, or by a script of a user's own."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
-from rllib_tag.errors import ConfigError
+from rllib_tag.errors import ConfigError, raised
 from rllib_tag.nn.weights import load_exported
-from rllib_tag.world.tag import Prey
+from rllib_tag.plugin.class_paths import resolve_subclass
+from rllib_tag.world.game import Arrays
+from rllib_tag.world.prey import Prey
+
+NUM_ACTIONS = 5
 
 
-def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> Prey:
+def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> Callable[[Arrays], np.ndarray]:
     """Loads prey that acts by exported weights, deterministically.
 
     Args:
@@ -49,6 +56,65 @@ def load_frozen_prey(folder: str | os.PathLike[str], continuous: bool) -> Prey:
         return greedy_actions(outputs, continuous)
 
     return act
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnPrey:
+    """A script, whose actions are checked.
+
+    Args:
+        prey: The script.
+        continuous: Whether the environment's actions are continuous.
+    """
+
+    prey: Prey
+    continuous: bool
+
+    def __call__(self, observations: Arrays) -> np.ndarray:
+        """Returns the actions of M good agents.
+
+        Raises:
+            ValueError: If they are not actions of the game.
+        """
+        actions = np.asarray(self.prey.act(observations))
+        count = len(observations["own"])
+        shape = (count, NUM_ACTIONS) if self.continuous else (count,)
+        fits = actions.shape == shape and (self.continuous or np.issubdtype(actions.dtype, np.integer))
+        highest = 1 if self.continuous else NUM_ACTIONS - 1
+        if not fits or not ((actions >= 0) & (actions <= highest)).all():
+            kind = "numbers" if self.continuous else "integers"
+            raise ValueError(
+                f"{type(self.prey).__name__}.act: expected {kind} from 0 to {highest} of shape {shape}, got "
+                f"{actions.dtype} of shape {actions.shape}: {actions.ravel()[:5].tolist()}."
+            )
+        return actions
+
+
+def load_own_prey(entry: Mapping[str, Any], continuous: bool) -> OwnPrey:
+    """Builds the script that an entry names.
+
+    Args:
+        entry: The import path of a `Prey` under `type`, and the arguments of its constructor.
+        continuous: Whether the environment's actions are continuous.
+
+    Raises:
+        ConfigError: If the path does not name a `Prey`, or if it cannot be built.
+    """
+    arguments = dict(entry)
+    kind = resolve_subclass("good_policy", arguments.pop("type", None), Prey)
+    try:
+        inspect.signature(kind).bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"good_policy: {kind.__name__}: expected the arguments {inspect.signature(kind)}, got: {error}. Use these."
+        ) from error
+    try:
+        return OwnPrey(kind(**arguments), continuous)
+    except Exception as error:  # a lab's script may raise anything
+        raise ConfigError(
+            f"good_policy: expected a script that can be built, got {raised(error)}. Correct its class or its "
+            "arguments."
+        ) from error
 
 
 def greedy_actions(outputs: torch.Tensor, continuous: bool) -> np.ndarray:

@@ -21,8 +21,6 @@ from rllib_tag.world.roster import Mixture, Roster
 from rllib_tag.world.simulator import SIZE, SimpleTagVec
 from rllib_tag.world.streams import Streams
 
-Prey = Callable[[Arrays], np.ndarray]
-
 # MPE has no walls. Critics and shaping take everybody for being within these coordinates: a critic that extrapolates
 # beyond them may reward a class for leaving the game.
 BOUND = 2.0
@@ -41,7 +39,7 @@ class TagGame(Game):
         max_cycles: The maximum number of steps per episode.
         continuous_actions: Whether actions are Box(0, 1, (5,)) instead of Discrete(5).
         full_observation: Whether every adversary gets both class views.
-        good_policy: `random`, `evasive` or `learned`; any other value if `prey` is given.
+        good_policy: `random`, `evasive` or `learned`; anything else if `prey` is given.
         terminate_on_success: mpe2's option of this name.
         prey: Maps the good agents' observations, (M, ...) by key, to M actions. Default: None.
         mixture: The games of which each episode draws one; `roster` and `num_obstacles` are then the largest. Default:
@@ -53,9 +51,9 @@ class TagGame(Game):
     max_cycles: int
     continuous_actions: bool
     full_observation: bool
-    good_policy: str
+    good_policy: Any
     terminate_on_success: bool
-    prey: Prey | None = None
+    prey: Callable[[Arrays], np.ndarray] | None = None
     mixture: Mixture | None = None
 
     team_name = "adversary"

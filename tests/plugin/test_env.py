@@ -7,6 +7,7 @@ import itertools
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.nn.config import CommConfig
 from rllib_tag.nn.weights import Exported, build_net, save_exported
 from rllib_tag.plugin.env import STATS_KEY, TagEnv
+from rllib_tag.world.prey import Prey
 
 GAMES = [
     {},
@@ -215,9 +217,69 @@ def test_frozen_prey_acts_by_its_weights(tmp_path: Path) -> None:
         TagEnv(good_policy=str(hunters))
 
 
+class Right(Prey):
+    """Always accelerates to the right; gives what `actions` holds instead, if that is given."""
+
+    def __init__(self, actions: Any = None) -> None:
+        self.actions = actions
+
+    def act(self, observations: dict[str, np.ndarray]) -> np.ndarray:
+        """Returns the actions."""
+        return np.full(len(observations["own"]), 2) if self.actions is None else np.array(self.actions)
+
+
+class Broken(Right):
+    """Cannot be built."""
+
+    def __init__(self) -> None:
+        raise RuntimeError("no map")
+
+
+@pytest.mark.parametrize("num_good", [3, [1, 3]])
+def test_a_script_of_ones_own_moves_the_prey(num_good: Any) -> None:
+    env = TagEnv(
+        good_policy={"type": f"{__name__}.Right"}, num_class_a=1, num_class_b=1, num_good=num_good, num_obstacles=0
+    )
+    env.reset(seed=0)
+    start = env.positions[2:, 0].copy()
+    for _ in range(10):
+        env.step(dict.fromkeys(env.agents, 0))
+    assert (env.positions[2:, 0] > start + 0.3)[: len(env.par_env.agents) - 2].all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "continuous", "message"),
+    [
+        ({"actions": [5]}, False, r"Right\.act: expected integers from 0 to 4 of shape \(1,\), got int64 .*: \[5\]"),
+        ({"actions": [0.5]}, False, r"expected integers .*, got float64 of shape \(1,\)"),
+        ({"actions": [1, 1]}, False, r"of shape \(1,\), got int64 of shape \(2,\)"),
+        ({}, True, r"expected numbers from 0 to 1 of shape \(1, 5\), got int64 of shape \(1,\)"),
+        ({"actions": [[0, 0, 0, 0, float("nan")]]}, True, r"expected numbers from 0 to 1"),
+    ],
+)
+def test_a_scripts_actions_are_checked(arguments: dict[str, Any], continuous: bool, message: str) -> None:
+    env = TagEnv(good_policy={"type": f"{__name__}.Right", **arguments}, continuous_actions=continuous)
+    env.reset(seed=0)
+    with pytest.raises(ValueError, match=message):
+        env.step({agent: space.sample() for agent, space in env.action_spaces.items()})
+
+
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
+        (
+            {"good_policy": {"type": f"{__name__}.Right", "acts": 1}},
+            "good_policy: Right: expected the arguments (action",
+        ),
+        (
+            {"good_policy": {"type": f"{__name__}.Broken"}},
+            "good_policy: expected a script that can be built, got Runtime",
+        ),
+        (
+            {"good_policy": {"type": "rllib_tag.TagEnv"}},
+            "good_policy: expected a subclass of Prey, got 'rllib_tag.TagEnv'",
+        ),
+        ({"good_policy": {"path": "x"}}, "good_policy: expected an import path"),
         ({"num_clas_a": 1}, "unknown key 'num_clas_a'. Did you mean 'num_class_a'?"),
         ({"num_class_a": 0, "num_class_b": 0}, "at least one adversary"),
         ({"num_class_a": "2"}, "num_class_a: expected an integer"),
@@ -230,7 +292,7 @@ def test_frozen_prey_acts_by_its_weights(tmp_path: Path) -> None:
         ({"history_length": 0}, "history_length: expected an integer of at least 1, got 0"),
         ({"max_cycles": 0}, "max_cycles: expected an integer of at least 1"),
         ({"continuous_actions": 1}, "continuous_actions: expected true or false, got 1"),
-        ({"good_policy": "clever"}, "good_policy: expected one of random, evasive, learned or a folder"),
+        ({"good_policy": "clever"}, "good_policy: expected one of random, evasive, learned, a folder"),
         ({"good_policy": 3}, "good_policy: expected"),
         ({"shaping": -1}, "shaping: expected a number of at least 0"),
         ({"shaping": float("inf")}, "shaping: expected a finite number"),
