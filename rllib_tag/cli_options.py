@@ -18,12 +18,17 @@ from rllib_tag.experiment.options import option
 from rllib_tag.experiment.pretrained import pretrained_teams
 from rllib_tag.files import check_files
 
-Checkpoint = Annotated[str, typer.Argument(help="RLlib checkpoint, exported weights, or the folder of a trial.")]
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        help="RLlib checkpoint, exported weights, or the folder of a trial or of an experiment with one trial."
+    ),
+]
 Team = Annotated[
     str,
     typer.Argument(
-        help="RLlib checkpoint, exported weights, the folder of a trial, or a team that ships with rllib_tag: "
-        f"{', '.join(pretrained_teams())}."
+        help="RLlib checkpoint, exported weights, the folder of a trial or of an experiment with one trial, or a team "
+        f"that ships with rllib_tag: {', '.join(pretrained_teams())}."
     ),
 ]
 Episodes = Annotated[int, typer.Option("--episodes", help="Number of seeded episodes to play.")]
@@ -56,7 +61,9 @@ class GameOptions(PlayOptions):
 
     num_good: int | None = option("--num-good", help="Number of good agents. [default: as trained]")
     good_policy: str | None = option(
-        "--good-policy", help="Prey: random, evasive, learned, or a folder of exported weights. [default: as trained]"
+        "--good-policy",
+        help="Prey: random, evasive, a folder of exported weights, or, for teams trained against it, learned. "
+        "[default: as trained]",
     )
 
 

@@ -190,6 +190,7 @@ def restored(checkpoint: str, overrides: Mapping[str, Any] = MappingProxyType({}
     team.check_options(overrides)
     console.print(f"{checkpoint}: trained on {team.training}")
     if overrides:
+        team.env_config_for(**overrides)  # what is wrong with it is said first
         other = "".join(
             f", {key} {value:g}" for key, value in overrides.items() if key in ("num_obstacles", "comm_range")
         )

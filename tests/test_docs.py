@@ -96,12 +96,16 @@ def test_the_page_on_api_stacks_trains_a_team_that_can_be_restored(tmp_path: Pat
 
 
 def test_the_first_page_acts_from_exported_weights(tmp_path: Path) -> None:
-    (code,) = blocks("index.md", "python")
-    ended = "assert rewards.keys() == set(env.possible_agents)\nprint(env.metrics['return_adversary'])\n"
-    (tmp_path / "page.py").write_text(code.replace('restore("weights")', 'restore("evasive_prey")') + ended)
-    done = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert float(done.stdout) >= 0
+    alone, in_rllib = (
+        code.replace('restore("weights")', 'restore("evasive_prey")') for code in blocks("index.md", "python")
+    )
+    alone += "import sys\nassert 'ray' not in sys.modules\n"
+    in_rllib += "assert rewards.keys() == set(env.possible_agents)\nprint([env.metrics['return_adversary']])\n"
+    for code in (alone, in_rllib):
+        (tmp_path / "page.py").write_text(code)
+        done = subprocess.run([sys.executable, "page.py"], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert all(value >= 0 for value in json.loads(done.stdout))
 
 
 def test_the_guide_builds_and_its_links_lead_somewhere(tmp_path: Path) -> None:

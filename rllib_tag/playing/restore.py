@@ -18,7 +18,7 @@ from torch import Tensor
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.checkpoints import find_checkpoint, is_complete, read_checkpoint
 from rllib_tag.experiment.pretrained import DEFAULT_TEAM
-from rllib_tag.names import GOOD_POLICIES
+from rllib_tag.names import GOOD_POLICIES, GOOD_POLICY
 from rllib_tag.nn.network import AdversaryNet
 from rllib_tag.nn.weights import (
     MANIFEST,
@@ -205,7 +205,8 @@ class TrainedTeam:
             if policy is None:
                 raise ConfigError(
                     f"expected a game for the policies in {self.source} ({', '.join(self.nets)}), "
-                    f"got one that needs {name!r} for {agent}. Change the team."
+                    f"got one that needs {name!r} for {agent}. Change the team"
+                    f"{', or good_policy.' if name == GOOD_POLICY else '.'}"
                 )
             parts.setdefault(policy, []).append(place)
         return list(parts.items())

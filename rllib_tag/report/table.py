@@ -40,16 +40,21 @@ def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
 def summary_table(content: dict[str, Any]) -> Table:
     """Returns a table with one column per controller: mean and standard error of each metric over the episodes.
 
-    A class's return that equals the team's in every column, as in tag, has no row of its own. The team under channel
-    interventions is in `conditions_table`.
+    A class's return that reads like the team's in every column, as in tag, has no row of its own. The team under
+    channel interventions is in `conditions_table`.
     """
     summary = {name: metrics for name, metrics in content["summary"].items() if name not in content["conditions"]}
     table = Table(title=f"{content['episodes']} episodes from seed {content['first_seed']}: mean ± standard error")
     found = dict.fromkeys(key for metrics in summary.values() for key in metrics if key != RETURN_MINUS_TEAM)
     own = {key: (key.replace("_", " "), "{:.2f}") for key in found}  # of other games than tag
     lines, team = (METRICS if RETURN_ADVERSARY in found else own), team_return(found)
-    is_alike = {key: all(each.get(key) == each.get(team) for each in summary.values()) for key in lines}
-    _fill(table, {key: line for key, line in lines.items() if key == team or not is_alike[key]}, summary)
+    alike = {
+        key
+        for key, (_, form) in lines.items()
+        if key != team and key.startswith("return_")
+        and all(_cell(each, key, form) == _cell(each, team, form) for each in summary.values())
+    }  # fmt: skip
+    _fill(table, {key: line for key, line in lines.items() if key not in alike}, summary)
     return table
 
 

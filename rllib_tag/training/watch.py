@@ -57,4 +57,4 @@ class Watch(Callback):
 
 def _waiting_note(asked: Mapping[str, float], free: Mapping[str, float]) -> str:
     told = [f"{asked[kind]:g} {kind}s ({free.get(kind, 0):g} free)" for kind in ("CPU", "GPU") if asked.get(kind)]
-    return f"waiting for {' and '.join(told)}, which others use; the trial starts when they are free"
+    return f"waiting for {' and '.join(told)}; the trial starts when they are free"

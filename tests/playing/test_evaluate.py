@@ -132,6 +132,13 @@ def test_files_hold_one_row_an_episode(team: TrainedTeam, tmp_path: Path) -> Non
     assert table.row_count == len(METRICS) - 2  # the return of each class is the same number
 
 
+def test_only_returns_that_read_alike_stand_once() -> None:
+    figures = {"return_team": -11.9, "return_diver": -11.9 + 1e-12, "return_lookout": -11.8, "mean_links": -11.9}
+    summary = {name: {key: {"mean": value, "standard_error": 0.5} for key, value in figures.items()} for name in "ab"}
+    table = summary_table({"summary": summary, "conditions": [], "episodes": 2, "first_seed": 1})
+    assert list(table.columns[0].cells) == ["return team", "return lookout", "mean links"]
+
+
 def test_an_evaluation_replaces_an_earlier_one_and_nothing_else(team: TrainedTeam, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     evaluate(team, episodes=2, messages=("cut",)).write(tmp_path)

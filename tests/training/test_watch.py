@@ -34,5 +34,5 @@ def test_a_run_that_waits_for_others_says_so(
     assert end.status == "TERMINATED"
     assert notes == [
         "tag_quick: uses the batched sampler",
-        "waiting for 2 CPUs (1 free), which others use; the trial starts when they are free",
+        "waiting for 2 CPUs (1 free); the trial starts when they are free",
     ]
