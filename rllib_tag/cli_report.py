@@ -63,26 +63,25 @@ def report(
     from rllib_tag.playing.evaluate import evaluate
     from rllib_tag.playing.rollout import record_episode
     from rllib_tag.plugin.env_config import TagEnvConfig
-    from rllib_tag.report.curve import read_curve
-    from rllib_tag.report.run import run_page
+    from rllib_tag.report.run import read_run, run_page
 
     page = Path(out)
     if page.suffix not in (".html", ".htm"):
         raise ConfigError(f"--out: expected an HTML page, got {out}. Name it {page.stem or 'report'}.html.")
     opt.check_outputs(out, [page.name], is_file=True)
     with local_copy(run) as folder:
-        read_curve(folder)  # what is wrong with it is said before an evaluation
+        found = read_run(folder)  # what is wrong with it is said before an evaluation
         team = restored(run)
         config = team.env_config_for()
         baselines, conditions = baselines_of(config), ["all"] if team.listens else []
         controllers = 1 + len(baselines) + len(read_conditions(conditions, config))
         with Progress("episodes", episodes * controllers) as advance:
-            found = evaluate(
+            played = evaluate(
                 team, episodes=episodes, first_seed=seed, baselines=baselines, messages=conditions, on_episodes=advance
             )
         is_tag = isinstance(config, TagEnvConfig)
         episode = record_episode(team, seed, dict(team.env_config)) if is_tag else None
-        text = run_page(folder, run, found.as_json(), episode)
+        text = run_page(run, found, played.as_json(), episode)
     console.print(f"wrote {joined(write_files(page.parent, {page.name: text}))}")
 
 

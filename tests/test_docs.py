@@ -33,6 +33,17 @@ def blocks(page: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), flags=re.M | re.S)
 
 
+def rllib(folder: Path, *arguments: str) -> str:
+    """Runs a command in a folder whose modules Python finds, and returns what it printed."""
+    paths = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "rllib_tag", *arguments], cwd=folder, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def test_the_page_on_own_games_leads_to_a_team_that_has_learned(tmp_path: Path) -> None:
     (tmp_path / "buoy.py").write_text("\n".join(blocks("own-game.md", "python")))
     (tmp_path / "buoy.yaml").write_text("\n".join(blocks("own-game.md", "yaml")))
@@ -40,12 +51,7 @@ def test_the_page_on_own_games_leads_to_a_team_that_has_learned(tmp_path: Path) 
     for command in commands.splitlines():
         setting, program, *arguments = command.split()
         assert (setting, program) == ("PYTHONPATH=.", "rllib")
-        paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-        done = subprocess.run(
-            [sys.executable, "-m", "rllib_tag", *arguments], cwd=tmp_path, capture_output=True, text=True,
-            env={**os.environ, "PYTHONPATH": paths},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
+        rllib(tmp_path, *arguments)
     summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["summary"]
     returns = {name: metrics["return_team"]["mean"] for name, metrics in summary.items()}
     assert returns["team"] > 0.7 * returns["random"]
@@ -63,20 +69,10 @@ def test_the_page_on_own_parts_trains(part: int, name: str, tmp_path: Path) -> N
         "env_config": {**spec["config"]["env_config"], "backend": "auto", **changes.pop("env_config", {})}, **changes,
     }  # fmt: skip
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"own": spec}))
-    paths = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH")]))
-
-    def rllib(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "rllib_tag", *arguments], cwd=tmp_path, capture_output=True, text=True,
-            env={**os.environ, "PYTHONPATH": paths},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    trained = rllib("train", "file", "own.yaml", "--storage-path", "out")
+    trained = rllib(tmp_path, "train", "file", "own.yaml", "--storage-path", "out")
     if name == "hares":
         assert "own: uses the batched sampler\n" in trained
-        assert "2A + 2B against 1 hares.Hare prey" in rllib("evaluate", "out/own", "--episodes", "2")
+        assert "2A + 2B against 1 hares.Hare prey" in rllib(tmp_path, "evaluate", "out/own", "--episodes", "2")
     else:
         assert "own: uses RLlib's default sampler, because of" in trained
         assert "next: " not in trained

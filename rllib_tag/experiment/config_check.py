@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
 
-from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys, raised
+from rllib_tag.errors import ConfigError, check_bool, check_choice, check_int, check_keys
 from rllib_tag.experiment.new_api_stack import BACK, STACK_FLAGS, check_new_api_stack, is_for_new_api_stack
 from rllib_tag.experiment.sampling import default_sampler_reason
 from rllib_tag.experiment.team_check import check_team
 from rllib_tag.experiment.value_check import check_values
 from rllib_tag.experiment.variant import Variant, View, is_comm, resources_of, views
-from rllib_tag.plugin.class_paths import env_class, resolve, resolve_subclass
+from rllib_tag.plugin.class_paths import built, env_class, resolve, resolve_subclass
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping
 from rllib_tag.plugin.ray_internals import (
@@ -244,17 +243,4 @@ def _check_mapping(what: str, entry: Any, kind: Any) -> None:
     arguments = dict(entry)
     path = arguments.pop("type")
     found = resolve_subclass(what, path, kind)
-    try:
-        inspect.signature(found).bind(**arguments)
-    except TypeError as error:
-        raise ConfigError(
-            f"{what}: {path}: expected the arguments {inspect.signature(found)}, got: {error}. Use these."
-        ) from error
-    try:
-        found(**arguments)
-    except ConfigError:
-        raise
-    except Exception as error:  # a custom mapping may raise anything
-        raise ConfigError(
-            f"{what}: expected a mapping that can be built, got {raised(error)}. Correct its class or its arguments."
-        ) from error
+    built(what, found, path, arguments, "a mapping")

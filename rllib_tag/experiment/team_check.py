@@ -114,9 +114,7 @@ def try_game(view: View) -> None:
         ConfigError: If the game cannot be played.
     """
     env = _build_team(view)
-    if env is None:
-        return
-    if isinstance(env, TagEnv) and not env.config.wrappers and not _has_own_prey(view):
+    if env is None or _custom_part(view) is None:
         return
     with _as_refusal(view):
         env.reset(seed=0)
@@ -127,8 +125,14 @@ def try_game(view: View) -> None:
     env.close()
 
 
-def _has_own_prey(view: View) -> bool:
-    return isinstance(view.config.env_config.get("good_policy"), Mapping)
+def _custom_part(view: View) -> str | None:
+    """Returns the key of `env_config` whose custom code a view's game runs; None if it runs none."""
+    config = view.config.env_config
+    if config.get("wrappers"):
+        return "wrappers"
+    if isinstance(config.get("good_policy"), Mapping):
+        return "good_policy"
+    return None if view.comm is not None and issubclass(view.comm, TagEnv) else "game"
 
 
 def _build_team(view: View) -> CommEnv | None:
@@ -148,8 +152,7 @@ def _as_refusal(view: View) -> Iterator[None]:
         except ConfigError:
             raise
         except Exception as error:
-            wrapped = view.config.env_config.get("wrappers")
-            what = "wrappers" if wrapped else "good_policy" if _has_own_prey(view) else "game"
+            what = _custom_part(view) or "game"
             raise ConfigError(
                 f"env_config: {what}: expected a game that can be played, got {raised(error)}. Correct the game."
             ) from error

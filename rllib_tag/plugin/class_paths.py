@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import gymnasium as gym
 
-from rllib_tag.errors import ConfigError
+from rllib_tag.errors import ConfigError, raised
 
 
 def resolve(what: str, path: Any) -> Any:
@@ -66,6 +68,35 @@ def resolve_subclass(what: str, path: Any, base: type) -> type:
         kind = f"the class {found.__qualname__}" if isinstance(found, type) else f"a {type(found).__name__}"
         raise ConfigError(f"{what}: expected a subclass of {base.__name__}, got {path!r}, {kind}. Name another class.")
     return found
+
+
+def built(what: str, kind: Callable[..., Any], called: str, arguments: Mapping[str, Any], noun: str) -> Any:
+    """Builds what a file names by its class and arguments.
+
+    Args:
+        what: What it is for; error messages begin with it.
+        kind: The class.
+        called: What messages call the class.
+        arguments: The arguments of its constructor.
+        noun: What it is, such as `a mapping`.
+
+    Raises:
+        ConfigError: If the class does not take these arguments, or if its constructor raises.
+    """
+    try:
+        inspect.signature(kind).bind(**arguments)
+    except TypeError as error:
+        raise ConfigError(
+            f"{what}: {called}: expected the arguments {inspect.signature(kind)}, got: {error}. Use these."
+        ) from error
+    try:
+        return kind(**arguments)
+    except ConfigError:
+        raise
+    except Exception as error:  # a user's own class may raise anything
+        raise ConfigError(
+            f"{what}: expected {noun} that can be built, got {raised(error)}. Correct its class or its arguments."
+        ) from error
 
 
 def env_class(what: str, env: Any) -> type[gym.Env] | None:

@@ -7,12 +7,13 @@ import dataclasses
 import inspect
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal, get_args
 
 import gymnasium as gym
+import numpy as np
 
 from rllib_tag.errors import (
     ConfigError,
@@ -28,7 +29,7 @@ from rllib_tag.names import GAME, GOOD_POLICIES
 from rllib_tag.plugin.class_paths import resolve_subclass
 from rllib_tag.plugin.prey import load_frozen_prey, load_own_prey
 from rllib_tag.plugin.wrappers import resolve_wrapper, wrap
-from rllib_tag.world.game import Game, World
+from rllib_tag.world.game import Arrays, Game, World
 from rllib_tag.world.pettingzoo_world import PettingZooWorld
 from rllib_tag.world.roster import Mixture, Roster
 from rllib_tag.world.tag import TagGame
@@ -337,7 +338,7 @@ class TagEnvConfig(EnvConfig):
         super().__post_init__()
         check_bool("terminate_on_success", self.terminate_on_success)
         if isinstance(self.good_policy, Mapping):
-            load_own_prey(self.good_policy, self.continuous_actions)
+            self.prey  # noqa: B018  # checks the script
             return
         if not isinstance(self.good_policy, str):
             raise ConfigError(
@@ -372,17 +373,19 @@ class TagEnvConfig(EnvConfig):
         return Mixture(**{name: choices_of(number) for name, number in numbers.items()})
 
     @cached_property
+    def prey(self) -> Callable[[Arrays], np.ndarray] | None:
+        """What moves the good agents, if it is exported weights or a script."""
+        if isinstance(self.good_policy, Mapping):
+            return load_own_prey(self.good_policy, self.continuous_actions)
+        frozen = self.good_policy not in GOOD_POLICIES
+        return load_frozen_prey(self.good_policy, self.continuous_actions) if frozen else None
+
+    @cached_property
     def game(self) -> TagGame:
         """The game."""
-        prey: Any = None
-        if isinstance(self.good_policy, Mapping):
-            prey = load_own_prey(self.good_policy, self.continuous_actions)
-        elif self.good_policy not in GOOD_POLICIES:
-            prey = load_frozen_prey(self.good_policy, self.continuous_actions)
         return TagGame(
             self.roster, max(choices_of(self.num_obstacles)), self.max_cycles, self.continuous_actions,
-            self.full_observation, self.good_policy, self.terminate_on_success,
-            prey, self.mixture,
+            self.full_observation, self.good_policy, self.terminate_on_success, self.prey, self.mixture,
         )  # fmt: skip
 
     def check_actions(self, what: str, agents: Sequence[str], num_outputs: int, continuous: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rllib_tag.errors import ConfigError, raised
+from rllib_tag.errors import ConfigError
 from rllib_tag.nn.weights import load_exported
-from rllib_tag.plugin.class_paths import resolve_subclass
+from rllib_tag.plugin.class_paths import built, resolve_subclass
 from rllib_tag.world.game import Arrays
 from rllib_tag.world.prey import Prey
 
@@ -102,19 +101,7 @@ def load_own_prey(entry: Mapping[str, Any], continuous: bool) -> OwnPrey:
     """
     arguments = dict(entry)
     kind = resolve_subclass("good_policy", arguments.pop("type", None), Prey)
-    try:
-        inspect.signature(kind).bind(**arguments)
-    except TypeError as error:
-        raise ConfigError(
-            f"good_policy: {kind.__name__}: expected the arguments {inspect.signature(kind)}, got: {error}. Use these."
-        ) from error
-    try:
-        return OwnPrey(kind(**arguments), continuous)
-    except Exception as error:  # a lab's script may raise anything
-        raise ConfigError(
-            f"good_policy: expected a script that can be built, got {raised(error)}. Correct its class or its "
-            "arguments."
-        ) from error
+    return OwnPrey(built("good_policy", kind, kind.__name__, arguments, "a script"), continuous)
 
 
 def greedy_actions(outputs: torch.Tensor, continuous: bool) -> np.ndarray:

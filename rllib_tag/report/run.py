@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import re
 import shlex
@@ -19,11 +20,11 @@ from rich.table import Table
 from rllib_tag.errors import ConfigError, reason_of
 from rllib_tag.names import RETURN_ADVERSARY, team_return
 from rllib_tag.report.conditions import draw_conditions
-from rllib_tag.report.curve import draw_curves, levels_of, read_curve
+from rllib_tag.report.curve import Curve, draw_curves, levels_of, read_curve
 from rllib_tag.report.figures import image
 from rllib_tag.report.replay import replay_page
 from rllib_tag.report.table import conditions_table, influence_table, summary_table
-from rllib_tag.results import SECONDS, env_steps, read_results, result_files
+from rllib_tag.results import SECONDS, Result, env_steps, read_results, result_files
 
 # Jinja escapes whatever a file or a name contains.
 PAGES = jinja2.Environment(
@@ -32,36 +33,60 @@ PAGES = jinja2.Environment(
 CLASS = re.compile(r"\"<class '([\w.]+)'>\"")  # what Tune makes of a class
 
 
-def run_page(folder: Path, name: str, evaluation: Mapping[str, Any], episode: dict[str, Any] | None) -> str:
-    """Returns a page that needs nothing but a browser, neither other files nor a network.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What training wrote about a trial.
+
+    Args:
+        curve: Its returns.
+        last: Its last result.
+        config: Its config as YAML.
+    """
+
+    curve: Curve
+    last: Result
+    config: str
+
+
+def read_run(folder: Path) -> Run:
+    """Reads a trial's results and config.
 
     Args:
         folder: The folder of the trial, or of an experiment with one trial.
-        name: What the page calls it; the path that its commands have.
-        evaluation: The content of an evaluation's `summary.json`.
-        episode: What `read_episode` returns; None if there is none.
 
     Raises:
-        ConfigError: If the results or the config of the trial cannot be read.
+        ConfigError: If they cannot be read, or if there is more than one trial.
+    """
+    curve = read_curve(folder)
+    (results,) = result_files(folder)
+    return Run(curve, read_results(results)[-1], _config(results.parent))
+
+
+def run_page(name: str, run: Run, evaluation: Mapping[str, Any], episode: dict[str, Any] | None) -> str:
+    """Returns a page that needs nothing but a browser, neither other files nor a network.
+
+    Args:
+        name: What the page calls the run; the path that its commands have.
+        run: What training wrote.
+        evaluation: The content of an evaluation's `summary.json`.
+        episode: What `read_episode` returns; None if there is none.
     """
     content, listens = dict(evaluation), bool(evaluation["conditions"])
-    (results,) = result_files(folder)
     levels = levels_of(content)
     means = {one: np.array([metrics[team_return(metrics)]["mean"]]) for one, metrics in content["summary"].items()}
     whose = "adversary" if RETURN_ADVERSARY in content["summary"]["team"] else "agent"
-    curve = draw_curves({"training": read_curve(folder)}, levels)
     return PAGES.get_template("run.html").render(
         name=name,
         rows=_rows,
-        facts=_facts(results, content),
-        curve=_address(curve),
+        facts=_facts(run.last, content),
+        curve=_address(draw_curves({"training": run.curve}, levels)),
         summary=summary_table(content),
         conditions=conditions_table(content) if listens else None,
         conditions_image=_address(draw_conditions(means, levels.returns, f"return per {whose}")) if listens else None,
         influence=influence_table(content) if listens else None,
         film=episode and replay_page(episode),
         seed=episode and episode["seed"],
-        config=_config(results.parent),
+        config=run.config,
         commands=_commands(name, content, episode),
     )
 
@@ -75,9 +100,8 @@ def _address(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(image(figure, ".svg")).decode()
 
 
-def _facts(results: Path, content: Mapping[str, Any]) -> dict[str, str]:
+def _facts(last: Result, content: Mapping[str, Any]) -> dict[str, str]:
     """Returns what was trained, how and how long, in words."""
-    last = read_results(results)[-1]
     steps, seconds, training = env_steps(last), last[SECONDS], content["training"]["team"]
     versions = content["versions"]
     return {

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from rllib_tag.errors import ConfigError
-from rllib_tag.report.run import run_page
+from rllib_tag.report.run import read_run, run_page
 from rllib_tag.results import RETURN, SECONDS, TEAM_RETURN
 
 EPISODE = {
@@ -54,7 +54,7 @@ def test_a_page_needs_no_other_file_and_shows_all(tmp_path: Path) -> None:
     returns = {"team": 20.5, "random": 5.25, "cut": 11.0, "drop:0.5": 15.0, "range:inf": 20.0}
     influence = {"class_a": {"kl": {"mean": 0.25, "standard_error": 0.01}}}
     content = evaluation("return_adversary", returns, conditions=list(returns)[2:], influence=influence)
-    page = run_page(trial, str(trial), content, EPISODE)
+    page = run_page(str(trial), read_run(trial), content, EPISODE)
     assert not re.findall(r'(?:src|href)="(?!data:image/svg\+xml;base64,|#)', page)
     assert page.count("data:image/svg+xml;base64,") == 2
     for said in (
@@ -74,7 +74,8 @@ def test_a_page_needs_no_other_file_and_shows_all(tmp_path: Path) -> None:
 def test_another_game_has_no_film_and_agents_that_hear_nobody_no_interventions(tmp_path: Path) -> None:
     trial = write_trial(tmp_path / "trial", TEAM_RETURN, {"env_config": {"game": "labs_games.Rescue"}})
     game = {"game": "labs_games.Rescue"}
-    page = run_page(trial, "trial", evaluation("return_team", {"team": -3.0, "random": -9.0}, env_config=game), None)
+    content = evaluation("return_team", {"team": -3.0, "random": -9.0}, env_config=game)
+    page = run_page("trial", read_run(trial), content, None)
     assert "Only episodes of tag are filmed." in page
     assert "Its agents do not hear each other" in page
     assert "rllib rollout" not in page
@@ -85,4 +86,4 @@ def test_a_trial_without_its_config_is_said(tmp_path: Path) -> None:
     trial = write_trial(tmp_path / "trial", RETURN, {})
     (trial / "params.json").unlink()
     with pytest.raises(ConfigError, match=r"expected the trial's config in .*params\.json, got: No such file"):
-        run_page(trial, "trial", evaluation("return_adversary", {"team": 1.0}), EPISODE)
+        read_run(trial)
