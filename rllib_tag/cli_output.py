@@ -6,6 +6,7 @@ import codecs
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
@@ -87,6 +88,17 @@ def run_command(command: Callable[[], object], ray_ends: Callable[[], bool] = la
         handler = signal.getsignal(signal.SIGINT)  # Tune's own, while it trains
         (handler if callable(handler) else interrupt)(signal.SIGINT, frame)
 
+    def again(lost: sys.UnraisableHookArgs) -> None:
+        """Sends a signal once more that came while Python ran what cannot raise, such as a destructor."""
+        if not isinstance(lost.exc_value, (KeyboardInterrupt, SystemExit)):
+            hook(lost)
+            return
+        number = ended_by or (signal.SIGINT if isinstance(lost.exc_value, KeyboardInterrupt) else signal.SIGTERM)
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), number))
+        timer.daemon = True
+        timer.start()
+
+    hook, sys.unraisablehook = sys.unraisablehook, again
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, terminate)
     if before[signal.SIGINT] is signal.default_int_handler:  # a shell ignores it for what runs in the background
@@ -105,6 +117,7 @@ def run_command(command: Callable[[], object], ray_ends: Callable[[], bool] = la
         errors.print(f"error: {error}", style="red")
         sys.exit(2)
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 

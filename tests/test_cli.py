@@ -130,7 +130,9 @@ def test_sigterm_to_ray_as_well_ends_a_run_at_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("after", [1.0, 2.5])
 def test_sigterm_while_a_run_starts_ends_it(after: float, tmp_path: Path) -> None:
-    command = _training(small("tag_quick"), tmp_path)
+    experiments = small("tag_quick")
+    experiments["tag_quick"].update(stop={"training_iteration": 50})
+    command = _training(experiments, tmp_path)
     with subprocess.Popen([RLLIB, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         time.sleep(after)
         process.send_signal(signal.SIGTERM)

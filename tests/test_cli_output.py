@@ -66,11 +66,28 @@ def work():
     time.sleep(99)
 run_command(app)
 """
+DESTRUCTOR = """
+import time
+import typer
+from rllib_tag.cli_output import run_command
+class Slow:
+    def __del__(self):
+        print("begun", flush=True)
+        time.sleep(9)
+app = typer.Typer()
+@app.command()
+def work():
+    Slow()
+    time.sleep(99)
+run_command(app)
+"""
 
 
+@pytest.mark.parametrize("script", [WORK, DESTRUCTOR], ids=["work", "destructor"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_an_interrupted_command_ends_in_one_line(number: int, status: int) -> None:
-    with subprocess.Popen([sys.executable, "-c", WORK], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+def test_an_interrupted_command_ends_in_one_line(number: int, status: int, script: str) -> None:
+    """Also if it is interrupted where an exception would be lost: in a destructor or a weak reference's callback."""
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.readline()
         process.send_signal(number)
         said = process.stderr.read().decode().split()
