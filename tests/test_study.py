@@ -131,6 +131,7 @@ def test_runs_are_kept_as_they_end_and_reported(
 ) -> None:
     study, report = script("study"), script("report")
     monkeypatch.setattr(study, "transfer", partial(transfer, largest=1))
+    monkeypatch.setattr(study, "is_low", lambda precision, device: precision == "auto")  # as on a CPU with bfloat16
     out, work = tmp_path / "results", tmp_path / "work"
     run = partial(study.main, quick_arms(tmp_path), out, work, 1e9, episodes=2, jobs=1)
     names = ["comm", "no_comm", "full_observation"]
@@ -142,6 +143,7 @@ def test_runs_are_kept_as_they_end_and_reported(
             assert found == {"curve.csv", "episodes.csv", "summary.json"} | more
     rows = (out / "comm" / "seed_2" / "conditions.csv").read_text().splitlines()
     assert {f"quantize:{bits}" for bits in (1, 2, 4, 8)} < {row.partition(",")[0] for row in rows}
+    assert json.loads((out / "comm" / "seed_2" / "summary.json").read_text())["precision"] == "bfloat16"
     before = (out / "comm" / "seed_1" / "summary.json").stat().st_mtime_ns
     run(names)  # nothing is left to do
     assert (out / "comm" / "seed_1" / "summary.json").stat().st_mtime_ns == before

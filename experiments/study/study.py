@@ -26,6 +26,7 @@ from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv, write_json
 from rllib_tag.names import BASELINES, RANDOM, team_return
 from rllib_tag.nn.network import AdversaryNet
+from rllib_tag.nn.products import is_low
 from rllib_tag.playing.evaluate import FIRST_SEED
 from rllib_tag.playing.probe import probe
 from rllib_tag.playing.transfer import transfer
@@ -59,7 +60,7 @@ def run(
 
     Writes `curve.csv`, `episodes.csv`, `summary.json` and, under interventions, for a team that communicates
     `conditions.csv`; for one with `encoder: shared` also `probe.csv`, what its messages say; for the arms in
-    `TRANSFERRED` also `transfer.csv`.
+    `TRANSFERRED` also `transfer.csv`. The summary says which precision `auto` came to on this machine.
     """
     name = f"{arm}_{seed}"
     spec = copy.deepcopy(dict(spec))
@@ -96,7 +97,8 @@ def run(
         write_csv(folder / "transfer.csv", transfer(team, episodes=episodes, first_seed=first_seed))
     if sends:
         write_csv(folder / "probe.csv", probe(team, **reach))
-    write_json(folder / "summary.json", result.as_json())
+    is_bfloat16 = is_low(encoders[0].config.precision, torch.device("cpu"))
+    write_json(folder / "summary.json", {**result.as_json(), "precision": "bfloat16" if is_bfloat16 else "float32"})
     console.print(f"{name}: {summary['team'][returned]['mean']:.1f}")
     return True
 
