@@ -7,7 +7,7 @@ NEWEST_PYTHON ?= python3.13
 # Most tests wait for processes that they have started. A file's tests share what it has trained.
 SIDE_BY_SIDE := --numprocesses auto --maxprocesses 4 --dist loadfile
 TORCH := torch==2.13.0
-BETWEEN := "ray[rllib,tune]==2.50.1" $(TORCH)
+BETWEEN := "ray[rllib,tune]==2.56.0" $(TORCH)
 
 .PHONY: help install demo test test-matrix matrix-oldest matrix-between matrix-newest nightly faults check bench scaling gpu study games report docs release format clean
 

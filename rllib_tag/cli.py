@@ -21,6 +21,7 @@ from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.options import TrainOptions
 
 if TYPE_CHECKING:
+    from rllib_tag.experiment.experiment import Experiment
     from rllib_tag.training.train import TrialEnd
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -103,11 +104,13 @@ def _train(specs: dict[str, dict[str, Any]], options: TrainOptions) -> None:
 
     playable = set()  # the folders of experiments whose checkpoints other commands read
 
-    def start(experiment: Any) -> None:
+    def start(experiment: Experiment) -> None:
         if experiment.has_team:
             playable.add(experiment.place.location)
         game = experiment.tag_config
-        results.begin(experiment.name, baseline_returns(game) if game is not None else {})
+        with console.status("playing baselines"):
+            returns = {} if game is None else baseline_returns(game)
+        results.begin(experiment.name, returns)
 
     with Results() as results:
         ends = train(specs, options, results.show, console.print, start)

@@ -33,7 +33,7 @@ class Results:
         self._trials: dict[str, _Trial] = {}
         self._live = Live(console=console, auto_refresh=False)
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Results:
         return self
 
     def begin(self, name: str, baselines: Mapping[str, float]) -> None:
@@ -42,7 +42,7 @@ class Results:
         self._live = Live(console=console, auto_refresh=False)
         self._trials.clear()
         if baselines:
-            said = "; ".join(f"{BASELINES[name]} {value:.1f}" for name, value in baselines.items())
+            said = "; ".join(f"{BASELINES[one]} {value:.1f}" for one, value in baselines.items())
             console.print(f"{name}: returns to compare with: {said}")
 
     def show(self, trial: str, result: Mapping[str, Any], stop: Mapping[str, float]) -> None:
@@ -50,7 +50,7 @@ class Results:
         number, _, varied = trial.partition("_")
         shown = _Trial.of(varied, result, stop, self._trials.pop(number, None))
         self._trials[number] = shown
-        if console.is_terminal:
+        if console.is_terminal and not console.is_dumb_terminal:  # a dumb one shows a table only at its end
             self._live.start()
             self._live.update(self._table(), refresh=True)
         else:
@@ -81,7 +81,8 @@ class _Trial:
         steps: Environment steps.
         agent_steps: Steps of all agents, if these are what counts; otherwise None.
         seconds: Time since training began.
-        pace: Environment steps per second since the last result.
+        pace: Environment steps per second since the last result; None if that was not in this process, or if the trial
+            went back to a checkpoint.
         done: The share of the run that is done; None if it is not known.
         metrics: Metrics of the episodes that ended, in words, by what they are called.
     """
@@ -90,7 +91,7 @@ class _Trial:
     steps: int
     agent_steps: int | None
     seconds: float
-    pace: float
+    pace: float | None
     done: float | None
     metrics: Mapping[str, str]
 
@@ -98,7 +99,7 @@ class _Trial:
     def of(cls, varied: str, result: Mapping[str, Any], stop: Mapping[str, float], before: _Trial | None) -> _Trial:
         """Reads a result, of which `before` is the last one of the same trial in this process."""
         steps, seconds = env_steps(result), result["time_total_s"]
-        past_steps, past_seconds = (before.steps, before.seconds) if before else (0, 0.0)
+        is_on = before is not None and steps > before.steps and seconds > before.seconds
         shares = [result[key] / limit for key, limit in stop.items() if isinstance(result.get(key), (int, float))]
         found = result.get("env_runners", {}).get("custom_metrics", {})
         return cls(
@@ -106,7 +107,7 @@ class _Trial:
             steps,
             result["timesteps_total"] if result["timesteps_total"] != steps else None,
             seconds,
-            (steps - past_steps) / max(seconds - past_seconds, 1e-3),
+            (steps - before.steps) / (seconds - before.seconds) if before and is_on else None,
             min(1.0, max(shares)) if shares else None,
             {name: form.format(found[key]) for key, (name, form) in METRICS.items() if key in found},
         )
@@ -136,7 +137,9 @@ class _Trial:
         cells["steps"] = f"{self.steps:,}"
         if self.agent_steps is not None:
             cells["agent steps"] = f"{self.agent_steps:,}"
-        cells |= {"steps/s": f"{self.pace:,.0f}", "time": _time(self.seconds)}
+        if self.pace is not None:
+            cells["steps/s"] = f"{self.pace:,.0f}"
+        cells["time"] = _time(self.seconds)
         if self.left is not None:
             cells["to go"] = _time(self.left)
         return {**cells, **self.metrics, **({TRIAL: self.varied} if self.varied else {})}

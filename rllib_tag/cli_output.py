@@ -70,6 +70,7 @@ def run_command(command: Callable[[], object], ray_ends: Callable[[], bool] = la
         ray_ends: Whether SIGTERM has reached the Ray that it uses, too. Default: it has not.
     """
     ended_by, is_interrupted = 0, False
+    resent: threading.Timer | None = None
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         nonlocal ended_by, is_interrupted
@@ -90,13 +91,17 @@ def run_command(command: Callable[[], object], ray_ends: Callable[[], bool] = la
 
     def again(lost: sys.UnraisableHookArgs) -> None:
         """Sends a signal once more that came while Python ran what cannot raise, such as a destructor."""
-        if not isinstance(lost.exc_value, (KeyboardInterrupt, SystemExit)):
+        nonlocal resent
+        if isinstance(lost.exc_value, KeyboardInterrupt):
+            number = ended_by or signal.SIGINT
+        elif isinstance(lost.exc_value, SystemExit) and signal.getsignal(signal.SIGTERM) is not terminate:
+            number = signal.SIGTERM  # Ray has a handler of its own while it starts
+        else:
             hook(lost)
             return
-        number = ended_by or (signal.SIGINT if isinstance(lost.exc_value, KeyboardInterrupt) else signal.SIGTERM)
-        timer = threading.Timer(0.1, os.kill, (os.getpid(), number))
-        timer.daemon = True
-        timer.start()
+        resent = threading.Timer(0.1, os.kill, (os.getpid(), number))
+        resent.daemon = True
+        resent.start()
 
     hook, sys.unraisablehook = sys.unraisablehook, again
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -118,6 +123,8 @@ def run_command(command: Callable[[], object], ray_ends: Callable[[], bool] = la
         sys.exit(2)
     finally:
         sys.unraisablehook = hook
+        if resent is not None:
+            resent.cancel()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -142,7 +142,7 @@ def play(
     port: Annotated[int, typer.Option("--port", help="Port of the page, of at least 1024; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")] = True,
 ) -> None:
-    """Be the prey: move it with the arrow keys, in a browser, against a trained team that plays live."""
+    """Play the prey yourself, with the arrow keys, in a browser, against a trained team that plays live."""
     from rllib_tag.playing.live_game import Settings
     from rllib_tag.playing.play import play as run
     from rllib_tag.report.replay import play_page
@@ -152,7 +152,7 @@ def play(
     settings = Settings.as_trained(team.env_config, **changes)
 
     def said(url: str) -> None:
-        console.print(f"Ctrl-C, or closing the page, ends it; play at {url}")
+        console.print(f"Press Ctrl-C or close the page to stop. Play at {url}")
 
     run(play_page(), team, settings, seed, port, browser, said)
 

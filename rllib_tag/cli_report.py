@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +11,7 @@ import typer
 from rllib_tag import cli_options as opt
 from rllib_tag.cli_output import Progress, console, joined
 from rllib_tag.cli_playing import restored
-from rllib_tag.errors import ConfigError
+from rllib_tag.errors import ConfigError, check_int
 from rllib_tag.files import write_files
 
 sweep_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Report on sweeps.")
@@ -53,11 +54,11 @@ def report(
     seed: opt.Seed = 1_000_000,
     out: Annotated[str, typer.Option("--out", help="HTML page to write.")] = "report.html",
 ) -> None:
-    """Write one HTML page about a run: its curve, an evaluation with baselines and channel interventions, a film.
+    """Write one HTML page about a run: its curve, an evaluation with baselines and channel interventions, a video.
 
     It plays the newest checkpoint. The page opens from disk and needs no network.
     """
-    from rllib_tag.places import local_copy
+    from rllib_tag.places import is_uri, local_copy
     from rllib_tag.playing.channel import read_conditions
     from rllib_tag.playing.controllers import baselines_of
     from rllib_tag.playing.evaluate import evaluate
@@ -69,6 +70,7 @@ def report(
     if page.suffix not in (".html", ".htm"):
         raise ConfigError(f"--out: expected an HTML page, got {out}. Name it {page.stem or 'report'}.html.")
     opt.check_outputs(out, [page.name], is_file=True)
+    check_int("--episodes", episodes, 2)  # shuffled messages are another episode's
     with local_copy(run) as folder:
         found = read_run(folder)  # what is wrong with it is said before an evaluation
         team = restored(run)
@@ -81,7 +83,10 @@ def report(
             )
         is_tag = isinstance(config, TagEnvConfig)
         episode = record_episode(team, seed, dict(team.env_config)) if is_tag else None
-        text = run_page(run, found, played.as_json(), episode)
+        source = str(team.source)
+        if not is_uri(run):  # named as the run was
+            source = os.path.join(run, Path(source).relative_to(Path(run).absolute()))
+        text = run_page(run, found, source, played.as_json(), episode)
     console.print(f"wrote {joined(write_files(page.parent, {page.name: text}))}")
 
 

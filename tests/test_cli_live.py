@@ -68,8 +68,25 @@ def test_a_terminal_shows_the_newest_result_of_each_trial(terminal: LiteralConso
         results.show("1_lr=0.1", result(3000, 15.0, return_team_mean=-2.5, contacts_mean=3.0), STOP)
         header, first, second = lines(results)
     assert header == ["done", "steps", "steps/s", "time", "to", "go", "return", "contacts", "trial"]
-    assert first == ["1,000", "3", "5", "min", "lr=0.2"]
+    assert first == ["1,000", "5", "min", "lr=0.2"]
     assert second[1:] == ["75%", "3,000", "400", "15", "s", "5", "s", "-2.5", "3.0", "lr=0.1"]
+
+
+def test_a_trial_that_goes_back_to_a_checkpoint_has_no_pace_until_it_goes_on(terminal: LiteralConsole) -> None:
+    with Results() as results:
+        for steps, seconds, pace in ((20_000, 100.0, None), (9000, 45.0, None), (9500, 46.0, 500), (9600, 45.5, None)):
+            results.show("0", result(steps, seconds), STOP)
+            header, row = lines(results)
+            assert (row[1 + header.index("steps/s")] if "steps/s" in header else None) == (pace and str(pace))
+
+
+def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    console = LiteralConsole(force_terminal=True, width=80, file=io.StringIO())
+    monkeypatch.setattr(cli_live, "console", console)
+    with Results() as results:
+        results.show("0", result(1000, 10.0), STOP)
+        assert console.file.getvalue().startswith(" 25%      1,000 steps")
 
 
 def test_a_terminal_shows_as_many_trials_as_it_has_lines_for(terminal: LiteralConsole) -> None:

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from conftest import EXPERIMENTS, HAS_NEW_API_STACK, script
@@ -52,6 +53,8 @@ def test_the_page_on_own_games_leads_to_a_team_that_has_learned(tmp_path: Path) 
         setting, program, *arguments = command.split()
         assert (setting, program) == ("PYTHONPATH=.", "rllib")
         rllib(tmp_path, *arguments)
+    rllib(tmp_path, "report", "out/buoy", "--episodes", "2")
+    assert "There are videos of tag only." in (tmp_path / "report.html").read_text()
     summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["summary"]
     returns = {name: metrics["return_team"]["mean"] for name, metrics in summary.items()}
     assert returns["team"] > 0.7 * returns["random"]
@@ -70,12 +73,25 @@ def test_the_page_on_own_parts_trains(part: int, name: str, tmp_path: Path) -> N
     }  # fmt: skip
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"own": spec}))
     trained = rllib(tmp_path, "train", "file", "own.yaml", "--storage-path", "out")
+    rllib(tmp_path, "plot", "out/own")
     if name == "hares":
         assert "own: uses the batched sampler\n" in trained
         assert "2A + 2B against 1 hares.Hare prey" in rllib(tmp_path, "evaluate", "out/own", "--episodes", "2")
     else:
         assert "own: uses RLlib's default sampler, because of" in trained
         assert "next: " not in trained
+
+
+def test_the_hare_does_not_run_from_adversaries_that_are_absent() -> None:
+    names: dict[str, Any] = {}
+    exec(blocks("own-parts.md", "python")[0], names)
+    here = {
+        "own": np.array([[-0.1, 0, 0, 0], [0.1, 0, 0, 0]]),
+        "adversaries": np.array([[[0.0, 0], [-0.5, 0]], [[0, 0], [0, 0]]]),
+    }
+    hare = names["Hare"](calm=0.6)
+    assert hare.act(here).tolist() == [1, 2]
+    assert hare.act({**here, "adversaries_present": np.array([[False, True], [False, False]])}).tolist() == [2, 0]
 
 
 @pytest.mark.skipif(not HAS_NEW_API_STACK, reason="needs a Ray whose new API stack this project supports")

@@ -13,7 +13,7 @@ from rllib_tag.experiment.sampling import default_sampler_reason
 from rllib_tag.experiment.team_check import check_team
 from rllib_tag.experiment.value_check import check_values
 from rllib_tag.experiment.variant import Variant, View, is_comm, resources_of, views
-from rllib_tag.plugin.class_paths import built, env_class, resolve, resolve_subclass
+from rllib_tag.plugin.class_paths import built, env_class, resolve
 from rllib_tag.plugin.env import CommEnv
 from rllib_tag.plugin.mapping import ClassPolicyMapping
 from rllib_tag.plugin.ray_internals import (
@@ -138,11 +138,11 @@ def _check_algorithm(run: str, is_team: bool, config: Mapping[str, Any]) -> None
 
 def _check_kl_loss(view: View) -> None:
     """Rejects `use_kl_loss: false` where RLlib ignores it and adds the loss nevertheless."""
-    for config in view.policies.values():
+    for name, config in view.policies.items():
         if RAY_VERSION < READS_USE_KL_LOSS and not config.use_kl_loss and config.kl_coeff:
             raise ConfigError(
-                f"{view.what}: expected kl_coeff: 0 next to use_kl_loss: false, which RLlib's old API stack ignores "
-                f"before Ray {'.'.join(map(str, READS_USE_KL_LOSS))}, got {config.kl_coeff}. Add kl_coeff: 0."
+                f"{view.what_of(name)}: expected kl_coeff: 0 next to use_kl_loss: false, which RLlib's old API stack "
+                f"ignores before Ray {'.'.join(map(str, READS_USE_KL_LOSS))}, got {config.kl_coeff}. Add kl_coeff: 0."
             )
 
 
@@ -240,7 +240,4 @@ def _check_mapping(what: str, entry: Any, kind: Any) -> None:
         return
     if not isinstance(entry, dict) or "type" not in entry:
         raise ConfigError(f"{what}: expected {{type: rllib_tag.ClassPolicyMapping, …}}, got {entry!r}. Use this form.")
-    arguments = dict(entry)
-    path = arguments.pop("type")
-    found = resolve_subclass(what, path, kind)
-    built(what, found, path, arguments, "a mapping")
+    built(what, entry, kind, "a mapping")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 
 from rllib_tag.errors import ConfigError, raised, under
@@ -15,8 +16,12 @@ from rllib_tag.nn.config import ARCHITECTURE, CommConfig
 from rllib_tag.plugin.env import CommEnv, TagEnv
 from rllib_tag.plugin.env_config import TagEnvConfig
 from rllib_tag.plugin.mapping import ClassPolicyMapping, acting_policies
+from rllib_tag.plugin.prey import OwnPrey
+from rllib_tag.world.game import Arrays
+from rllib_tag.world.streams import Streams
+from rllib_tag.world.team_games import TeamGames
 
-TRIAL_STEPS = 50  # played in a custom or wrapped game before any worker starts
+TRIAL_GAMES, TRIAL_STEPS = 8, 50  # played in a custom or wrapped game before any worker starts
 # Values that the model or a restored team relies on.
 FIXED: dict[str, tuple[Any, str]] = {
     "framework": ("torch", "the model is a TorchModelV2"),
@@ -89,7 +94,7 @@ def _configs(view: View) -> Iterator[tuple[str, AlgorithmConfig]]:
     yield view.what, view.config
     for name, config in view.policies.items():
         if config is not view.config:
-            yield f"{view.what}: multiagent: policies: {name}", config
+            yield view.what_of(name), config
 
 
 def _check_values(what: str, config: AlgorithmConfig) -> None:
@@ -122,7 +127,41 @@ def try_game(view: View) -> None:
             if not env.agents:
                 env.reset()
             env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
+        if isinstance(env.config, TagEnvConfig) and isinstance(env.config.prey, OwnPrey):
+            _check_script(env.config)
     env.close()
+
+
+def _check_script(config: TagEnvConfig) -> None:
+    """Checks that a script moves each prey by what it observes, whoever is moved in the same call or was before.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    observed: list[Arrays] = []
+
+    def recorded(observations: Arrays) -> np.ndarray:
+        observed.append(observations)
+        return script(observations)
+
+    script = cast(OwnPrey, config.prey)
+    game = dataclasses.replace(config.game, prey=recorded)
+    games = TeamGames(game, game.batched(TRIAL_GAMES), comm_range=1.0, history_length=1)
+    games.reset(range(TRIAL_GAMES))
+    streams = Streams(TRIAL_GAMES)
+    for _ in range(TRIAL_STEPS):
+        actions = streams.random_actions(len(game.team), config.continuous_actions)
+        games.step({agent: actions[:, i] for i, agent in enumerate(game.team)})
+    for observations in observed[:: TRIAL_STEPS // 5]:
+        together = script(observations)
+        for i, action in enumerate(together):
+            alone = script({key: value[i : i + 1] for key, value in observations.items()})[0]
+            if not np.allclose(action, alone, rtol=0, atol=1e-4):
+                raise ConfigError(
+                    "env_config: good_policy: expected a script that moves each prey by what it observes alone, got "
+                    f"{alone} for one that it had moved by {action} in another call. Let act keep nothing, draw "
+                    "nothing at random, and treat each row by itself."
+                )
 
 
 def _custom_part(view: View) -> str | None:
@@ -153,8 +192,9 @@ def _as_refusal(view: View) -> Iterator[None]:
             raise
         except Exception as error:
             what = _custom_part(view) or "game"
+            noun = "a script that can move prey" if what == "good_policy" else "a game that can be played"
             raise ConfigError(
-                f"env_config: {what}: expected a game that can be played, got {raised(error)}. Correct the game."
+                f"env_config: {what}: expected {noun}, got {raised(error)}. Correct the {noun.split()[1]}."
             ) from error
 
 

@@ -51,6 +51,10 @@ class View:
         """Whether any policy has a `CommModel`."""
         return any(is_comm(config.model["custom_model"]) for config in self.policies.values())
 
+    def what_of(self, policy: str) -> str:
+        """Returns what messages call the config of a policy: the view's name, unless it has values of its own."""
+        return self.what if self.policies[policy] is self.config else f"{self.what}: multiagent: policies: {policy}"
+
     @property
     def is_ours(self) -> bool:
         """Whether it uses `CommEnv` or `CommModel`."""

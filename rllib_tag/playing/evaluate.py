@@ -208,12 +208,12 @@ def evaluate(
     )
 
 
-def baseline_returns(env_config: Mapping[str, Any], episodes: int = 64) -> dict[str, float]:
+def baseline_returns(env_config: Mapping[str, Any], episodes: int = 128) -> dict[str, float]:
     """Returns the mean return of an agent of the team for each baseline, on the first episodes of evaluations.
 
     Args:
         env_config: The keys of `TagEnv`.
-        episodes: The number of episodes. Default: 64.
+        episodes: The number of episodes. Default: 128, as many as `evaluate` plays.
 
     Returns:
         Returns by baseline; none where other agents learn, or where episodes cannot be played side by side.

@@ -139,7 +139,8 @@ class LiveGame:
             `positions` (N + 1, 2) and `velocities` of the adversaries and the prey, `landmarks` (z, 2), `classes` (N),
             `sizes`, `links`, `heard` and `attention` (N, N), [receiver, sender], `knows` (N, 2), who sees or hears
             where the landmarks and the prey are, `step` of `steps`, `score`, `best` with these settings (None before
-            the first such round has ended), `contacts` and the `settings`.
+            the first such round has ended), `contacts`, the `settings`, and `everywhere`, the range that stands for
+            infinity.
         """
         games, roster = self._games, self._config.roster
         settings = dataclasses.asdict(self.settings)
@@ -156,6 +157,7 @@ class LiveGame:
             "step": games.steps,
             "steps": ROUND,
             "steps_per_second": STEPS_PER_SECOND,
+            "everywhere": EVERYWHERE,
             "most": MOST,
             "score": round(self._score(), 1),
             "best": self._best.get(self.settings),

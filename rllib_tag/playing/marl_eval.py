@@ -67,7 +67,9 @@ def task_name(env_config: Mapping[str, Any]) -> str:
 
 
 def _said(value: Any) -> str:
-    """Returns a value as a part of a name: of a path only its end, of numbers to draw from each."""
+    """Returns a value as a part of a name: of a path its end, of numbers to draw from each, of a class its path."""
+    if isinstance(value, Mapping):
+        return "_".join([str(value["type"]), *(f"{key}_{_said(each)}" for key, each in value.items() if key != "type")])
     if isinstance(value, (list, tuple)):
         return "or".join(map(str, value))
     return str(value).rstrip("/").rpartition("/")[2]

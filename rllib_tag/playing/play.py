@@ -7,6 +7,7 @@ import contextlib
 import json
 import secrets
 import signal
+import threading
 import webbrowser
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -24,10 +25,12 @@ except ModuleNotFoundError as error:
 
 HOST = "127.0.0.1"
 CLOSE_AFTER_S = 5.0  # after the last page has closed; one that is reloaded connects again sooner
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src ws://{host}:{port}; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; "
-    "connect-src 'self' ws:; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -118,7 +121,8 @@ class PlayServer:
             raise web.HTTPForbidden(text="Open the address that `rllib play` prints; it has a token.\n") from None
 
     async def _page(self, request: web.Request) -> web.Response:
-        return web.Response(text=self._html, content_type="text/html", headers=HEADERS)
+        policy = {"Content-Security-Policy": POLICY.format(host=request.url.host, port=self._port)}
+        return web.Response(text=self._html, content_type="text/html", headers=HEADERS | policy)
 
     async def _live(self, request: web.Request) -> web.WebSocketResponse:
         page = web.WebSocketResponse(heartbeat=10.0, max_msg_size=4096)
@@ -132,7 +136,7 @@ class PlayServer:
                 if message.type is WSMsgType.TEXT:
                     try:
                         _take(json.loads(message.data), game, push)
-                    except ValueError as error:  # ConfigError and broken JSON included
+                    except (ValueError, RecursionError) as error:  # ConfigError and broken JSON included
                         await page.send_json({"error": str(error)})
         finally:
             self._pages.discard(page)
@@ -201,8 +205,8 @@ def play(
 
         def started(url: str) -> None:
             on_start(url)
-            if opens:  # in a thread, because a browser in the terminal does not return
-                asyncio.get_running_loop().run_in_executor(None, webbrowser.open, url)
+            if opens:  # in a thread that nobody waits for, because a browser in the terminal does not return
+                threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
         await server.run(started)
 

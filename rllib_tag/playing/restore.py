@@ -29,7 +29,7 @@ from rllib_tag.nn.weights import (
     frozen_prey,
     save_exported,
 )
-from rllib_tag.places import is_uri, local_copy
+from rllib_tag.places import Place, is_uri, local_copy
 from rllib_tag.plugin.env_config import (
     CommEnvConfig,
     EnvConfig,
@@ -296,7 +296,9 @@ def restore(path: str | os.PathLike[str] = DEFAULT_TEAM) -> TrainedTeam:
         team = TrainedTeam(read.nets, read.env_config, found, read.seed, read.env_steps, read.acting)
         if not is_uri(location):
             return team
-        return dataclasses.replace(team, source=str(path), env_config=_with_prey_kept(team.env_config, folder))
+        within = found.relative_to(folder.absolute()).as_posix()
+        source = (Place.at(location) / within).location if within != "." else location
+        return dataclasses.replace(team, source=source, env_config=_with_prey_kept(team.env_config, folder))
 
 
 def _with_prey_kept(env_config: Mapping[str, Any], folder: Path) -> Mapping[str, Any]:

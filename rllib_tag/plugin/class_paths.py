@@ -8,7 +8,7 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import gymnasium as gym
@@ -70,24 +70,27 @@ def resolve_subclass(what: str, path: Any, base: type) -> type:
     return found
 
 
-def built(what: str, kind: Callable[..., Any], called: str, arguments: Mapping[str, Any], noun: str) -> Any:
-    """Builds what a file names by its class and arguments.
+def built(what: str, entry: Mapping[str, Any], base: type, noun: str) -> Any:
+    """Builds what a file names by a class and the arguments of its constructor.
 
     Args:
         what: What it is for; error messages begin with it.
-        kind: The class.
-        called: What messages call the class.
-        arguments: The arguments of its constructor.
+        entry: The import path of the class under `type`, and the arguments.
+        base: The class of which it must be a subclass.
         noun: What it is, such as `a mapping`.
 
     Raises:
-        ConfigError: If the class does not take these arguments, or if its constructor raises.
+        ConfigError: If the path does not name such a class, if it does not take these arguments, or if its constructor
+            raises.
     """
+    arguments = dict(entry)
+    path = arguments.pop("type", None)
+    kind = resolve_subclass(what, path, base)
     try:
         inspect.signature(kind).bind(**arguments)
     except TypeError as error:
         raise ConfigError(
-            f"{what}: {called}: expected the arguments {inspect.signature(kind)}, got: {error}. Use these."
+            f"{what}: {path}: expected the arguments {inspect.signature(kind)}, got: {error}. Use these."
         ) from error
     try:
         return kind(**arguments)

@@ -385,7 +385,8 @@ class TagEnvConfig(EnvConfig):
         """The game."""
         return TagGame(
             self.roster, max(choices_of(self.num_obstacles)), self.max_cycles, self.continuous_actions,
-            self.full_observation, self.good_policy, self.terminate_on_success, self.prey, self.mixture,
+            self.full_observation, str(self.good_policy) if self.prey is None else None, self.terminate_on_success,
+            self.prey, self.mixture,
         )  # fmt: skip
 
     def check_actions(self, what: str, agents: Sequence[str], num_outputs: int, continuous: bool) -> None:

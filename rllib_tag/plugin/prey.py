@@ -12,7 +12,7 @@ import torch
 
 from rllib_tag.errors import ConfigError
 from rllib_tag.nn.weights import load_exported
-from rllib_tag.plugin.class_paths import built, resolve_subclass
+from rllib_tag.plugin.class_paths import built
 from rllib_tag.world.game import Arrays
 from rllib_tag.world.prey import Prey
 
@@ -78,15 +78,18 @@ class OwnPrey:
         actions = np.asarray(self.prey.act(observations))
         count = len(observations["own"])
         shape = (count, NUM_ACTIONS) if self.continuous else (count,)
-        fits = actions.shape == shape and (self.continuous or np.issubdtype(actions.dtype, np.integer))
-        highest = 1 if self.continuous else NUM_ACTIONS - 1
-        if not fits or not ((actions >= 0) & (actions <= highest)).all():
-            kind = "numbers" if self.continuous else "integers"
-            raise ValueError(
-                f"{type(self.prey).__name__}.act: expected {kind} from 0 to {highest} of shape {shape}, got "
-                f"{actions.dtype} of shape {actions.shape}: {actions.ravel()[:5].tolist()}."
-            )
-        return actions
+        highest, kind = (1, "numbers") if self.continuous else (NUM_ACTIONS - 1, "integers")
+        is_kind = np.issubdtype(actions.dtype, np.number if self.continuous else np.integer)
+        if actions.shape != shape or not is_kind:
+            got = f"{actions.dtype} of shape {actions.shape}"
+        else:
+            wrong = actions[~((actions >= 0) & (actions <= highest))]
+            if not wrong.size:
+                return actions
+            got = str(wrong[0])
+        raise ValueError(
+            f"{type(self.prey).__name__}.act: expected {kind} from 0 to {highest} of shape {shape}, got {got}."
+        )
 
 
 def load_own_prey(entry: Mapping[str, Any], continuous: bool) -> OwnPrey:
@@ -99,9 +102,7 @@ def load_own_prey(entry: Mapping[str, Any], continuous: bool) -> OwnPrey:
     Raises:
         ConfigError: If the path does not name a `Prey`, or if it cannot be built.
     """
-    arguments = dict(entry)
-    kind = resolve_subclass("good_policy", arguments.pop("type", None), Prey)
-    return OwnPrey(built("good_policy", kind, kind.__name__, arguments, "a script"), continuous)
+    return OwnPrey(built("good_policy", entry, Prey, "a script"), continuous)
 
 
 def greedy_actions(outputs: torch.Tensor, continuous: bool) -> np.ndarray:

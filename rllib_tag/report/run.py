@@ -1,4 +1,4 @@
-"""One HTML page about a run: its curve, what its team achieves, a film and its configuration."""
+"""One HTML page about a run: its curve, what its team achieves, a video and its configuration."""
 
 from __future__ import annotations
 
@@ -62,14 +62,17 @@ def read_run(folder: Path) -> Run:
     return Run(curve, read_results(results)[-1], _config(results.parent))
 
 
-def run_page(name: str, run: Run, evaluation: Mapping[str, Any], episode: dict[str, Any] | None) -> str:
+def run_page(
+    name: str, run: Run, checkpoint: str, evaluation: Mapping[str, Any], episode: dict[str, Any] | None
+) -> str:
     """Returns a page that needs nothing but a browser, neither other files nor a network.
 
     Args:
-        name: What the page calls the run; the path that its commands have.
+        name: What the page calls the run.
         run: What training wrote.
+        checkpoint: The path or URI of the checkpoint that played.
         evaluation: The content of an evaluation's `summary.json`.
-        episode: What `read_episode` returns; None if there is none.
+        episode: What `record_episode` returns; None if there is none.
     """
     content, listens = dict(evaluation), bool(evaluation["conditions"])
     levels = levels_of(content)
@@ -78,16 +81,16 @@ def run_page(name: str, run: Run, evaluation: Mapping[str, Any], episode: dict[s
     return PAGES.get_template("run.html").render(
         name=name,
         rows=_rows,
-        facts=_facts(run.last, content),
+        facts=_facts(run.last, checkpoint, content),
         curve=_address(draw_curves({"training": run.curve}, levels)),
         summary=summary_table(content),
         conditions=conditions_table(content) if listens else None,
         conditions_image=_address(draw_conditions(means, levels.returns, f"return per {whose}")) if listens else None,
         influence=influence_table(content) if listens else None,
-        film=episode and replay_page(episode),
+        video=episode and replay_page(episode),
         seed=episode and episode["seed"],
         config=run.config,
-        commands=_commands(name, content, episode),
+        commands=_commands(checkpoint, content, episode),
     )
 
 
@@ -100,14 +103,14 @@ def _address(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(image(figure, ".svg")).decode()
 
 
-def _facts(last: Result, content: Mapping[str, Any]) -> dict[str, str]:
-    """Returns what was trained, how and how long, in words."""
+def _facts(last: Result, checkpoint: str, content: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what was trained, how and how long, and what played, in words."""
     steps, seconds, training = env_steps(last), last[SECONDS], content["training"]["team"]
     versions = content["versions"]
     return {
-        "checkpoint": content["sources"]["team"],
+        "checkpoint played": f"{checkpoint}, after {training['env_steps']:,} environment steps",
         "seed of training": "none" if training["seed"] is None else str(training["seed"]),
-        "trained for": f"{steps:,} environment steps in {seconds:,.0f} s, {steps / seconds:,.0f} steps a second",
+        "run so far": f"{steps:,} environment steps in {seconds:,.0f} s, {steps / seconds:,.0f} steps a second",
         "last result": last["date"].replace("_", " "),
         "played with": ", ".join(f"{package} {versions[package]}" for package in ("rllib_tag", "ray", "torch")),
     }
@@ -126,10 +129,10 @@ def _config(trial: Path) -> str:
         ) from error
 
 
-def _commands(name: str, content: Mapping[str, Any], episode: Mapping[str, Any] | None) -> list[str]:
+def _commands(checkpoint: str, content: Mapping[str, Any], episode: Mapping[str, Any] | None) -> list[str]:
     """Returns the commands that play the same episodes again."""
     seed, options = content["first_seed"], [f"--baseline {one}" for one in levels_of(content).returns]
     options += ["--messages all"] if content["conditions"] else []
-    run = shlex.quote(name)
-    commands = [f"rllib evaluate {run} --episodes {content['episodes']} --seed {seed} {' '.join(options)}"]
-    return commands + ([f"rllib rollout {run} --seed {episode['seed']} --video html"] if episode else [])
+    played = shlex.quote(checkpoint)
+    commands = [f"rllib evaluate {played} --episodes {content['episodes']} --seed {seed} {' '.join(options)}"]
+    return commands + ([f"rllib rollout {played} --seed {episode['seed']} --video html"] if episode else [])

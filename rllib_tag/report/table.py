@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
 from rllib_tag.errors import ConfigError, reason_of
-from rllib_tag.names import INFLUENCE, METRICS, RETURN_ADVERSARY, team_return
+from rllib_tag.names import GOOD_POLICY, INFLUENCE, METRICS, RETURN_ADVERSARY, team_return
 
 RETURN_MINUS_TEAM = "return_minus_team"
 
@@ -40,7 +42,7 @@ def read_summary(path: str | os.PathLike[str]) -> dict[str, Any]:
 def summary_table(content: dict[str, Any]) -> Table:
     """Returns a table with one column per controller: mean and standard error of each metric over the episodes.
 
-    A class's return that reads like the team's in every column, as in tag, has no row of its own. The team under
+    A class's return that equals the team's in every column, as in tag, has no row of its own. The team under
     channel interventions is in `conditions_table`.
     """
     summary = {name: metrics for name, metrics in content["summary"].items() if name not in content["conditions"]}
@@ -50,12 +52,20 @@ def summary_table(content: dict[str, Any]) -> Table:
     lines, team = (METRICS if RETURN_ADVERSARY in found else own), team_return(found)
     alike = {
         key
-        for key, (_, form) in lines.items()
-        if key != team and key.startswith("return_")
-        and all(_cell(each, key, form) == _cell(each, team, form) for each in summary.values())
+        for key in lines
+        if key.startswith("return_") and key not in (team, f"return_{GOOD_POLICY}")
+        and all(_equal(each.get(key), each[team]) for each in summary.values())
     }  # fmt: skip
     _fill(table, {key: line for key, line in lines.items() if key not in alike}, summary)
     return table
+
+
+def _equal(some: Mapping[str, float | None] | None, others: Mapping[str, float | None]) -> bool:
+    """Returns whether two metrics have the same mean and the same standard error."""
+    if some is None:
+        return False
+    pairs = [(some[key], others[key]) for key in ("mean", "standard_error")]
+    return all(a == b or (a is not None and b is not None and math.isclose(a, b, abs_tol=1e-9)) for a, b in pairs)
 
 
 def conditions_table(content: dict[str, Any]) -> Table:

@@ -80,7 +80,6 @@ class TrialEnd:
         is_recorded: Whether it has a file of results, which Tune lets users switch off.
         is_new: Whether this run trained it; if not, it had ended before the run was resumed.
         checkpoint_steps: The environment steps at its last checkpoint; None if it has none.
-        has_team: Whether its checkpoints have networks of this project, which can be played.
     """
 
     place: Place
@@ -90,7 +89,6 @@ class TrialEnd:
     is_recorded: bool
     is_new: bool
     checkpoint_steps: int | None
-    has_team: bool = True
 
     @property
     def folder(self) -> Path:
@@ -253,11 +251,7 @@ def _run(
             **{key: spec[key] for key in ("num_samples", "max_failures", "restore") if key in spec},
         )
     storage.filesystem.handler.delete_left_over((storage / name).path)
-    has_team = experiment.variants[0].training.has_comm_model
-    return [
-        dataclasses.replace(_trial_end(trial, experiment.storage, trial.trial_id in watch.reported), has_team=has_team)
-        for trial in analysis.trials
-    ]
+    return [_trial_end(trial, experiment.storage, trial.trial_id in watch.reported) for trial in analysis.trials]
 
 
 def _algorithm(experiment: Experiment, is_exported: bool) -> tuple[type[Algorithm] | str, type | None]:

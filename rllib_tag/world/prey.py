@@ -13,7 +13,8 @@ class Prey(abc.ABC):
     """A script that moves the good agents of tag.
 
     `good_policy: {type: my_lab.prey.Flee, …}` names a subclass, with the arguments of its constructor. It moves the
-    good agents of many games at once, and each of them by what it observes now; it keeps nothing from step to step.
+    good agents of many games at once, and each of them by what it observes now: the same observation gives the same
+    action, so it keeps nothing from step to step and draws nothing at random.
 
     Examples:
         >>> class Left(Prey):

@@ -39,7 +39,7 @@ class TagGame(Game):
         max_cycles: The maximum number of steps per episode.
         continuous_actions: Whether actions are Box(0, 1, (5,)) instead of Discrete(5).
         full_observation: Whether every adversary gets both class views.
-        good_policy: `random`, `evasive` or `learned`; anything else if `prey` is given.
+        good_policy: `random`, `evasive` or `learned`; None if `prey` is given.
         terminate_on_success: mpe2's option of this name.
         prey: Maps the good agents' observations, (M, ...) by key, to M actions. Default: None.
         mixture: The games of which each episode draws one; `roster` and `num_obstacles` are then the largest. Default:
@@ -51,7 +51,7 @@ class TagGame(Game):
     max_cycles: int
     continuous_actions: bool
     full_observation: bool
-    good_policy: Any
+    good_policy: str | None
     terminate_on_success: bool
     prey: Callable[[Arrays], np.ndarray] | None = None
     mixture: Mixture | None = None

@@ -391,6 +391,41 @@ def test_paths_are_absolute_wherever_they_stand(tmp_path: Path, monkeypatch: pyt
     }
 
 
+def test_what_a_script_gets_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "calm").mkdir()
+    script = {"type": "labs_prey.Herd", "style": "calm"}
+    config = {"env_config": {"good_policy": {"grid_search": [script, "calm"]}}}
+    (one, other) = apply_options({"x": {"config": config}}, TrainOptions())["x"]["config"]["env_config"]["good_policy"][
+        "grid_search"
+    ]
+    assert (one, other) == (script, str(tmp_path / "calm"))
+
+
+@pytest.mark.parametrize(
+    ("style", "message"),
+    [
+        ("alone", ""),
+        (
+            "one",
+            r"expected a script that can move prey, got ValueError: Herd\.act: .* of shape \(8,\), got int64 of sh",
+        ),
+        ("all", "expected a script that moves each prey by what it observes alone, got "),
+        ("steps", "expected a script that moves each prey by what it observes alone, got "),
+        ("dice", r"Let act keep nothing, draw nothing at random, and treat each row by itself\."),
+        ("raises", r"expected a script that can move prey, got KeyError: 'hares', raised in Herd\.act \(.*script\.$"),
+    ],
+)
+def test_a_script_that_does_not_move_each_prey_by_itself_is_refused(style: str, message: str) -> None:
+    specs = load_experiments(EXPERIMENTS / "tag_quick.yaml")
+    specs["tag_quick"]["config"]["env_config"]["good_policy"] = {"type": "labs_prey.Herd", "style": style}
+    if not message:
+        parse_experiments(specs)
+        return
+    with pytest.raises(ConfigError, match=rf"^tag_quick: config: env_config: good_policy: .*{message}"):
+        parse_experiments(specs)
+
+
 def test_a_missing_file_is_named() -> None:
     with pytest.raises(ConfigError, match=r"cannot read no_such\.yaml"):
         load_experiments("no_such.yaml")

@@ -40,7 +40,8 @@ def test_the_newest_whole_checkpoint_is_taken(trained: TrialEnd, tmp_path: Path)
 def test_teams_and_curves_are_read_from_a_uri(trained: TrialEnd, tmp_path: Path) -> None:
     uri = f"file://{trained.folder}"
     team = restore(uri)
-    assert team.source == uri
+    assert team.source == f"{uri}/{sorted(path.name for path in trained.folder.glob('checkpoint_*'))[-1]}"
+    assert restore(team.source).source == team.source
     assert team.nets.keys() == {"class_a", "class_b"}
     export(uri, tmp_path / "exported")
     assert restore(f"file://{tmp_path}/exported/manifest.json").seed == team.seed

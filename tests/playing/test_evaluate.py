@@ -132,8 +132,8 @@ def test_files_hold_one_row_an_episode(team: TrainedTeam, tmp_path: Path) -> Non
     assert table.row_count == len(METRICS) - 2  # the return of each class is the same number
 
 
-def test_only_returns_that_read_alike_stand_once() -> None:
-    figures = {"return_team": -11.9, "return_diver": -11.9 + 1e-12, "return_lookout": -11.8, "mean_links": -11.9}
+def test_only_returns_that_are_alike_stand_once() -> None:
+    figures = {"return_team": -11.9, "return_diver": -11.9 + 1e-12, "return_lookout": -11.9004, "mean_links": -11.9}
     summary = {name: {key: {"mean": value, "standard_error": 0.5} for key, value in figures.items()} for name in "ab"}
     table = summary_table({"summary": summary, "conditions": [], "episodes": 2, "first_seed": 1})
     assert list(table.columns[0].cells) == ["return team", "return lookout", "mean links"]
@@ -211,6 +211,8 @@ def test_marl_eval_finds_every_figure(team: TrainedTeam) -> None:
     assert (
         task_name({"num_class_a": 0, "good_policy": "a/b/Prey/", "wrappers": ["x"]}) == "0a2b_good_policy_prey_wrapped"
     )
+    script = {"type": "hares.Hare", "calm": 0.6, "style": "a/b"}
+    assert task_name({"good_policy": script}) == "2a2b_good_policy_hares.hare_calm_0.6_style_b"
 
 
 def test_reports_leave_shaping_out(team: TrainedTeam) -> None:

@@ -165,6 +165,13 @@ def test_only_its_own_page_is_answered(team: TrainedTeam) -> None:
                 assert answer.status == status, (url, headers)
         with pytest.raises(aiohttp.WSServerHandshakeError):
             await session.ws_connect(server.url + "live", origin="http://evil.example")
+        async with session.get(server.url) as answer:
+            policy = answer.headers["Content-Security-Policy"]
+            assert f"connect-src ws://127.0.0.1:{port};" in policy
+        async with session.ws_connect(server.url + "live") as page:
+            await page.send_str("[" * 4000)
+            said = [await page.receive_json() for _ in range(3)]
+            assert any("error" in each for each in said)
 
     serving(team, use)
 
@@ -244,7 +251,7 @@ def served() -> Iterator[tuple[subprocess.Popen[str], str]]:
     command = [sys.executable, "-u", "-m", "rllib_tag", "play", "evasive_prey", "--no-browser"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        yield process, next(line for line in process.stdout if "play at " in line).split()[-1]
+        yield process, next(line for line in process.stdout if "Play at " in line).split()[-1]
         process.kill()
 
 

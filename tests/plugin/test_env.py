@@ -250,11 +250,11 @@ def test_a_script_of_ones_own_moves_the_prey(num_good: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "continuous", "message"),
     [
-        ({"actions": [5]}, False, r"Right\.act: expected integers from 0 to 4 of shape \(1,\), got int64 .*: \[5\]"),
+        ({"actions": [5]}, False, r"Right\.act: expected integers from 0 to 4 of shape \(1,\), got 5\."),
         ({"actions": [0.5]}, False, r"expected integers .*, got float64 of shape \(1,\)"),
         ({"actions": [1, 1]}, False, r"of shape \(1,\), got int64 of shape \(2,\)"),
         ({}, True, r"expected numbers from 0 to 1 of shape \(1, 5\), got int64 of shape \(1,\)"),
-        ({"actions": [[0, 0, 0, 0, float("nan")]]}, True, r"expected numbers from 0 to 1"),
+        ({"actions": [[0, 0, 0, 0, float("nan")]]}, True, r"expected numbers from 0 to 1 .*, got nan\."),
     ],
 )
 def test_a_scripts_actions_are_checked(arguments: dict[str, Any], continuous: bool, message: str) -> None:
@@ -269,7 +269,7 @@ def test_a_scripts_actions_are_checked(arguments: dict[str, Any], continuous: bo
     [
         (
             {"good_policy": {"type": f"{__name__}.Right", "acts": 1}},
-            "good_policy: Right: expected the arguments (action",
+            f"good_policy: {__name__}.Right: expected the arguments (action",
         ),
         (
             {"good_policy": {"type": f"{__name__}.Broken"}},

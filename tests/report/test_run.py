@@ -43,7 +43,7 @@ def evaluation(metric: str, returns: dict[str, float], **more: Any) -> dict[str,
     }
     return {
         "summary": summary, "episodes": 4, "first_seed": 7, "conditions": [], "influence": {},
-        "sources": {"team": "trial/checkpoint_000001"}, "training": {"team": {"seed": 3, "env_steps": 2000}},
+        "sources": {"team": "trial/checkpoint_000001"}, "training": {"team": {"seed": 3, "env_steps": 1000}},
         "env_config": {}, "versions": {"rllib_tag": "0.2.0", "ray": "2.60.0", "torch": "2.13.0"}, **more,
     }  # fmt: skip
 
@@ -54,32 +54,33 @@ def test_a_page_needs_no_other_file_and_shows_all(tmp_path: Path) -> None:
     returns = {"team": 20.5, "random": 5.25, "cut": 11.0, "drop:0.5": 15.0, "range:inf": 20.0}
     influence = {"class_a": {"kl": {"mean": 0.25, "standard_error": 0.01}}}
     content = evaluation("return_adversary", returns, conditions=list(returns)[2:], influence=influence)
-    page = run_page(str(trial), read_run(trial), content, EPISODE)
+    page = run_page(str(trial), read_run(trial), "<i>/checkpoint_000001", content, EPISODE)
     assert not re.findall(r'(?:src|href)="(?!data:image/svg\+xml;base64,|#)', page)
     assert page.count("data:image/svg+xml;base64,") == 2
     for said in (
+        "<dd>&lt;i&gt;/checkpoint_000001, after 1,000 environment steps</dd>",
         "<dd>2,000 environment steps in 4 s, 500 steps a second</dd>", "<dd>2026-01-02 10-00-00</dd>",
         "<td>20.5 ± 0.5</td><td>5.2 ± 0.5</td>", "<tr><td>drop:0.5</td><td>15.0 ± 0.5</td><td>-5.5 ± 0.1</td>",
         "<td>0.250 ± 0.010</td>", "model: {custom_model: rllib_tag.nn.Net}\n", "clip: .inf\n",
-        f"rllib evaluate &#39;{html.escape(str(trial))}&#39; --episodes 4 --seed 7 --baseline random --messages all\n",
-        f"rllib rollout &#39;{html.escape(str(trial))}&#39; --seed 7 --video html",
+        "rllib evaluate &#39;&lt;i&gt;/checkpoint_000001&#39; --episodes 4 --seed 7 --baseline random --messages all\n",
+        "rllib rollout &#39;&lt;i&gt;/checkpoint_000001&#39; --seed 7 --video html",
     ):  # fmt: skip
         assert said in page
-    film = html.unescape(re.search(r'srcdoc="([^"]*)"', page)[1])
-    assert film.startswith("<!doctype html>")
-    assert json.loads(re.search(r'id="episode">(.*?)</script>', film)[1]) == EPISODE
+    video = html.unescape(re.search(r'srcdoc="([^"]*)"', page)[1])
+    assert video.startswith("<!doctype html>")
+    assert json.loads(re.search(r'id="episode">(.*?)</script>', video)[1]) == EPISODE
     assert "<i>" not in page
 
 
-def test_another_game_has_no_film_and_agents_that_hear_nobody_no_interventions(tmp_path: Path) -> None:
+def test_another_game_has_no_video_and_agents_that_hear_nobody_no_interventions(tmp_path: Path) -> None:
     trial = write_trial(tmp_path / "trial", TEAM_RETURN, {"env_config": {"game": "labs_games.Rescue"}})
     game = {"game": "labs_games.Rescue"}
     content = evaluation("return_team", {"team": -3.0, "random": -9.0}, env_config=game)
-    page = run_page("trial", read_run(trial), content, None)
-    assert "Only episodes of tag are filmed." in page
-    assert "Its agents do not hear each other" in page
+    page = run_page("trial", read_run(trial), "trial/checkpoint_000001", content, None)
+    assert "There are videos of tag only." in page
+    assert "These agents do not communicate" in page
     assert "rllib rollout" not in page
-    assert "rllib evaluate trial --episodes 4 --seed 7 --baseline random</pre>" in page
+    assert "rllib evaluate trial/checkpoint_000001 --episodes 4 --seed 7 --baseline random</pre>" in page
 
 
 def test_a_trial_without_its_config_is_said(tmp_path: Path) -> None:
