@@ -114,7 +114,7 @@ def test_a_run_of_another_game_keeps_its_figures(ray_session: None, tmp_path: Pa
 
 
 def quick_arms(folder: Path, study: str = "study") -> Path:
-    """A study's arms with two seeds of one small iteration each."""
+    """A study's arms with two seeds of one small iteration each, and short episodes of tag."""
     arms = load_experiments(EXPERIMENTS / study / "study.yaml")
     for spec in arms.values():
         spec["stop"] = {"training_iteration": 1}
@@ -122,6 +122,8 @@ def quick_arms(folder: Path, study: str = "study") -> Path:
             num_env_runners=0, num_envs_per_env_runner=2, train_batch_size=200, minibatch_size=100, num_epochs=1
         )
         spec["config"]["seed"] = {"grid_search": [1, 2]}
+        if study == "study":
+            spec["config"]["env_config"] = {**spec["config"]["env_config"], "max_cycles": 20}
     (folder / "arms.yaml").write_text(yaml.safe_dump(arms))
     return folder / "arms.yaml"
 
