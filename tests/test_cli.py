@@ -256,7 +256,8 @@ def test_a_report_is_one_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     out = CliRunner().invoke(app, ["report", "results/tag_quick", "--episodes", "2"]).output
     assert out.endswith("\nwrote report.html\n")
     page = (folder / "report.html").read_text()
-    assert "rllib evaluate results/tag_quick --episodes 2 --seed 1000000 --baseline random" in page
+    assert re.search(r"rllib evaluate results/tag_quick/\S+/checkpoint_\d+ --episodes 2 --seed 1000000 --b", page)
+    assert re.search(r"<dd>results/tag_quick/\S+/checkpoint_\d+, after 1,600 environment steps</dd>", page)
     assert "<td>drop:1.0</td>" in page
     assert "custom_model: rllib_tag." in page
 
