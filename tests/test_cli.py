@@ -51,6 +51,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Interrupted:
     experiments = small("tag_quick", num_env_runners=1)
     checkpoints = {"checkpoint_frequency": 1, "checkpoint_at_end": True, "num_to_keep": 2}
     experiments["tag_quick"].update(stop={"training_iteration": 8}, checkpoint_config=checkpoints)
+    experiments["tag_quick"]["config"]["env_config"]["max_cycles"] = 25
     (folder / "quick.yaml").write_text(yaml.safe_dump(experiments))
     train = [RLLIB, "train", "file", "quick.yaml", "--storage-path", "results"]
     with subprocess.Popen(train, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
