@@ -82,6 +82,13 @@ def test_the_page_on_own_parts_trains(part: int, name: str, tmp_path: Path) -> N
         assert "next: " not in trained
 
 
+def test_the_readme_leads_to_every_page_of_the_guide() -> None:
+    pages = set(re.findall(r"^ +- .*: ([\w-]+\.md)$", (DOCS.parent / "mkdocs.yml").read_text(), flags=re.M))
+    linked = set(re.findall(r"\(docs/([\w-]+\.md)", (DOCS.parent / "README.md").read_text()))
+    assert len(pages) > 10
+    assert pages <= linked
+
+
 def test_the_hare_does_not_run_from_adversaries_that_are_absent() -> None:
     names: dict[str, Any] = {}
     exec(blocks("own-parts.md", "python")[0], names)

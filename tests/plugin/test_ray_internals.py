@@ -12,11 +12,15 @@ import gymnasium
 import numpy as np
 import pytest
 import ray
+import torch
 from ray import train, tune
 from ray.air.integrations import wandb
 from ray.rllib.algorithms.algorithm import Algorithm
+from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo.ppo_torch_policy import PPOTorchPolicy
 from ray.rllib.evaluation import rollout_worker
 from ray.rllib.policy.policy import Policy
+from ray.rllib.policy.sample_batch import SampleBatch
 from ray.train._internal import checkpoint_manager, storage
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -44,6 +48,25 @@ def test_algorithms_and_their_keys() -> None:
     }
     assert expected <= set(defaults)
     assert {"custom_model", "custom_model_config"} <= set(ray_internals.MODEL_DEFAULTS)
+
+
+def test_from_which_ray_on_ppos_policies_read_use_kl_loss() -> None:
+    losses = []
+    for kl_coeff in (0.0, 1.0):
+        config = PPOConfig().api_stack(enable_rl_module_and_learner=False, enable_env_runner_and_connector_v2=False)
+        config.framework("torch").training(use_kl_loss=False, kl_coeff=kl_coeff)
+        spaces = gymnasium.spaces.Box(-1, 1, (2,), np.float32), gymnasium.spaces.Discrete(2)
+        policy = PPOTorchPolicy(*spaces, config.to_dict())
+        for weight in policy.model.parameters():
+            torch.nn.init.zeros_(weight)
+        zeros, ones = torch.zeros(4), torch.ones(4)
+        columns = {
+            "obs": torch.zeros(4, 2), "actions": zeros, "action_dist_inputs": torch.tensor([[0.0, 2.0]] * 4),
+            "action_logp": zeros, "advantages": ones, "value_targets": zeros, "vf_preds": zeros,
+        }  # fmt: skip
+        losses.append(policy.loss(policy.model, policy.dist_class, SampleBatch(columns)).item())
+    reads = losses[0] == losses[1]
+    assert reads == (ray_internals.RAY_VERSION >= ray_internals.READS_USE_KL_LOSS)
 
 
 def test_registered_environments() -> None:
