@@ -21,7 +21,7 @@ from conftest import EXPERIMENTS, HAS_NEW_API_STACK, script
 from typer.testing import CliRunner
 
 import rllib_tag
-from rllib_tag import cli
+from rllib_tag.cli import commands
 from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.training.preflight import check_resources
@@ -147,8 +147,8 @@ def test_the_config_without_a_file_runs_on_two_cores(monkeypatch: pytest.MonkeyP
     program, *arguments = shlex.split(block)
     assert program == "rllib"
     taken: list[Any] = []
-    monkeypatch.setattr(cli, "_train", lambda *given: taken.append(given))
-    assert CliRunner().invoke(cli.app, arguments).exit_code == 0
+    monkeypatch.setattr(commands, "_train", lambda *given: taken.append(given))
+    assert CliRunner().invoke(commands.app, arguments).exit_code == 0
     ((specs, options),) = taken
     (experiment,) = parse_experiments(specs, options)
     assert experiment.name == "from_options"

@@ -22,7 +22,7 @@ import typer
 from rich.table import Table
 from scipy import stats
 
-from rllib_tag.cli_output import console
+from rllib_tag.cli.output import console
 from rllib_tag.files import write_csv
 from rllib_tag.report.figures import new_figure, save_figure
 

@@ -17,7 +17,7 @@ import torch
 import typer
 from bench import show
 
-from rllib_tag.cli_output import console
+from rllib_tag.cli.output import console
 from rllib_tag.files import write_csv
 
 # In float32 with sums in another order: outputs in their standard deviations, weights in the largest step of any.

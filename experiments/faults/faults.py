@@ -29,7 +29,7 @@ from ray.rllib.evaluation.rollout_worker import RolloutWorker
 from rich.table import Table
 
 from rllib_tag import restore
-from rllib_tag.cli_output import console, run_command
+from rllib_tag.cli.output import console, run_command
 from rllib_tag.errors import check_keys
 from rllib_tag.experiment.checkpoints import is_complete
 from rllib_tag.experiment.spec import load_experiments

@@ -13,7 +13,7 @@ import numpy as np
 import typer
 from rich.table import Table
 
-from rllib_tag.cli_output import console, run_command
+from rllib_tag.cli.output import console, run_command
 from rllib_tag.errors import ConfigError
 from rllib_tag.names import RANDOM, RETURN_TEAM
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from rllib_tag import evaluate, restore
-from rllib_tag.cli_output import console, run_command
+from rllib_tag.cli.output import console, run_command
 from rllib_tag.errors import ConfigError
 from rllib_tag.files import write_csv
 from rllib_tag.names import RETURN_ADVERSARY

@@ -13,7 +13,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from rllib_tag.cli_output import console, run_command
+from rllib_tag.cli.output import console, run_command
 from rllib_tag.names import BASELINES, GAME, INFLUENCE
 from rllib_tag.report.conditions import draw_conditions
 from rllib_tag.report.figures import save_figure

@@ -20,7 +20,7 @@ import torch
 import typer
 
 from rllib_tag import evaluate, restore
-from rllib_tag.cli_output import console, run_command
+from rllib_tag.cli.output import console, run_command
 from rllib_tag.errors import check_keys
 from rllib_tag.experiment.spec import load_experiments
 from rllib_tag.files import write_csv, write_json

@@ -10,7 +10,7 @@ from ray.tune.experiment import Trial
 from small_runs import run, small
 from typer import Exit
 
-from rllib_tag.cli import _train
+from rllib_tag.cli.commands import _train
 from rllib_tag.experiment.options import TrainOptions
 from rllib_tag.places import Place
 from rllib_tag.training.train import TrialEnd, _trial_end

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from rllib_tag.cli_output import LiteralConsole
+from rllib_tag.cli.output import LiteralConsole
 
 
 @pytest.mark.parametrize("path", ["o/run[/b]/ex", "[a]", "a:x:b", "[red]"])
@@ -21,7 +21,7 @@ def test_paths_are_shown_as_they_were_given(path: str, capfd: pytest.CaptureFixt
 SHOW = """
 import os
 from rich.table import Table
-from rllib_tag.cli_output import console, errors, run_command
+from rllib_tag.cli.output import console, errors, run_command
 def show():
     table = Table("[name]", "return")
     table.add_row("a:x:b", "1.0 ± 0.5")
@@ -45,7 +45,7 @@ def test_ascii_streams_get_legible_text() -> None:
 
 def test_a_closed_pipe_is_no_error() -> None:
     script = (
-        "from rllib_tag.cli_output import console, run_command\n"
+        "from rllib_tag.cli.output import console, run_command\n"
         "run_command(lambda: [console.print('x' * 99) for _ in range(9999)])"
     )
     with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
@@ -58,7 +58,7 @@ def test_a_closed_pipe_is_no_error() -> None:
 WORK = """
 import time
 import typer
-from rllib_tag.cli_output import run_command
+from rllib_tag.cli.output import run_command
 app = typer.Typer()
 @app.command()
 def work():
@@ -69,7 +69,7 @@ run_command(app)
 DESTRUCTOR = """
 import time
 import typer
-from rllib_tag.cli_output import run_command
+from rllib_tag.cli.output import run_command
 class Slow:
     def __del__(self):
         print("begun", flush=True)

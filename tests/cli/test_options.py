@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from rllib_tag import cli
+from rllib_tag.cli import commands
 from rllib_tag.experiment.options import TrainOptions
 
 GIVEN = [
@@ -27,7 +27,7 @@ TAKEN = TrainOptions(
 def taken(monkeypatch: pytest.MonkeyPatch) -> list[tuple[dict[str, Any], TrainOptions]]:
     """What `rllib train` is asked for, which it does not do."""
     out: list[tuple[dict[str, Any], TrainOptions]] = []
-    monkeypatch.setattr(cli, "_train", lambda *given: out.append(given))
+    monkeypatch.setattr(commands, "_train", lambda *given: out.append(given))
     return out
 
 
@@ -35,7 +35,7 @@ def test_both_forms_of_train_take_the_same_options(taken: list[Any], tmp_path: P
     (tmp_path / "file.yaml").write_text("x: {}")
     for form in (["train", "-a", "PPO", "-e", "E", "-c", '{"lr": 13}'], ["train", "file", str(tmp_path / "file.yaml")]):
         for options in (GIVEN, []):
-            done = CliRunner().invoke(cli.app, [*form, *options])
+            done = CliRunner().invoke(commands.app, [*form, *options])
             assert done.exit_code == 0, done.output
     spec = {"run": "PPO", "env": "E", "config": {"lr": 13}}
     assert taken == [
@@ -47,17 +47,17 @@ def test_both_forms_of_train_take_the_same_options(taken: list[Any], tmp_path: P
 
 def test_baselines_may_still_be_called_yardsticks(tmp_path: Path) -> None:
     options = ["--baseline", "random", "--yardstick", "all_chase", "--episodes", "1", "--out", str(tmp_path)]
-    done = CliRunner().invoke(cli.app, ["evaluate", *options])
+    done = CliRunner().invoke(commands.app, ["evaluate", *options])
     assert done.exit_code == 0, done.output
     assert list(json.loads((tmp_path / "summary.json").read_text())["summary"]) == ["team", "random", "all_chase"]
-    said = CliRunner().invoke(cli.app, ["evaluate", "--help"]).output
+    said = CliRunner().invoke(commands.app, ["evaluate", "--help"]).output
     assert "--baseline" in said
     assert "yardstick" not in said
 
 
 @pytest.mark.parametrize("form", ["train", "train file"])
 def test_help_tells_every_option(form: str) -> None:
-    said = " ".join(CliRunner().invoke(cli.app, [*form.split(), "--help"]).output.split())
+    said = " ".join(CliRunner().invoke(commands.app, [*form.split(), "--help"]).output.split())
     for field in dataclasses.fields(TrainOptions):
         assert all(name in said for declared in field.metadata["names"] for name in declared.split("/"))
         assert field.metadata["help"] in said

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from rllib_tag.cli_output import console
+from rllib_tag.cli.output import console
 
 example_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, print and run shipped experiments.")
 Name = Annotated[str, typer.Argument(help="An example's name, from `rllib example list`.")]

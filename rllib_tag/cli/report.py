@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from rllib_tag import cli_options as opt
-from rllib_tag.cli_output import Progress, console, joined
-from rllib_tag.cli_playing import restored
+from rllib_tag.cli import options as opt
+from rllib_tag.cli.output import Progress, console, joined
+from rllib_tag.cli.playing import restored
 from rllib_tag.errors import ConfigError, check_int
 from rllib_tag.files import write_files
 

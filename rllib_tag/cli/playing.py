@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from rllib_tag import cli_options as opt
-from rllib_tag.cli_output import Progress, console, joined
+from rllib_tag.cli import options as opt
+from rllib_tag.cli.output import Progress, console, joined
 from rllib_tag.errors import ConfigError, check_choice
 from rllib_tag.experiment.pretrained import DEFAULT_TEAM
 from rllib_tag.files import write_files

@@ -1,4 +1,4 @@
-"""The `rllib` command. It only parses; `training`, `playing` and `report` do the work."""
+"""The commands themselves, and `rllib train`."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rllib_tag import cli_options as opt
-from rllib_tag.cli_example import example_app
-from rllib_tag.cli_live import Results
-from rllib_tag.cli_output import console, errors, run_command
-from rllib_tag.cli_playing import evaluate, export, play, rollout, transfer
-from rllib_tag.cli_report import plot, report, sweep_app
+from rllib_tag.cli import options as opt
+from rllib_tag.cli.example import example_app
+from rllib_tag.cli.live import Results
+from rllib_tag.cli.output import console, errors, run_command
+from rllib_tag.cli.playing import evaluate, export, play, rollout, transfer
+from rllib_tag.cli.report import plot, report, sweep_app
 from rllib_tag.errors import ConfigError
 from rllib_tag.experiment.options import TrainOptions
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from rllib_tag import cli_live
-from rllib_tag.cli_live import Results
-from rllib_tag.cli_output import LiteralConsole
+from rllib_tag.cli import live
+from rllib_tag.cli.live import Results
+from rllib_tag.cli.output import LiteralConsole
 from rllib_tag.names import BASELINES
 from rllib_tag.playing.evaluate import baseline_returns, evaluate
 from rllib_tag.playing.restore import restore
@@ -28,7 +28,7 @@ def result(steps: int, seconds: float, **metrics: float) -> dict[str, Any]:
 def terminal(monkeypatch: pytest.MonkeyPatch) -> LiteralConsole:
     """A terminal of 80 columns and 8 lines."""
     console = LiteralConsole(force_terminal=True, width=80, height=8, file=io.StringIO(), color_system=None)
-    monkeypatch.setattr(cli_live, "console", console)
+    monkeypatch.setattr(live, "console", console)
     return console
 
 
@@ -83,7 +83,7 @@ def test_a_trial_that_goes_back_to_a_checkpoint_has_no_pace_until_it_goes_on(ter
 def test_a_dumb_terminal_gets_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "dumb")
     console = LiteralConsole(force_terminal=True, width=80, file=io.StringIO())
-    monkeypatch.setattr(cli_live, "console", console)
+    monkeypatch.setattr(live, "console", console)
     with Results() as results:
         results.show("0", result(1000, 10.0), STOP)
         assert console.file.getvalue().startswith(" 25%      1,000 steps")
@@ -100,7 +100,7 @@ def test_a_terminal_shows_as_many_trials_as_it_has_lines_for(terminal: LiteralCo
 
 
 def test_times_are_in_units_that_fit() -> None:
-    assert [cli_live._time(seconds) for seconds in (3, 119, 120, 7140, 7200, 100_000)] == [
+    assert [live._time(seconds) for seconds in (3, 119, 120, 7140, 7200, 100_000)] == [
         "3 s", "119 s", "2 min", "119 min", "2.0 h", "27.8 h",
     ]  # fmt: skip
 

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
-from rllib_tag.cli_output import console
+from rllib_tag.cli.output import console
 from rllib_tag.names import BASELINES
 from rllib_tag.results import env_steps
 
