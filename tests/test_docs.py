@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import yaml
 from conftest import EXPERIMENTS, HAS_NEW_API_STACK, script
+from ray.rllib.algorithms.algorithm import Algorithm
 from typer.testing import CliRunner
 
 import rllib_tag
+from rllib_tag import TagEnv
 from rllib_tag.cli import commands
 from rllib_tag.experiment.experiment import parse_experiments
 from rllib_tag.experiment.spec import load_experiments
@@ -62,7 +64,9 @@ def test_the_page_on_own_games_leads_to_a_team_that_has_learned(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("part", "name"), [(0, "hares"), (1, "mean_model")])
-def test_the_page_on_own_parts_trains(part: int, name: str, tmp_path: Path) -> None:
+def test_the_page_on_own_parts_trains(
+    part: int, name: str, ray_session: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / f"{name}.py").write_text(blocks("own-parts.md", "python")[part])
     (spec,) = load_experiments(EXPERIMENTS / "tag_quick.yaml").values()
     changes = yaml.safe_load(blocks("own-parts.md", "yaml")[part])
@@ -80,6 +84,14 @@ def test_the_page_on_own_parts_trains(part: int, name: str, tmp_path: Path) -> N
     else:
         assert "own: uses RLlib's default sampler, because of" in trained
         assert "next: " not in trained
+        monkeypatch.syspath_prepend(tmp_path)
+        (checkpoint,) = tmp_path.glob("out/own/*/checkpoint_*")
+        algorithm = Algorithm.from_checkpoint(str(checkpoint))
+        env = TagEnv(spec["config"]["env_config"])
+        observations, _ = env.reset(seed=1)
+        acted = algorithm.compute_single_action(observations["adversary_0"], policy_id="class_a")
+        assert env.action_spaces["adversary_0"].contains(acted)
+        algorithm.stop()
 
 
 def test_the_readme_leads_to_every_page_of_the_guide() -> None:
