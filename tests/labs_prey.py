@@ -13,7 +13,8 @@ class Herd(Prey):
 
     Args:
         style: `alone`, or what is wrong: `one` moves only the first prey, `all` moves all of them as the first one,
-            `steps` counts its calls, `dice` draws at random, `raises` looks for what nobody observes.
+            `steps` counts its calls, `late` changes after 30 of them, `dice` draws at random, `raises` looks for what
+            nobody observes.
     """
 
     def __init__(self, style: str) -> None:
@@ -29,6 +30,9 @@ class Herd(Prey):
         if self.style == "steps":
             self.calls += 1
             return sides + self.calls % 2
+        if self.style == "late":
+            self.calls += 1
+            return sides if self.calls < 30 else 3 - sides
         if self.style == "dice":
             return np.random.default_rng().integers(0, 5, len(sides))
         return sides if self.style == "alone" else observations["hares"]

@@ -56,7 +56,7 @@ def test_the_page_on_own_games_leads_to_a_team_that_has_learned(tmp_path: Path) 
         assert (setting, program) == ("PYTHONPATH=.", "rllib")
         rllib(tmp_path, *arguments)
     rllib(tmp_path, "report", "out/buoy", "--episodes", "2")
-    assert "There are videos of tag only." in (tmp_path / "report.html").read_text()
+    assert "Videos are available for tag only." in (tmp_path / "report.html").read_text()
     summary = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["summary"]
     returns = {name: metrics["return_team"]["mean"] for name, metrics in summary.items()}
     assert returns["team"] > 0.7 * returns["random"]

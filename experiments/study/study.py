@@ -60,7 +60,7 @@ def run(
 
     Writes `curve.csv`, `episodes.csv`, `summary.json` and, under interventions, for a team that communicates
     `conditions.csv`; for one with `encoder: shared` also `probe.csv`, what its messages say; for the arms in
-    `TRANSFERRED` also `transfer.csv`. The summary says which precision `auto` came to on this machine.
+    `TRANSFERRED` also `transfer.csv`. Its `precision` is that of matrix products on this machine's CPU.
     """
     name = f"{arm}_{seed}"
     spec = copy.deepcopy(dict(spec))

@@ -108,9 +108,10 @@ def _train(specs: dict[str, dict[str, Any]], options: TrainOptions) -> None:
         if experiment.has_team:
             playable.add(experiment.place.location)
         game = experiment.tag_config
+        results.begin()
         with console.status("playing baselines"):
             returns = {} if game is None else baseline_returns(game)
-        results.begin(experiment.name, returns)
+        results.compare(experiment.name, returns)
 
     with Results() as results:
         ends = train(specs, options, results.show, console.print, start)

@@ -36,11 +36,14 @@ class Results:
     def __enter__(self) -> Results:
         return self
 
-    def begin(self, name: str, baselines: Mapping[str, float]) -> None:
-        """Begins an experiment, and prints what baselines return in its game."""
+    def begin(self) -> None:
+        """Begins an experiment: what has been shown stays above."""
         self._live.stop()
         self._live = Live(console=console, auto_refresh=False)
         self._trials.clear()
+
+    def compare(self, name: str, baselines: Mapping[str, float]) -> None:
+        """Prints what baselines return in an experiment's game."""
         if baselines:
             said = "; ".join(f"{BASELINES[one]} {value:.1f}" for one, value in baselines.items())
             console.print(f"{name}: returns to compare with: {said}")
@@ -81,8 +84,8 @@ class _Trial:
         steps: Environment steps.
         agent_steps: Steps of all agents, if these are what counts; otherwise None.
         seconds: Time since training began.
-        pace: Environment steps per second since the last result; None if that was not in this process, or if the trial
-            went back to a checkpoint.
+        pace: Environment steps per second since the last result; None for the first result in this process, and after
+            the trial went back to a checkpoint.
         done: The share of the run that is done; None if it is not known.
         metrics: Metrics of the episodes that ended, in words, by what they are called.
     """
@@ -99,7 +102,7 @@ class _Trial:
     def of(cls, varied: str, result: Mapping[str, Any], stop: Mapping[str, float], before: _Trial | None) -> _Trial:
         """Reads a result, of which `before` is the last one of the same trial in this process."""
         steps, seconds = env_steps(result), result["time_total_s"]
-        is_on = before is not None and steps > before.steps and seconds > before.seconds
+        goes_on = before is not None and steps > before.steps and seconds > before.seconds
         shares = [result[key] / limit for key, limit in stop.items() if isinstance(result.get(key), (int, float))]
         found = result.get("env_runners", {}).get("custom_metrics", {})
         return cls(
@@ -107,7 +110,7 @@ class _Trial:
             steps,
             result["timesteps_total"] if result["timesteps_total"] != steps else None,
             seconds,
-            (steps - before.steps) / (seconds - before.seconds) if before and is_on else None,
+            (steps - before.steps) / (seconds - before.seconds) if before and goes_on else None,
             min(1.0, max(shares)) if shares else None,
             {name: form.format(found[key]) for key, (name, form) in METRICS.items() if key in found},
         )

@@ -90,12 +90,13 @@ def run_command(command: Callable[[], object], ray_ends: Callable[[], bool] = la
         (handler if callable(handler) else interrupt)(signal.SIGINT, frame)
 
     def again(lost: sys.UnraisableHookArgs) -> None:
-        """Sends a signal once more that came while Python ran what cannot raise, such as a destructor."""
+        """Sends a signal again whose exception was lost, because it came during a destructor or the like."""
         nonlocal resent
         if isinstance(lost.exc_value, KeyboardInterrupt):
             number = ended_by or signal.SIGINT
         elif isinstance(lost.exc_value, SystemExit) and signal.getsignal(signal.SIGTERM) is not terminate:
-            number = signal.SIGTERM  # Ray has a handler of its own while it starts
+            number = signal.SIGTERM
+            signal.signal(number, terminate)  # Ray's own, while it starts, takes no second one
         else:
             hook(lost)
             return

@@ -67,7 +67,8 @@ def _applied(spec: Mapping[str, Any], options: TrainOptions) -> dict[str, Any]:
 def _with_absolute_paths(value: Any, is_path: bool = False) -> Any:
     """Returns a config with absolute paths at any depth, since workers run in other folders."""
     if isinstance(value, dict):
-        is_path = is_path and "type" not in value  # what a class gets is its own matter
+        if is_path and "type" in value:  # what a class gets is its own matter
+            return value
         return {key: _with_absolute_paths(inner, is_path or key in PATHS) for key, inner in value.items()}
     if isinstance(value, list):
         return [_with_absolute_paths(inner, is_path) for inner in value]

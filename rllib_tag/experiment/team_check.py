@@ -121,14 +121,15 @@ def try_game(view: View) -> None:
     env = _build_team(view)
     if env is None or _custom_part(view) is None:
         return
+    if isinstance(env.config, TagEnvConfig) and isinstance(env.config.prey, OwnPrey):
+        with _as_refusal(view, "good_policy"):
+            _check_script(env.config)
     with _as_refusal(view):
         env.reset(seed=0)
         for _ in range(TRIAL_STEPS):
             if not env.agents:
                 env.reset()
             env.step({agent: env.action_spaces[agent].sample() for agent in env.agents})
-        if isinstance(env.config, TagEnvConfig) and isinstance(env.config.prey, OwnPrey):
-            _check_script(env.config)
     env.close()
 
 
@@ -138,11 +139,12 @@ def _check_script(config: TagEnvConfig) -> None:
     Raises:
         ConfigError: If it does not.
     """
-    observed: list[Arrays] = []
+    played: list[tuple[Arrays, np.ndarray]] = []
 
     def recorded(observations: Arrays) -> np.ndarray:
-        observed.append(observations)
-        return script(observations)
+        actions = script(observations)
+        played.append((observations, actions))
+        return actions
 
     script = cast(OwnPrey, config.prey)
     game = dataclasses.replace(config.game, prey=recorded)
@@ -152,15 +154,14 @@ def _check_script(config: TagEnvConfig) -> None:
     for _ in range(TRIAL_STEPS):
         actions = streams.random_actions(len(game.team), config.continuous_actions)
         games.step({agent: actions[:, i] for i, agent in enumerate(game.team)})
-    for observations in observed[:: TRIAL_STEPS // 5]:
-        together = script(observations)
-        for i, action in enumerate(together):
+    for observations, moved in played[:: TRIAL_STEPS // 5]:
+        for i, action in enumerate(moved):
             alone = script({key: value[i : i + 1] for key, value in observations.items()})[0]
             if not np.allclose(action, alone, rtol=0, atol=1e-4):
                 raise ConfigError(
-                    "env_config: good_policy: expected a script that moves each prey by what it observes alone, got "
-                    f"{alone} for one that it had moved by {action} in another call. Let act keep nothing, draw "
-                    "nothing at random, and treat each row by itself."
+                    "env_config: good_policy: expected an action that depends only on that prey's own observation, "
+                    f"got {action} among other prey and {alone} for the same row alone, later. Let act keep nothing, "
+                    "draw nothing at random, and compute each row by itself."
                 )
 
 
@@ -183,18 +184,18 @@ def _build_team(view: View) -> CommEnv | None:
 
 
 @contextlib.contextmanager
-def _as_refusal(view: View) -> Iterator[None]:
-    """Turns whatever a wrapper or a custom game raises into a `ConfigError`."""
+def _as_refusal(view: View, part: str | None = None) -> Iterator[None]:
+    """Turns whatever a part of a view's game raises into a `ConfigError`. Default: the part that is custom."""
     with under(view.what):
         try:
             yield
         except ConfigError:
             raise
         except Exception as error:
-            what = _custom_part(view) or "game"
-            noun = "a script that can move prey" if what == "good_policy" else "a game that can be played"
+            what = part or _custom_part(view) or "game"
+            noun, does = ("script", "can move prey") if what == "good_policy" else ("game", "can be played")
             raise ConfigError(
-                f"env_config: {what}: expected {noun}, got {raised(error)}. Correct the {noun.split()[1]}."
+                f"env_config: {what}: expected a {noun} that {does}, got {raised(error)}. Correct the {noun}."
             ) from error
 
 

@@ -94,8 +94,8 @@ def built(what: str, entry: Mapping[str, Any], base: type, noun: str) -> Any:
         ) from error
     try:
         return kind(**arguments)
-    except ConfigError:
-        raise
+    except ConfigError as error:
+        raise ConfigError(f"{what}: {error}") from error
     except Exception as error:  # a user's own class may raise anything
         raise ConfigError(
             f"{what}: expected {noun} that can be built, got {raised(error)}. Correct its class or its arguments."

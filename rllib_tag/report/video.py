@@ -44,7 +44,7 @@ def read_episode(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def video(episode: dict[str, Any], form: str) -> bytes:
-    """Draws every step of an episode: agents in class colours, links thicker the more attention they receive, the return.
+    """Draws every step of an episode: agents in class colours, links that are thicker for more attention, the return.
 
     Args:
         episode: What `read_episode` returns.

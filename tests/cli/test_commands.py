@@ -137,8 +137,8 @@ def test_sigterm_while_a_run_starts_ends_it(after: float, tmp_path: Path) -> Non
     with subprocess.Popen([RLLIB, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         time.sleep(after)
         process.send_signal(signal.SIGTERM)
-        said = process.stdout.read()
-        assert process.wait(timeout=60) == 143, said
+        said, _ = process.communicate(timeout=100)
+        assert process.returncode in (143, -signal.SIGTERM), said  # the second where Python itself is still starting
         assert "Traceback" not in said
 
 

@@ -51,7 +51,7 @@ def test_steps_are_environment_steps_and_agents_steps_are_named(
 
 def test_a_pipe_gets_a_line_for_each_result(capsys: pytest.CaptureFixture[str]) -> None:
     with Results() as results:
-        results.begin("tag", {"random": 14.84, "all_chase": 398.8})
+        results.compare("tag", {"random": 14.84, "all_chase": 398.8})
         results.show("0_lr=0.1", result(1000, 10.0, return_adversary_mean=12.34, captured_mean=0.5), STOP)
         results.show("0_lr=0.1", result(2000, 20.0), STOP)
     assert capsys.readouterr().out.splitlines() == [
@@ -94,7 +94,7 @@ def test_a_terminal_shows_as_many_trials_as_it_has_lines_for(terminal: LiteralCo
         for number in (0, 1, 2, 3, 4, 10, 1):
             results.show(f"{number}_x={number}", result(1000, 10.0), STOP)
         assert [words[-1] for words in lines(results)[1:]] == ["x=1", "x=3", "x=4", "x=10"]
-        results.begin("other", {})
+        results.begin()
         results.show("0_x=0", result(1000, 10.0), STOP)
         assert [words[-1] for words in lines(results)[1:]] == ["x=0"]
 

@@ -83,6 +83,28 @@ run_command(app)
 """
 
 
+# As Ray does while it starts: a handler of its own, which takes a single SIGTERM.
+OTHERS_HANDLER = DESTRUCTOR.replace(
+    "class Slow:",
+    """
+import signal
+import sys
+taken = []
+def once(number, frame):
+    if not taken:
+        taken.append(number)
+        sys.exit(1)
+class Slow:""",
+).replace("    Slow()", "    signal.signal(signal.SIGTERM, once)\n    Slow()")
+
+
+def test_sigterm_is_not_lost_to_a_handler_of_rays() -> None:
+    with subprocess.Popen([sys.executable, "-c", OTHERS_HANDLER], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 143
+
+
 @pytest.mark.parametrize("script", [WORK, DESTRUCTOR], ids=["work", "destructor"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_command_ends_in_one_line(number: int, status: int, script: str) -> None:

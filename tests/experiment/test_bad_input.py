@@ -394,7 +394,7 @@ def test_paths_are_absolute_wherever_they_stand(tmp_path: Path, monkeypatch: pyt
 def test_what_a_script_gets_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "calm").mkdir()
-    script = {"type": "labs_prey.Herd", "style": "calm"}
+    script = {"type": "labs_prey.Herd", "style": "calm", "input": "calm"}
     config = {"env_config": {"good_policy": {"grid_search": [script, "calm"]}}}
     (one, other) = apply_options({"x": {"config": config}}, TrainOptions())["x"]["config"]["env_config"]["good_policy"][
         "grid_search"
@@ -410,9 +410,10 @@ def test_what_a_script_gets_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest
             "one",
             r"expected a script that can move prey, got ValueError: Herd\.act: .* of shape \(8,\), got int64 of sh",
         ),
-        ("all", "expected a script that moves each prey by what it observes alone, got "),
-        ("steps", "expected a script that moves each prey by what it observes alone, got "),
-        ("dice", r"Let act keep nothing, draw nothing at random, and treat each row by itself\."),
+        ("all", "expected an action that depends only on that prey's own observation, got "),
+        ("steps", "expected an action that depends only on that prey's own observation, got "),
+        ("late", "expected an action that depends only on that prey's own observation, got "),
+        ("dice", r"Let act keep nothing, draw nothing at random, and compute each row by itself\."),
         ("raises", r"expected a script that can move prey, got KeyError: 'hares', raised in Herd\.act \(.*script\.$"),
     ],
 )

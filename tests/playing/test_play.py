@@ -170,8 +170,8 @@ def test_only_its_own_page_is_answered(team: TrainedTeam) -> None:
             assert f"connect-src ws://127.0.0.1:{port};" in policy
         async with session.ws_connect(server.url + "live") as page:
             await page.send_str("[" * 4000)
-            said = [await page.receive_json() for _ in range(3)]
-            assert any("error" in each for each in said)
+            while "error" not in await page.receive_json():
+                pass
 
     serving(team, use)
 

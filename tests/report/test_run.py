@@ -77,7 +77,7 @@ def test_another_game_has_no_video_and_agents_that_hear_nobody_no_interventions(
     game = {"game": "labs_games.Rescue"}
     content = evaluation("return_team", {"team": -3.0, "random": -9.0}, env_config=game)
     page = run_page("trial", read_run(trial), "trial/checkpoint_000001", content, None)
-    assert "There are videos of tag only." in page
+    assert "Videos are available for tag only." in page
     assert "These agents do not communicate" in page
     assert "rllib rollout" not in page
     assert "rllib evaluate trial/checkpoint_000001 --episodes 4 --seed 7 --baseline random</pre>" in page
