@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from rllib_tag.cli import options as opt
+import rllib_tag.cli.options as opt
 from rllib_tag.cli.example import example_app
 from rllib_tag.cli.live import Results
 from rllib_tag.cli.output import console, errors, run_command
@@ -107,11 +107,11 @@ def _train(specs: dict[str, dict[str, Any]], options: TrainOptions) -> None:
     def start(experiment: Experiment) -> None:
         if experiment.has_team:
             playable.add(experiment.place.location)
-        game = experiment.tag_config
         results.begin()
-        with console.status("playing baselines"):
-            returns = {} if game is None else baseline_returns(game)
-        results.compare(experiment.name, returns)
+        if experiment.tag_config is not None:
+            with console.status("playing baselines"):
+                returns = baseline_returns(experiment.tag_config)
+            results.compare(experiment.name, returns)
 
     with Results() as results:
         ends = train(specs, options, results.show, console.print, start)

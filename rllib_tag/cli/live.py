@@ -102,7 +102,9 @@ class _Trial:
     def of(cls, varied: str, result: Mapping[str, Any], stop: Mapping[str, float], before: _Trial | None) -> _Trial:
         """Reads a result, of which `before` is the last one of the same trial in this process."""
         steps, seconds = env_steps(result), result["time_total_s"]
-        goes_on = before is not None and steps > before.steps and seconds > before.seconds
+        pace = None
+        if before is not None and steps > before.steps and seconds > before.seconds:
+            pace = (steps - before.steps) / (seconds - before.seconds)
         shares = [result[key] / limit for key, limit in stop.items() if isinstance(result.get(key), (int, float))]
         found = result.get("env_runners", {}).get("custom_metrics", {})
         return cls(
@@ -110,7 +112,7 @@ class _Trial:
             steps,
             result["timesteps_total"] if result["timesteps_total"] != steps else None,
             seconds,
-            (steps - before.steps) / (seconds - before.seconds) if before and goes_on else None,
+            pace,
             min(1.0, max(shares)) if shares else None,
             {name: form.format(found[key]) for key, (name, form) in METRICS.items() if key in found},
         )

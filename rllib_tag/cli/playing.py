@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from rllib_tag.cli import options as opt
+import rllib_tag.cli.options as opt
 from rllib_tag.cli.output import Progress, console, joined
 from rllib_tag.errors import ConfigError, check_choice
 from rllib_tag.experiment.pretrained import DEFAULT_TEAM

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from rllib_tag.cli import options as opt
+import rllib_tag.cli.options as opt
 from rllib_tag.cli.output import Progress, console, joined
 from rllib_tag.cli.playing import restored
 from rllib_tag.errors import ConfigError, check_int
@@ -73,20 +73,20 @@ def report(
     check_int("--episodes", episodes, 2)  # shuffled messages are another episode's
     with local_copy(run) as folder:
         found = read_run(folder)  # what is wrong with it is said before an evaluation
-        team = restored(run)
-        config = team.env_config_for()
-        baselines, conditions = baselines_of(config), ["all"] if team.listens else []
-        controllers = 1 + len(baselines) + len(read_conditions(conditions, config))
-        with Progress("episodes", episodes * controllers) as advance:
-            played = evaluate(
-                team, episodes=episodes, first_seed=seed, baselines=baselines, messages=conditions, on_episodes=advance
-            )
-        is_tag = isinstance(config, TagEnvConfig)
-        episode = record_episode(team, seed, dict(team.env_config)) if is_tag else None
-        source = str(team.source)
-        if not is_uri(run):  # named as the run was
-            source = os.path.join(run, Path(source).relative_to(Path(run).absolute()))
-        text = run_page(run, found, source, played.as_json(), episode)
+    team = restored(run)
+    config = team.env_config_for()
+    baselines, conditions = baselines_of(config), ["all"] if team.listens else []
+    controllers = 1 + len(baselines) + len(read_conditions(conditions, config))
+    with Progress("episodes", episodes * controllers) as advance:
+        played = evaluate(
+            team, episodes=episodes, first_seed=seed, baselines=baselines, messages=conditions, on_episodes=advance
+        )
+    is_tag = isinstance(config, TagEnvConfig)
+    episode = record_episode(team, seed, dict(team.env_config)) if is_tag else None
+    source = str(team.source)
+    if not is_uri(run):  # named as the run was
+        source = os.path.join(run, Path(source).relative_to(Path(run).absolute()))
+    text = run_page(run, found, source, played.as_json(), episode)
     console.print(f"wrote {joined(write_files(page.parent, {page.name: text}))}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
@@ -123,7 +123,7 @@ def try_game(view: View) -> None:
         return
     if isinstance(env.config, TagEnvConfig) and isinstance(env.config.prey, OwnPrey):
         with _as_refusal(view, "good_policy"):
-            _check_script(env.config)
+            _check_script(env.config, env.config.prey)
     with _as_refusal(view):
         env.reset(seed=0)
         for _ in range(TRIAL_STEPS):
@@ -133,7 +133,7 @@ def try_game(view: View) -> None:
     env.close()
 
 
-def _check_script(config: TagEnvConfig) -> None:
+def _check_script(config: TagEnvConfig, script: OwnPrey) -> None:
     """Checks that a script moves each prey by what it observes, whoever is moved in the same call or was before.
 
     Raises:
@@ -146,7 +146,6 @@ def _check_script(config: TagEnvConfig) -> None:
         played.append((observations, actions))
         return actions
 
-    script = cast(OwnPrey, config.prey)
     game = dataclasses.replace(config.game, prey=recorded)
     games = TeamGames(game, game.batched(TRIAL_GAMES), comm_range=1.0, history_length=1)
     games.reset(range(TRIAL_GAMES))
